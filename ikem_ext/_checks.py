@@ -1,0 +1,58 @@
+"""Checks of arguments: each error names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class Shapes:
+    """Letters for sizes, bound by the first tensor that has them and required of all that follow.
+
+    Example:
+        >>> shapes = Shapes()
+        >>> shapes.check("q", torch.zeros(2, 8), "N C")
+        >>> shapes.check("queue", torch.zeros(5, 7), "K C")
+        Traceback (most recent call last):
+            ...
+        ValueError: queue: expected shape (K, C) with C=8, got (5, 7)
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+
+    def check(self, name: str, tensor: Tensor, *forms: str) -> None:
+        """Requires ``tensor`` to have one of the ``forms``, space-separated letters or numbers."""
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        for form in forms:
+            axes = form.split()
+            if tensor.dim() == len(axes):
+                for axis, size in zip(axes, tensor.shape, strict=True):
+                    expected = int(axis) if axis.isdigit() else self.sizes.setdefault(axis, size)
+                    if size != expected:
+                        self._refuse(name, tensor, [form])
+                return
+        self._refuse(name, tensor, list(forms))
+
+    def _refuse(self, name: str, tensor: Tensor, forms: list[str]) -> None:
+        shapes = " or ".join(f"({', '.join(form.split())}{',' if len(form.split()) == 1 else ''})" for form in forms)
+        letters = sorted({axis for form in forms for axis in form.split()} & self.sizes.keys())
+        known = ", ".join(f"{letter}={self.sizes[letter]}" for letter in letters)
+        raise ValueError(
+            f"{name}: expected shape {shapes}{' with ' + known if known else ''}, got {tuple(tensor.shape)}"
+        )
+
+
+def check_same(reference: tuple[str, Tensor], **others: Tensor | None) -> None:
+    """Requires a supported floating dtype of the first tensor, and its dtype and device of all others."""
+    first_name, first = reference
+    if first.dtype not in FLOATING:
+        raise TypeError(f"{first_name}: expected one of {[str(t) for t in FLOATING]}, got {first.dtype}")
+    for name, tensor in others.items():
+        if tensor is not None and tensor.dtype != first.dtype:
+            raise TypeError(f"{name}: expected {first.dtype} as {first_name} has, got {tensor.dtype}")
+        if tensor is not None and tensor.device != first.device:
+            raise ValueError(f"{name}: expected to be on {first.device} as {first_name} is, got {tensor.device}")

@@ -1,0 +1,240 @@
+"""Contrastive losses over queues of keys, from one modality's InfoNCE to the exchange between modalities.
+
+All take the temperature as a float and give losses in float32 (float64 for float64 inputs): one number per
+modality, the mean over the batch, zero for an empty batch. The inputs are meant to be L2-normalised on the
+last axis by the caller; any finite input gives a finite loss. Under autocast they compute in float32.
+
+N is the batch, C the width of an embedding, K the length of the queue, G the number of modalities.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._checks import Shapes, check_same
+
+__all__ = ["cross_modal_nce", "implicit_exchange", "info_nce", "relational_distillation"]
+
+
+def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    r"""InfoNCE of each query with its own key against a queue of other keys.
+
+    .. math:: \frac1N \sum_n \log\Big(e^{q_n \cdot k_n/\tau} + \sum_i e^{q_n \cdot Q_i/\tau}\Big)
+              - \frac{q_n \cdot k_n}\tau
+
+    Args:
+        q: queries, (N, C), or (G, N, C) for G modalities at once.
+        k: the positive keys, the same shape.
+        queue: the negative keys Q, (K, C) or (G, K, C); any strides, so a queue stored as (K, G, C) serves.
+        temperature: the temperature tau, above 0.
+
+    Returns:
+        The loss, a scalar, or (G,). Differentiable in ``q``, ``k`` and ``queue``.
+
+    Raises:
+        ValueError: the shapes do not fit together, or the temperature is not above 0.
+        TypeError: the dtypes differ or are not floating.
+
+    Source: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, eq. 1.
+
+    Example:
+        >>> import torch, ikem_ext
+        >>> q, k, queue = (torch.eye(4)[rows] for rows in ([0, 1], [0, 1], [2, 3]))
+        >>> ikem_ext.info_nce(q, k, queue, temperature=1.0)  # log(e + 2) - 1
+        tensor(0.5514)
+    """
+    q, k, queue = _autocast_to_float32(q, k, queue)
+    shapes = Shapes()
+    shapes.check("q", q, "N C", "G N C")
+    shapes.check("k", k, "N C" if q.dim() == 2 else "G N C")
+    shapes.check("queue", queue, "K C" if q.dim() == 2 else "G K C")
+    check_same(("q", q), k=k, queue=queue)
+    _check_temperature(temperature)
+    with _no_autocast(q):
+        return reference.info_nce(q, k, queue, temperature)
+
+
+def cross_modal_nce(
+    q: Tensor, k: Tensor, queue: Tensor, temperature: float, *, topk: int = 1, context: bool = True
+) -> Tensor:
+    r"""The explicit exchange: each modality learns from what every other modality finds near.
+
+    With similarities :math:`s_u[n,i] = q_u[n] \cdot Q_u[i]` and positives :math:`p_u[n] = q_u[n] \cdot k_u[n]`,
+    each ordered pair of modalities u, v contrasts the columns
+    :math:`[\,p_u \mid s_u \mid s_u s_v\,] / \tau`. Positives are the first column and, in both blocks, the
+    ``topk`` entries of the queue that are nearest to the query in modality v (of equally near ones those of
+    the lowest index):
+
+    .. math:: \ell_{uv} = \frac1N \sum_n \Big(\log \sum_c e^{c_n} - \operatorname{mean}_{c \in P_n} c_n\Big),
+              \qquad \ell_u = \frac1{G-1} \sum_{v \ne u} \ell_{uv}
+
+    Args:
+        q: queries, (G, N, C) with G >= 2.
+        k: the positive keys, (G, N, C).
+        queue: the queues, (G, K, C); index i is the same clip in every modality.
+        temperature: the temperature tau, above 0.
+        topk: how many entries are mined per query, 0 to K.
+        context: whether the block of products, the last K columns, takes part.
+
+    Returns:
+        (G,), the loss of each modality. Differentiable in ``q``, ``k`` and ``queue``, through both factors of
+        the products; the choice of the nearest entries is not differentiated.
+
+    Raises:
+        ValueError: the shapes do not fit together, or ``temperature`` or ``topk`` is out of range.
+        TypeError: the dtypes differ or are not floating.
+
+    Source: Li et al., "3D Human Action Representation Learning via Cross-View Consistency Pursuit", CVPR 2021,
+    eqs. 3 to 8, summed over all ordered pairs as in Wei et al., arXiv 2309.12009, section 2.
+
+    Example:
+        >>> import torch, ikem_ext
+        >>> q, k, queue = (torch.nn.functional.normalize(torch.ones(2, n, 4), dim=-1) for n in (3, 3, 5))
+        >>> ikem_ext.cross_modal_nce(q, k, queue, temperature=1.0)  # all similar: log(1 + 2 * 5)
+        tensor([2.3979, 2.3979])
+    """
+    q, k, queue = _autocast_to_float32(q, k, queue)
+    shapes = Shapes()
+    shapes.check("q", q, "G N C")
+    shapes.check("k", k, "G N C")
+    shapes.check("queue", queue, "G K C")
+    check_same(("q", q), k=k, queue=queue)
+    if q.shape[0] < 2:
+        raise ValueError(f"q: expected at least two modalities to exchange between, got {q.shape[0]}")
+    _check_temperature(temperature)
+    _check_topk(topk, queue.shape[1])
+    with _no_autocast(q):
+        return reference.cross_modal_nce(q, k, queue, temperature, topk=topk, context=context)
+
+
+def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    r"""The Implicit Knowledge Exchange Module: each modality is contrasted with all modalities together.
+
+    InfoNCE of :math:`h_u` with the concatenated keys :math:`[k_1 \dots k_G] / \sqrt G` against the concatenated
+    queues :math:`[Q_1 \dots Q_G] / \sqrt G` of the same index. The division makes the concatenation of unit
+    vectors a unit vector.
+
+    Args:
+        h: queries from the exchange heads, (H, N, G * C); usually H = G.
+        k: the keys of all modalities, (G, N, C).
+        queue: the queues, (G, K, C).
+        temperature: the temperature tau, above 0.
+
+    Returns:
+        (H,), the loss of each query modality. Differentiable in ``h``, ``k`` and ``queue``.
+
+    Raises:
+        ValueError: the shapes do not fit together, or the temperature is not above 0.
+        TypeError: the dtypes differ or are not floating.
+
+    Source: Wei et al., "Elevating Skeleton-Based Action Recognition with Efficient Multi-Modality
+    Self-Supervision", arXiv 2309.12009, section 2.
+
+    Example:
+        >>> import torch, ikem_ext
+        >>> h = torch.nn.functional.normalize(torch.ones(2, 3, 8), dim=-1)
+        >>> k, queue = (torch.nn.functional.normalize(torch.ones(2, n, 4), dim=-1) for n in (3, 5))
+        >>> ikem_ext.implicit_exchange(h, k, queue, temperature=1.0)  # all similar: log(1 + 5)
+        tensor([1.7918, 1.7918])
+    """
+    h, k, queue = _autocast_to_float32(h, k, queue)
+    shapes = Shapes()
+    shapes.check("k", k, "G N C")
+    shapes.check("queue", queue, "G K C")
+    shapes.check("h", h, f"H N {k.shape[0] * k.shape[2]}")
+    check_same(("h", h), k=k, queue=queue)
+    _check_temperature(temperature)
+    with _no_autocast(h):
+        return reference.implicit_exchange(h, k, queue, temperature)
+
+
+def relational_distillation(
+    student: Tensor,
+    teacher: Tensor,
+    teacher_queue: Tensor,
+    guide: Tensor,
+    guide_queue: Tensor,
+    temperature: float,
+    *,
+    topk: int = 1,
+) -> Tensor:
+    r"""Relational cross-modality distillation: students learn the relations that each teacher modality sees.
+
+    For student s and teacher modality m the columns are
+    :math:`[\,h_s \cdot t \mid h_s \cdot Q_t \mid (h_s \cdot Q_t)(q_m \cdot Q_m)\,] / \tau`; positives are the
+    first and, in both blocks, the ``topk`` largest of :math:`q_m \cdot Q_m` (of equal ones those of the lowest
+    index). The loss has the form of :func:`cross_modal_nce` and is averaged over the teacher's modalities.
+
+    Args:
+        student: the students' embeddings h, (S, N, D).
+        teacher: the teacher's concatenated embeddings t, (N, D).
+        teacher_queue: the queue of teacher embeddings, (K, D).
+        guide: the teacher's embeddings per modality q_m, (G, N, C).
+        guide_queue: the queues per modality, (G, K, C); index i is the same clip in every queue.
+        temperature: the temperature tau, above 0.
+        topk: how many entries are mined per query, 0 to K.
+
+    Returns:
+        (S,), the loss of each student. Differentiable in ``student`` only: the teacher is frozen.
+
+    Raises:
+        ValueError: the shapes do not fit together, or ``temperature`` or ``topk`` is out of range.
+        TypeError: the dtypes differ or are not floating.
+
+    Source: Wei et al., arXiv 2309.12009, section 2.
+
+    Example:
+        >>> import torch, ikem_ext
+        >>> ones = lambda *shape: torch.nn.functional.normalize(torch.ones(shape), dim=-1)
+        >>> ikem_ext.relational_distillation(
+        ...     ones(1, 3, 8), ones(3, 8), ones(5, 8), ones(2, 3, 4), ones(2, 5, 4), temperature=1.0
+        ... )  # all similar: log(1 + 2 * 5)
+        tensor([2.3979])
+    """
+    student, teacher, teacher_queue, guide, guide_queue = _autocast_to_float32(
+        student, teacher, teacher_queue, guide, guide_queue
+    )
+    shapes = Shapes()
+    shapes.check("student", student, "S N D")
+    shapes.check("teacher", teacher, "N D")
+    shapes.check("teacher_queue", teacher_queue, "K D")
+    shapes.check("guide", guide, "G N C")
+    shapes.check("guide_queue", guide_queue, "G K C")
+    check_same(
+        ("student", student),
+        teacher=teacher,
+        teacher_queue=teacher_queue,
+        guide=guide,
+        guide_queue=guide_queue,
+    )
+    if guide.shape[0] < 1:
+        raise ValueError("guide: expected at least one modality, got none")
+    _check_temperature(temperature)
+    _check_topk(topk, teacher_queue.shape[0])
+    with _no_autocast(student):
+        return reference.relational_distillation(
+            student, teacher, teacher_queue, guide, guide_queue, temperature, topk=topk
+        )
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, got {temperature}")
+
+
+def _check_topk(topk: int, length: int) -> None:
+    if not 0 <= topk <= length:
+        raise ValueError(f"topk: expected 0 to {length}, the length of the queue, got {topk}")
+
+
+def _autocast_to_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Casts the half-precision inputs of a loss as autocast does for the losses of PyTorch."""
+    if not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    return tuple(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in tensors)
+
+
+def _no_autocast(like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, enabled=False)

@@ -1,0 +1,5 @@
+"""Modules built on the operations."""
+
+from .key_queue import KeyQueue
+
+__all__ = ["KeyQueue"]

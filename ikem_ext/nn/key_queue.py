@@ -1,0 +1,79 @@
+"""The queue of past keys that momentum contrast takes its negatives from."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .._checks import Shapes
+
+
+class KeyQueue(nn.Module):
+    """The newest ``length`` keys of several modalities, a ring in which new keys replace the oldest.
+
+    Starts with random unit vectors, drawn from PyTorch's generator. Entry i holds the keys of one and the same
+    clip in every modality. Under ``torch.distributed`` every process enqueues the keys of all, in the order of
+    their ranks, so that all queues stay the same.
+
+    The buffers are ``keys``, (length, num_modalities, width) in float32, stored so that the modalities' keys of
+    one clip lie side by side and their concatenation is the same memory, and ``pointer``, the int64 index of
+    the entry that is replaced next.
+
+    Args:
+        num_modalities: G.
+        length: K.
+        width: C.
+
+    Raises:
+        ValueError: one of the sizes is below 1.
+
+    Source: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, section
+    3.2.
+
+    Example:
+        >>> keys = KeyQueue(num_modalities=6, length=1024, width=128)
+        >>> keys.enqueue(torch.nn.functional.normalize(torch.randn(6, 32, 128), dim=-1))
+        >>> keys.queue.shape, int(keys.pointer)
+        (torch.Size([6, 1024, 128]), 32)
+    """
+
+    keys: Tensor
+    pointer: Tensor
+
+    def __init__(self, num_modalities: int, length: int, width: int) -> None:
+        super().__init__()
+        for name, size in (("num_modalities", num_modalities), ("length", length), ("width", width)):
+            if size < 1:
+                raise ValueError(f"{name}: expected at least 1, got {size}")
+        keys = nn.functional.normalize(torch.randn(length, num_modalities, width), dim=-1)
+        self.register_buffer("keys", keys)
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def queue(self) -> Tensor:
+        """The queue as the losses take it: a (G, K, C) view of the buffer, nothing is copied."""
+        return self.keys.transpose(0, 1)
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Replaces the oldest entries by ``keys``, (G, N, C); of more than K new keys the last K stay.
+
+        Raises:
+            ValueError: ``keys`` does not have the queue's number of modalities and width.
+        """
+        length, num_modalities, width = self.keys.shape
+        Shapes().check("keys", keys, f"{num_modalities} N {width}")
+        new = _gather_across_ranks(keys.to(self.keys.dtype).transpose(0, 1).contiguous())
+        end = self.pointer + len(new)
+        positions = (self.pointer + torch.arange(len(new), device=self.pointer.device)) % length
+        self.keys[positions[-length:]] = new[-length:]
+        self.pointer.copy_(end % length)
+
+
+def _gather_across_ranks(keys: Tensor) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return keys
+    gathered = [torch.empty_like(keys) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, keys)
+    return torch.cat(gathered)

@@ -1,0 +1,14 @@
+"""Every operation of :mod:`ikem_ext` once more in plain PyTorch: slow, short, and what the tests compare with."""
+
+from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
+from .graph_conv import graph_conv
+from .modalities import derive_modalities
+
+__all__ = [
+    "cross_modal_nce",
+    "derive_modalities",
+    "graph_conv",
+    "implicit_exchange",
+    "info_nce",
+    "relational_distillation",
+]

@@ -1,0 +1,349 @@
+"""What a skeleton is: the names of its joints, the tree of its bones and the graph that convolutions run on."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
+
+
+@dataclass(frozen=True)
+class SkeletonLayout:
+    """A skeleton's joints, bones and graph. All indices count from 0.
+
+    Args:
+        name: what the layout is called in files and error messages.
+        joint_names: one name per joint, all different; their number is V.
+        parents: for each joint the joint that its bone starts from; the root is its own parent.
+        torso: three joints (spine, left, right). The bones that end there span the plane whose unit normal
+            stands for the bone of the root.
+        edges: pairs of joints that graph convolutions connect (no direction, no self-loops).
+            Default: the bones.
+        center: the joint from which the spatial partition of the graph counts distances. Default: the root.
+        angle_partners: for each joint the joint whose bone forms an angle with the joint's own bone.
+            Default: the parents.
+
+    Raises:
+        ValueError: the parents hold a cycle or not exactly one root, a joint is unknown or named twice, or
+            the edges leave a joint unreached. The message names the joints.
+
+    Example:
+        >>> arm = SkeletonLayout(
+        ...     name="arm", joint_names=("shoulder", "elbow", "hand"), parents=(0, 0, 1), torso=(0, 1, 2)
+        ... )
+        >>> arm.num_joints, arm.root, arm.edges
+        (3, 0, ((1, 0), (2, 1)))
+        >>> arm.adjacency().shape
+        torch.Size([3, 3, 3])
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    parents: tuple[int, ...]
+    torso: tuple[int, int, int]
+    edges: tuple[tuple[int, int], ...] | None = None
+    center: int | None = None
+    angle_partners: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self._set("joint_names", tuple(self.joint_names))
+        repeated = [name for name, count in Counter(self.joint_names).items() if count > 1]
+        if not self.joint_names or repeated:
+            self._refuse(f"joint_names must be different names, at least one; got {repeated or 'none'}")
+        self._set("parents", self._joints("parents", self.parents, self.num_joints))
+        self._check_tree()
+        self._set("torso", self._joints("torso", self.torso, 3))
+        partners = self.parents if self.angle_partners is None else self.angle_partners
+        self._set("angle_partners", self._joints("angle_partners", partners, self.num_joints))
+        self._set("center", self._joints("center", (self.root if self.center is None else self.center,), 1)[0])
+        bones = tuple((joint, parent) for joint, parent in enumerate(self.parents) if joint != parent)
+        edges = bones if self.edges is None else self.edges
+        self._set("edges", tuple(self._joints("edges", edge, 2) for edge in edges))
+        self._check_graph()
+
+    @property
+    def num_joints(self) -> int:
+        """V, the number of joints."""
+        return len(self.joint_names)
+
+    @property
+    def root(self) -> int:
+        """The joint that is its own parent."""
+        return next(joint for joint, parent in enumerate(self.parents) if joint == parent)
+
+    def adjacency(self) -> torch.Tensor:
+        """The graph in the three parts of ST-GCN's spatial partition.
+
+        The adjacency matrix with self-loops is normalised by columns, ``A[v, w] / sum_v A[v, w]``, and split
+        by where ``v`` lies as seen from ``w``: the joint itself; as far from the center or farther; closer.
+        As in the published implementations, which look no farther than one edge, all joints that are not
+        the center's neighbours count as equally far from it.
+
+        Returns:
+            float32 tensor (3, V, V), indexed (part, from joint v, to joint w).
+
+        Source: Yan et al., "Spatial Temporal Graph Convolutional Networks", AAAI 2018, section 3.3.
+        """
+        assert self.edges is not None and self.center is not None  # set in __post_init__
+        identity = torch.eye(self.num_joints, dtype=torch.float64)
+        connected = identity.clone()
+        for a, b in self.edges:
+            connected[a, b] = connected[b, a] = 1
+        normalized = connected / connected.sum(0, keepdim=True)
+        distance = torch.tensor(self._distances(self.center)).clamp(max=2)
+        closer = distance[:, None] < distance[None, :]
+        neighbours = normalized * (1 - identity)
+        return torch.stack((normalized * identity, neighbours * ~closer, neighbours * closer)).float()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layout in the form that :meth:`from_dict` reads, joints by name, fit for YAML and JSON."""
+        assert self.edges is not None and self.center is not None and self.angle_partners is not None
+        name = self.joint_names.__getitem__
+        return {
+            "name": self.name,
+            "joints": list(self.joint_names),
+            "parents": {name(j): name(p) for j, p in enumerate(self.parents) if j != p},
+            "torso": [name(joint) for joint in self.torso],
+            "edges": [[name(a), name(b)] for a, b in self.edges],
+            "center": name(self.center),
+            "angle_partners": {
+                name(j): name(a) for j, a in enumerate(self.angle_partners) if a != self.parents[j]
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> SkeletonLayout:
+        """Makes a layout from names of joints.
+
+        Args:
+            description: ``name``; ``joints``, a list of names; ``parents``, a mapping from joint to parent
+                without the root; ``torso``, the three joints spine, left, right; and, where they differ from
+                the defaults, ``edges`` (pairs), ``center`` and ``angle_partners`` (a mapping that lists only
+                the joints whose partner is not their parent).
+
+        Raises:
+            ValueError: a key is unknown or missing, a joint is unknown, or the layout is not a valid one.
+        """
+        known = {"name", "joints", "parents", "torso", "edges", "center", "angle_partners"}
+        if not isinstance(description, Mapping):
+            raise ValueError(f"layout: expected a mapping with the keys {sorted(known)}, got {description!r}")
+        label = f"layout {description.get('name')!r}"
+        unknown, missing = set(description) - known, {"name", "joints", "parents", "torso"} - set(description)
+        if unknown or missing:
+            raise ValueError(f"{label}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
+        names = [str(name) for name in description["joints"]]
+        index = {name: joint for joint, name in enumerate(names)}
+
+        def joint(key: str, name: Any) -> int:
+            if name not in index:
+                raise ValueError(f"{label}: {key} names the unknown joint {name!r}")
+            return index[name]
+
+        def mapped(key: str, default: Sequence[int]) -> tuple[int, ...]:
+            given = {joint(key, j): joint(key, p) for j, p in (description.get(key) or {}).items()}
+            return tuple(given.get(j, default[j]) for j in range(len(names)))
+
+        edges, center = description.get("edges"), description.get("center")
+        parents = mapped("parents", range(len(names)))
+        torso = tuple(joint("torso", name) for name in description["torso"])
+        return cls(
+            name=str(description["name"]),
+            joint_names=tuple(names),
+            parents=parents,
+            torso=torso,  # type: ignore[arg-type]  # its length is checked with the rest
+            edges=None if edges is None else tuple((joint("edges", a), joint("edges", b)) for a, b in edges),
+            center=None if center is None else joint("center", center),
+            angle_partners=mapped("angle_partners", parents),
+        )
+
+    @classmethod
+    def from_yaml(cls, path: str | PathLike[str]) -> SkeletonLayout:
+        """Reads a layout from a YAML file with the keys of :meth:`from_dict`."""
+        import yaml  # only needed here, and not by the operations
+
+        return cls.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+
+    def _set(self, field: str, value: Any) -> None:
+        object.__setattr__(self, field, value)  # the way to complete a frozen dataclass
+
+    def _refuse(self, reason: str) -> None:
+        raise ValueError(f"layout {self.name!r}: {reason}")
+
+    def _joints(self, field: str, joints: Sequence[int], count: int) -> tuple[Any, ...]:
+        joints = tuple(joints)
+        if len(joints) != count:
+            self._refuse(f"{field} must have {count} entries, got {len(joints)}")
+        for joint in joints:
+            if isinstance(joint, bool) or not isinstance(joint, int) or not 0 <= joint < self.num_joints:
+                self._refuse(f"{field} names the unknown joint {joint!r}; joints are 0 to {self.num_joints - 1}")
+        return joints
+
+    def _check_tree(self) -> None:
+        roots = [joint for joint, parent in enumerate(self.parents) if joint == parent]
+        if len(roots) > 1:
+            names = [self.joint_names[root] for root in roots]
+            self._refuse(f"parents must have one root (a joint that is its own parent), got {names}")
+        for start in range(self.num_joints):
+            path = [start]
+            while self.parents[path[-1]] != path[-1]:
+                path.append(self.parents[path[-1]])
+                if path[-1] in path[:-1]:
+                    cycle = path[path.index(path[-1]) :]
+                    self._refuse("parents hold a cycle: " + " -> ".join(self.joint_names[j] for j in cycle))
+
+    def _check_graph(self) -> None:
+        assert self.edges is not None and self.center is not None
+        loops = [self.joint_names[a] for a, b in self.edges if a == b]
+        if loops:
+            self._refuse(f"edges must join two different joints, got loops at {loops}")
+        distances = self._distances(self.center)
+        unreached = [name for name, distance in zip(self.joint_names, distances, strict=True) if distance < 0]
+        if unreached:
+            self._refuse(f"edges are disconnected: no path from {self.joint_names[self.center]!r} to {unreached}")
+
+    def _distances(self, start: int) -> list[int]:
+        """The number of edges from ``start`` to each joint, -1 where there is no path."""
+        assert self.edges is not None
+        neighbours: list[list[int]] = [[] for _ in range(self.num_joints)]
+        for a, b in self.edges:
+            neighbours[a].append(b)
+            neighbours[b].append(a)
+        distances = [-1] * self.num_joints
+        distances[start] = 0
+        waiting = deque([start])
+        while waiting:
+            joint = waiting.popleft()
+            for neighbour in neighbours[joint]:
+                if distances[neighbour] < 0:
+                    distances[neighbour] = distances[joint] + 1
+                    waiting.append(neighbour)
+        return distances
+
+
+def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
+    """The built-in layout of that name; a :class:`SkeletonLayout` is returned as it is.
+
+    Raises:
+        ValueError: no built-in layout has that name.
+        TypeError: ``layout`` is neither a name nor a layout.
+
+    Example:
+        >>> get_layout("ntu25").joint_names[20]
+        'spine_shoulder'
+    """
+    if isinstance(layout, SkeletonLayout):
+        return layout
+    if not isinstance(layout, str):
+        raise TypeError(f"layout must be a SkeletonLayout or its name, got {type(layout).__name__}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {sorted(LAYOUTS)} or a SkeletonLayout, got {layout!r}")
+    return LAYOUTS[layout]
+
+
+def _tree(text: str) -> dict[str, str]:
+    """Reads ``child>parent`` pairs."""
+    return dict(pair.split(">") for pair in text.split())
+
+
+# Kinect v2, in the order of NTU RGB+D (Shahroudy et al., CVPR 2016). The graph hangs the fingers on each other
+# (tip - thumb - hand), where the bones of the method start all fingers at the hand.
+_NTU25_JOINTS = """
+    spine_base spine_mid neck head
+    left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow right_wrist right_hand
+    left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot
+    spine_shoulder left_hand_tip left_thumb right_hand_tip right_thumb
+""".split()
+_NTU25_BODY = """
+    spine_base>spine_mid spine_mid>spine_shoulder neck>spine_shoulder head>neck
+    left_shoulder>spine_shoulder left_elbow>left_shoulder left_wrist>left_elbow left_hand>left_wrist
+    right_shoulder>spine_shoulder right_elbow>right_shoulder right_wrist>right_elbow right_hand>right_wrist
+    left_hip>spine_base left_knee>left_hip left_ankle>left_knee left_foot>left_ankle
+    right_hip>spine_base right_knee>right_hip right_ankle>right_knee right_foot>right_ankle
+"""
+_NTU25_FINGERS = """
+    left_hand_tip>left_hand left_thumb>left_hand right_hand_tip>right_hand right_thumb>right_hand
+"""
+_NTU25_FINGER_EDGES = """
+    left_hand_tip>left_thumb left_thumb>left_hand right_hand_tip>right_thumb right_thumb>right_hand
+"""
+
+# Kinect v1, one tree of bones in three orders of joints.
+_KINECT_LIMBS = """
+    left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow right_wrist right_hand
+    left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot
+"""
+_KINECT_BONES = """
+    hip_center>spine spine>shoulder_center head>shoulder_center
+    left_shoulder>shoulder_center left_elbow>left_shoulder left_wrist>left_elbow left_hand>left_wrist
+    right_shoulder>shoulder_center right_elbow>right_shoulder right_wrist>right_elbow right_hand>right_wrist
+    left_hip>hip_center left_knee>left_hip left_ankle>left_knee left_foot>left_ankle
+    right_hip>hip_center right_knee>right_hip right_ankle>right_knee right_foot>right_ankle
+"""
+
+
+def _layout(name: str, joints: Sequence[str], parents: str, torso: str, **others: Any) -> SkeletonLayout:
+    return SkeletonLayout.from_dict(
+        {"name": name, "joints": joints, "parents": _tree(parents), "torso": torso.split(), **others}
+    )
+
+
+LAYOUTS: dict[str, SkeletonLayout] = {
+    layout.name: layout
+    for layout in (
+        _layout(
+            "ntu25",
+            _NTU25_JOINTS,
+            _NTU25_BODY + _NTU25_FINGERS,
+            "spine_mid left_shoulder right_shoulder",
+            edges=list(_tree(_NTU25_BODY + _NTU25_FINGER_EDGES).items()),
+            angle_partners={"left_thumb": "left_hand_tip", "right_thumb": "right_hand_tip"},
+        ),
+        # Northwestern-UCLA (Wang et al., CVPR 2014).
+        _layout(
+            "kinect20",
+            ["hip_center", "spine", "shoulder_center", "head", *_KINECT_LIMBS.split()],
+            _KINECT_BONES,
+            "spine left_shoulder right_shoulder",
+        ),
+        # UTD-MHAD (Chen et al., ICIP 2015).
+        _layout(
+            "utd20",
+            ["head", "shoulder_center", "spine", "hip_center", *_KINECT_LIMBS.split()],
+            _KINECT_BONES,
+            "spine left_shoulder right_shoulder",
+        ),
+        # SBU Kinect Interaction (Yun et al., CVPRW 2012).
+        _layout(
+            "sbu15",
+            """
+            head neck torso left_shoulder left_elbow left_hand right_shoulder right_elbow right_hand
+            left_hip left_knee left_foot right_hip right_knee right_foot
+            """.split(),
+            """
+            head>neck torso>neck left_shoulder>neck left_elbow>left_shoulder left_hand>left_elbow
+            right_shoulder>neck right_elbow>right_shoulder right_hand>right_elbow
+            left_hip>torso left_knee>left_hip left_foot>left_knee
+            right_hip>torso right_knee>right_hip right_foot>right_knee
+            """,
+            "torso left_shoulder right_shoulder",
+        ),
+        # MSR-Action3D (Li et al., CVPRW 2010); its neck is the shoulder centre of Kinect v1.
+        _layout(
+            "msr20",
+            """
+            left_shoulder right_shoulder neck spine left_hip right_hip hip_center left_elbow right_elbow
+            left_wrist right_wrist left_hand right_hand left_knee right_knee left_ankle right_ankle
+            left_foot right_foot head
+            """.split(),
+            _KINECT_BONES.replace("shoulder_center", "neck"),
+            "spine left_shoulder right_shoulder",
+        ),
+    )
+}
