@@ -1,0 +1,1 @@
+namespace ikem::modalities { namespace IKEM_SIMD_LEVEL {} }
