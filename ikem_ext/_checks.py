@@ -27,19 +27,21 @@ class Shapes:
         """Requires ``tensor`` to have one of the ``forms``, space-separated letters or numbers."""
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-        for form in forms:
-            axes = form.split()
+        sizes = dict(self.sizes)
+        for axes in (form.split() for form in forms):
             if tensor.dim() == len(axes):
-                for axis, size in zip(axes, tensor.shape, strict=True):
-                    expected = int(axis) if axis.isdigit() else self.sizes.setdefault(axis, size)
-                    if size != expected:
-                        self._refuse(name, tensor, [form])
-                return
-        self._refuse(name, tensor, list(forms))
+                fits = [
+                    size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
+                    for axis, size in zip(axes, tensor.shape, strict=True)
+                ]
+                if all(fits):
+                    self.sizes = sizes
+                    return
+        self._refuse(name, tensor, [form.split() for form in forms])
 
-    def _refuse(self, name: str, tensor: Tensor, forms: list[str]) -> None:
-        shapes = " or ".join(f"({', '.join(form.split())}{',' if len(form.split()) == 1 else ''})" for form in forms)
-        letters = sorted({axis for form in forms for axis in form.split()} & self.sizes.keys())
+    def _refuse(self, name: str, tensor: Tensor, forms: list[list[str]]) -> None:
+        shapes = " or ".join(f"({', '.join(axes)}{',' if len(axes) == 1 else ''})" for axes in forms)
+        letters = sorted({axis for axes in forms for axis in axes} & self.sizes.keys())
         known = ", ".join(f"{letter}={self.sizes[letter]}" for letter in letters)
         raise ValueError(
             f"{name}: expected shape {shapes}{' with ' + known if known else ''}, got {tuple(tensor.shape)}"

@@ -48,9 +48,10 @@ class SkeletonLayout:
     joint_names: tuple[str, ...]
     parents: tuple[int, ...]
     torso: tuple[int, int, int]
-    edges: tuple[tuple[int, int], ...] | None = None
-    center: int | None = None
-    angle_partners: tuple[int, ...] | None = None
+    # None stands for a default that depends on the other fields; __post_init__ fills it in.
+    edges: tuple[tuple[int, int], ...] = None  # type: ignore[assignment]
+    center: int = None  # type: ignore[assignment]
+    angle_partners: tuple[int, ...] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         self._set("joint_names", tuple(self.joint_names))
@@ -91,7 +92,6 @@ class SkeletonLayout:
 
         Source: Yan et al., "Spatial Temporal Graph Convolutional Networks", AAAI 2018, section 3.3.
         """
-        assert self.edges is not None and self.center is not None  # set in __post_init__
         identity = torch.eye(self.num_joints, dtype=torch.float64)
         connected = identity.clone()
         for a, b in self.edges:
@@ -104,7 +104,6 @@ class SkeletonLayout:
 
     def to_dict(self) -> dict[str, Any]:
         """The layout in the form that :meth:`from_dict` reads, joints by name, fit for YAML and JSON."""
-        assert self.edges is not None and self.center is not None and self.angle_partners is not None
         name = self.joint_names.__getitem__
         return {
             "name": self.name,
@@ -113,9 +112,7 @@ class SkeletonLayout:
             "torso": [name(joint) for joint in self.torso],
             "edges": [[name(a), name(b)] for a, b in self.edges],
             "center": name(self.center),
-            "angle_partners": {
-                name(j): name(a) for j, a in enumerate(self.angle_partners) if a != self.parents[j]
-            },
+            "angle_partners": {name(j): name(a) for j, a in enumerate(self.angle_partners) if a != self.parents[j]},
         }
 
     @classmethod
@@ -150,18 +147,15 @@ class SkeletonLayout:
             given = {joint(key, j): joint(key, p) for j, p in (description.get(key) or {}).items()}
             return tuple(given.get(j, default[j]) for j in range(len(names)))
 
-        edges, center = description.get("edges"), description.get("center")
-        parents = mapped("parents", range(len(names)))
-        torso = tuple(joint("torso", name) for name in description["torso"])
-        return cls(
-            name=str(description["name"]),
-            joint_names=tuple(names),
-            parents=parents,
-            torso=torso,  # type: ignore[arg-type]  # its length is checked with the rest
-            edges=None if edges is None else tuple((joint("edges", a), joint("edges", b)) for a, b in edges),
-            center=None if center is None else joint("center", center),
-            angle_partners=mapped("angle_partners", parents),
-        )
+        fields: dict[str, Any] = {"name": str(description["name"]), "joint_names": tuple(names)}
+        fields["parents"] = mapped("parents", range(len(names)))
+        fields["torso"] = tuple(joint("torso", name) for name in description["torso"])
+        fields["angle_partners"] = mapped("angle_partners", fields["parents"])
+        if description.get("edges") is not None:
+            fields["edges"] = tuple(tuple(joint("edges", end) for end in edge) for edge in description["edges"])
+        if description.get("center") is not None:
+            fields["center"] = joint("center", description["center"])
+        return cls(**fields)
 
     @classmethod
     def from_yaml(cls, path: str | PathLike[str]) -> SkeletonLayout:
@@ -199,7 +193,6 @@ class SkeletonLayout:
                     self._refuse("parents hold a cycle: " + " -> ".join(self.joint_names[j] for j in cycle))
 
     def _check_graph(self) -> None:
-        assert self.edges is not None and self.center is not None
         loops = [self.joint_names[a] for a, b in self.edges if a == b]
         if loops:
             self._refuse(f"edges must join two different joints, got loops at {loops}")
@@ -210,7 +203,6 @@ class SkeletonLayout:
 
     def _distances(self, start: int) -> list[int]:
         """The number of edges from ``start`` to each joint, -1 where there is no path."""
-        assert self.edges is not None
         neighbours: list[list[int]] = [[] for _ in range(self.num_joints)]
         for a, b in self.edges:
             neighbours[a].append(b)

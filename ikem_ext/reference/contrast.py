@@ -41,7 +41,8 @@ def cross_modal_nce(
 def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """See :func:`ikem_ext.implicit_exchange`; the same arguments, values and gradients, on any device."""
     h, k, queue = _widen(h, k, queue)
-    return info_nce(h, *(_concatenated(keys).expand(len(h), -1, -1) for keys in (k, queue)), temperature)
+    joined, joined_queue = (_concatenated(keys).expand(len(h), -1, -1) for keys in (k, queue))
+    return info_nce(h, joined, joined_queue, temperature)
 
 
 def relational_distillation(

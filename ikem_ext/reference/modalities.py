@@ -70,7 +70,6 @@ class _Derived:
         return torch.where(is_root.view(-1, 1), normal.unsqueeze(3), bone)
 
     def _partner_bone(self) -> Tensor:
-        assert self._layout.angle_partners is not None
         return self("bone")[..., list(self._layout.angle_partners), :]
 
     def _angular_velocity(self) -> Tensor:
@@ -102,6 +101,6 @@ def _normalize(v: Tensor) -> Tensor:
 
 
 def _atan2(y: Tensor, x: Tensor) -> Tensor:
-    """atan2 whose gradient at (0, 0), the angle between absent bones, is zero instead of NaN."""
+    """atan2 whose gradient at (0, 0), the angle between absent bones, is finite."""
     absent = (y == 0) & (x == 0)
     return torch.atan2(y, x.masked_fill(absent, 1))

@@ -1,0 +1,23 @@
+"""Fast operations for skeleton-based action recognition, and the layers and losses built on them."""
+
+from importlib.metadata import version
+
+from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
+from .graph_conv import graph_conv
+from .modalities import MODALITIES, derive_modalities
+from .skeleton import LAYOUTS, SkeletonLayout, get_layout
+
+__version__ = version("ikem-ext")
+
+__all__ = [
+    "LAYOUTS",
+    "MODALITIES",
+    "SkeletonLayout",
+    "cross_modal_nce",
+    "derive_modalities",
+    "get_layout",
+    "graph_conv",
+    "implicit_exchange",
+    "info_nce",
+    "relational_distillation",
+]
