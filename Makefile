@@ -1,0 +1,58 @@
+# The commands of the project. `make demo` and `make test` set up what they need on their own.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+DEMO := runs/demo
+
+BIN := .venv/bin
+NATIVE := CMakeLists.txt $(shell find csrc cmake -type f)
+FORMATTED_CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test bench lint format gpu-check clean
+
+help: ## Shows this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.built ## Makes .venv with PyTorch, everything the project needs, and the project itself, editable.
+
+.venv/.packages: pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH) "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
+	touch $@
+
+.venv/.built: .venv/.packages $(NATIVE)
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
+
+build: setup ## Builds the native code again after a change of it.
+
+demo: setup ## Runs the whole method on synthetic recordings; the report lands in runs/demo/report.md.
+	$(BIN)/ikem synthesize $(DEMO)/recordings.npz --overwrite
+	$(BIN)/ikem prepare npz $(DEMO)/recordings.npz $(DEMO)/data --overwrite
+	$(BIN)/ikem pretrain --config demo --overwrite
+	$(BIN)/ikem distill --config demo --overwrite
+	$(BIN)/ikem evaluate --config demo
+	$(BIN)/ikem report --config demo
+
+test: setup ## Runs all tests; those that need real recordings look for them in IKEM_SHARED (default ../shared).
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -q
+
+bench: setup ## Measures the operations against plain PyTorch and torch.compile.
+	$(BIN)/python -m ikem_ext.bench
+
+lint: setup ## Checks style and types.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(FORMATTED_CPP)
+
+format: setup ## Formats all code.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(FORMATTED_CPP)
+
+gpu-check: ## Builds, tests and measures on this machine's GPU with the Python in use; results go to OUT=<folder>.
+	PYTHON=$(PYTHON) tools/gpu_check.sh "$(OUT)"
+
+clean: ## Removes what was built and what ran.
+	rm -rf .venv build dist runs
