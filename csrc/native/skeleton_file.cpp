@@ -2,10 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <system_error>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace ikem::native {
 namespace {
@@ -30,6 +35,132 @@ std::string quoted(std::string_view token) {
   }
   return shown + (token.size() > kShown ? "...'" : "'");
 }
+
+// Almost every byte of a file belongs to the lines of joints, and almost all of these hold plain decimals such as
+// -0.2059419 with one space between them. They are recognized 64 characters at a time, with one bit for each
+// character, and only the position is converted. Any other line, right or wrong, is left to the parser below.
+namespace plain_line {
+
+constexpr int kBlocks = 2;
+constexpr std::ptrdiff_t kReadAhead = 64 * kBlocks;  // the bytes that reading a line may touch
+
+struct Characters {
+  std::uint64_t digits, points, minuses, spaces, breaks;
+};
+
+Characters classify(const char* text) {
+  Characters found{};
+#ifdef __SSE2__
+  for (int part = 0; part < 64; part += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text + part));
+    const auto bits = [part](__m128i equal) {
+      return static_cast<std::uint64_t>(static_cast<unsigned>(_mm_movemask_epi8(equal))) << part;
+    };
+    const auto equal = [&](char c) { return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(c)); };
+    const __m128i value = _mm_sub_epi8(bytes, _mm_set1_epi8('0'));
+    found.digits |= bits(_mm_cmpeq_epi8(_mm_min_epu8(value, _mm_set1_epi8(9)), value));
+    found.points |= bits(equal('.'));
+    found.minuses |= bits(equal('-'));
+    found.spaces |= bits(equal(' '));
+    found.breaks |= bits(_mm_or_si128(equal('\n'), equal('\r')));
+  }
+#else
+  for (int i = 0; i < 64; ++i) {
+    const char c = text[i];
+    const auto bit = [i](bool is) { return static_cast<std::uint64_t>(is) << i; };
+    found.digits |= bit(c >= '0' && c <= '9');
+    found.points |= bit(c == '.');
+    found.minuses |= bit(c == '-');
+    found.spaces |= bit(c == ' ');
+    found.breaks |= bit(c == '\n' || c == '\r');
+  }
+#endif
+  return found;
+}
+
+// The bits of a block moved on by one character; `carry` takes the last bit from block to block.
+std::uint64_t following(std::uint64_t bits, std::uint64_t& carry) {
+  const std::uint64_t moved = (bits << 1) | carry;
+  carry = bits >> 63;
+  return moved;
+}
+
+struct Line {
+  std::ptrdiff_t length = 0;  // without the line's end
+  std::uint64_t ends = 0;     // where fields end, in the first block
+  std::uint64_t points = 0;   // and where they have a point
+};
+
+// Whether the text starts with a line of `fields` plain decimals, -?[0-9]+(.[0-9]+)?, with a space between each.
+bool recognize(const char* text, int fields, Line& line) {
+  std::uint64_t after_digit = 0, after_sign = 0, after_end = 1, after_point = 0, fraction = 0, wrong = 0;
+  for (int block = 0; block < kBlocks; ++block) {
+    const Characters found = classify(text + 64 * block);
+    const std::uint64_t last = found.breaks & (~found.breaks + 1);  // the lowest bit, none if there is no break
+    const std::uint64_t inside = last - 1;                          // all bits if there is no break
+    const std::uint64_t digits = found.digits & inside, points = found.points & inside;
+    const std::uint64_t minuses = found.minuses & inside, ends = (found.spaces & inside) | last;
+    wrong |= inside & ~(digits | points | minuses | ends);
+    wrong |= minuses & ~following(ends, after_end);
+    wrong |= (points | ends) & ~following(digits, after_digit);
+    const std::uint64_t first_decimals = following(points, after_point);
+    wrong |= (first_decimals | following(minuses, after_sign)) & ~digits;
+    // Adding its first digit to a run of digits leaves one bit, behind the run: no second point may follow there.
+    const std::uint64_t sum = digits + first_decimals;
+    const std::uint64_t behind = sum + fraction;
+    fraction = (sum < digits) | (behind < sum);
+    wrong |= behind & ~digits & points;
+    if (block == 0) {
+      line.ends = ends;
+      line.points = points;
+    }
+    fields -= std::popcount(ends);
+    if (last != 0) {
+      line.length = 64 * block + std::countr_zero(last);
+      return wrong == 0 && fields == 0;
+    }
+  }
+  return false;
+}
+
+// The value of the first `count` digits, at most 8, of the eight bytes at `text`.
+std::uint64_t digits_to_number(const char* text, int count) {
+  if (count == 0) {
+    return 0;
+  }
+  std::uint64_t word = 0;  // the first digit in the lowest byte, one load on machines that store it so
+  for (int i = 0; i < 8; ++i) {
+    word |= static_cast<std::uint64_t>(static_cast<unsigned char>(text[i])) << (8 * i);
+  }
+  word = (word ^ 0x3030303030303030) << (64 - 8 * count);  // zeros before the first digit
+  word = word * 10 + (word >> 8);                          // pairs of digits, in every other byte
+  word = ((word & 0x00FF00FF00FF00FF) * 100 + ((word >> 16) & 0x000000FF000000FF)) & 0x0000FFFF0000FFFF;
+  return (word & 0xFFFF) * 10000 + (word >> 32);
+}
+
+// Converts a plain decimal of a recognized line, false if it has too many digits for this way.
+bool to_double(const char* begin, const char* point, const char* end, double& value) {
+  static constexpr std::array<double, 16> kPowers = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                     1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+  const bool negative = *begin == '-';
+  const auto whole = static_cast<int>(point - begin) - negative;
+  const int decimals = std::max(static_cast<int>(end - point) - 1, 0);
+  if (whole > 8 || decimals > 15) {
+    return false;
+  }
+  const int first = std::min(decimals, 8), second = decimals - first;
+  const std::uint64_t decimals_first = digits_to_number(point + 1, first);
+  const std::uint64_t decimals_second = digits_to_number(point + 1 + first, second);
+  constexpr std::array<std::uint64_t, 9> kWhole = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
+  const std::uint64_t number =
+      (digits_to_number(begin + negative, whole) * kWhole[first] + decimals_first) * kWhole[second] + decimals_second;
+  // Below 2^53 both sides of the division are exact, so its result is the double closest to the decimal.
+  value = static_cast<double>(number) / kPowers[decimals];
+  value = negative ? -value : value;
+  return number < (std::uint64_t{1} << 53);
+}
+
+}  // namespace plain_line
 
 class Parser {
  public:
@@ -223,6 +354,9 @@ class Parser {
   }
 
   bool parse_joint(std::int64_t joint) {
+    if (parse_plain_joint()) {
+      return true;
+    }
     const auto what = [&] { return "joint " + std::to_string(joint + 1) + body_place(); };
     std::array<double, kJointFields> fields;
     if (!next_line(what) || !numbers(fields, 0, what)) {
@@ -235,6 +369,42 @@ class Parser {
     }
     recording_.joints.insert(recording_.joints.end(), fields.begin(), fields.begin() + 3);
     return tracking_state(fields.back(), recording_.joint_tracking_states, what);
+  }
+
+  // Reads the line of a joint if it is a plain one; otherwise changes nothing.
+  bool parse_plain_joint() {
+    const char* const text = rest_.data();
+    plain_line::Line line;
+    if (static_cast<std::ptrdiff_t>(rest_.size()) < plain_line::kReadAhead ||
+        !plain_line::recognize(text, kJointFields, line)) {
+      return false;
+    }
+    std::array<double, 3> position;
+    const char* begin = text;
+    for (double& coordinate : position) {
+      const char* const end = text + std::countr_zero(line.ends);
+      const char* const point = std::min(text + std::countr_zero(line.points), end);
+      if (line.ends == 0 || !plain_line::to_double(begin, point, end, coordinate)) {
+        return false;
+      }
+      line.points &= point < end ? line.points - 1 : line.points;
+      line.ends &= line.ends - 1;
+      begin = end + 1;
+    }
+    const char* end = text + line.length;
+    const char state = end[-1];
+    if (end[-2] != ' ') {
+      return false;
+    }
+    end += *end == '\r';
+    if (*end != '\n') {
+      return false;
+    }
+    ++line_;
+    rest_.remove_prefix(static_cast<std::size_t>(end + 1 - text));
+    recording_.joints.insert(recording_.joints.end(), position.begin(), position.end());
+    recording_.joint_tracking_states.push_back(static_cast<std::uint8_t>(state - '0'));
+    return true;
   }
 
   std::string_view rest_;    // what follows the current line
