@@ -1,1 +1,503 @@
-namespace ikem::modalities { namespace IKEM_SIMD_LEVEL {} }
+// Compiled once per SIMD level (see common/simd.h). A lane is one joint of one body in one frame; frames follow
+// each other, so that whatever looks `k` frames ahead looks `k * L` lanes ahead, L lanes to a frame.
+#include <algorithm>
+#include <cassert>
+#include <cstdlib>
+#include <new>
+
+#include "modalities/kernel.h"
+#include "modalities/math.h"
+
+#define LANES _Pragma("omp simd") for
+
+namespace ikem::modalities::IKEM_SIMD_LEVEL {
+namespace {
+
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// The three coordinates of a run of lanes.
+template <class C>
+struct Planes {
+  C* at[3];
+
+  IKEM_INLINE Vec3<C> get(int64_t lane) const { return {at[0][lane], at[1][lane], at[2][lane]}; }
+  IKEM_INLINE void set(int64_t lane, Vec3<C> value) const {
+    at[0][lane] = value.x;
+    at[1][lane] = value.y;
+    at[2][lane] = value.z;
+  }
+  IKEM_INLINE void add(int64_t lane, Vec3<C> value) const { set(lane, get(lane) + value); }
+};
+
+// Memory for the planes of one tile, released with it.
+template <class C>
+class Scratch {
+ public:
+  Scratch(int64_t num_planes, int64_t lanes) : lanes_((lanes + 15) / 16 * 16), num_planes_(num_planes) {
+    memory_ = static_cast<C*>(std::malloc(sizeof(C) * static_cast<size_t>(larger(num_planes * lanes_, 1))));
+    if (memory_ == nullptr) {
+      throw std::bad_alloc();
+    }
+  }
+  ~Scratch() { std::free(memory_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  C* plane() {
+    assert(used_ < num_planes_);
+    return memory_ + lanes_ * used_++;
+  }
+  Planes<C> planes() { return {{plane(), plane(), plane()}}; }
+
+ private:
+  C* memory_;
+  int64_t lanes_;
+  [[maybe_unused]] int64_t num_planes_;
+  int64_t used_ = 0;
+};
+
+template <class C>
+void fill_zero(Planes<C> planes, int64_t lanes) {
+  for (C* plane : planes.at) {
+    LANES(int64_t i = 0; i < lanes; ++i) { plane[i] = 0; }
+  }
+}
+
+// A tile of frames: what the forward and the backward pass share.
+template <class S>
+class Tile {
+ public:
+  using C = Compute<S>;
+
+  Tile(const Problem& problem, Clips<const S> joints)
+      : problem_(problem), skeleton_(problem.skeleton), joints_(joints), L(problem.lanes()) {}
+
+ protected:
+  // One frame of a tensor (..., V, M) to consecutive lanes.
+  void read_frame(const S* data, int64_t joint_stride, int64_t body_stride, C* lanes) const {
+    const int64_t bodies = problem_.bodies;
+    if (joint_stride == bodies && (body_stride == 1 || bodies == 1)) {
+      LANES(int64_t i = 0; i < L; ++i) { lanes[i] = widen(data[i]); }
+      return;
+    }
+    for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
+      for (int64_t m = 0; m < bodies; ++m) {
+        lanes[v * bodies + m] = widen(data[v * joint_stride + m * body_stride]);
+      }
+    }
+  }
+
+  // Frames [first, last) of the augmented clip; those outside of the clip are zero.
+  void load_joints(int64_t clip, int64_t first, int64_t last, Planes<C> planes) const {
+    const int64_t shift = problem_.shift(clip);
+    for (int64_t t = first; t < last; ++t) {
+      const int64_t row = (t - first) * L;
+      for (int c = 0; c < 3; ++c) {
+        if (t < 0 || t >= problem_.frames) {
+          std::fill_n(planes.at[c] + row, L, C(0));
+        } else {
+          const int64_t* strides = joints_.strides;
+          read_frame(joints_.data + clip * strides[0] + c * strides[1] + problem_.mirrored(t + shift) * strides[2],
+                     strides[3], strides[4], planes.at[c] + row);
+        }
+      }
+    }
+    if (problem_.shear != nullptr) {
+      shear(clip, (last - first) * L, planes, /*transposed=*/false);
+    }
+  }
+
+  void shear(int64_t clip, int64_t lanes, Planes<C> planes, bool transposed) const {
+    const C* r = static_cast<const C*>(problem_.shear) + 9 * clip;
+    const int64_t down = transposed ? 1 : 3;
+    const int64_t right = transposed ? 3 : 1;
+    const Vec3<C> rows[3] = {{r[0], r[right], r[2 * right]},
+                             {r[down], r[down + right], r[down + 2 * right]},
+                             {r[2 * down], r[2 * down + right], r[2 * down + 2 * right]}};
+    LANES(int64_t i = 0; i < lanes; ++i) {
+      const Vec3<C> x = planes.get(i);
+      planes.set(i, {dot(rows[0], x), dot(rows[1], x), dot(rows[2], x)});
+    }
+  }
+
+  // to[joint] = from[other[joint]] in each frame
+  void gather(Planes<C> from, const int16_t* other, int64_t rows, Planes<C> to) const {
+    switch (problem_.bodies) {
+      case 1:
+        return gather_bodies(from, other, rows, to, [] { return int64_t{1}; });
+      case 2:
+        return gather_bodies(from, other, rows, to, [] { return int64_t{2}; });
+      default:
+        return gather_bodies(from, other, rows, to, [this] { return int64_t{problem_.bodies}; });
+    }
+  }
+
+  template <class Bodies>
+  IKEM_INLINE void gather_bodies(Planes<C> from, const int16_t* other, int64_t rows, Planes<C> to,
+                                 Bodies num_bodies) const {
+    const int64_t bodies = num_bodies();
+    for (int c = 0; c < 3; ++c) {
+      for (int64_t row = 0; row < rows * L; row += L) {
+        const C* source = from.at[c] + row;
+        C* target = to.at[c] + row;
+        for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
+          for (int64_t m = 0; m < bodies; ++m) {
+            target[v * bodies + m] = source[other[v] * bodies + m];
+          }
+        }
+      }
+    }
+  }
+
+  // Calls f(lane of joint 0) for each body in each frame.
+  template <class F>
+  void for_each_body(int64_t rows, F f) const {
+    for (int64_t row = 0; row < rows * L; row += L) {
+      for (int64_t m = 0; m < problem_.bodies; ++m) {
+        f(row + m);
+      }
+    }
+  }
+
+  int64_t lane_of(int64_t joint) const { return joint * problem_.bodies; }
+
+  void derive_bones(Planes<C> x, int64_t rows, Planes<C> bone) const {
+    gather(x, skeleton_.parents, rows, bone);
+    for (int c = 0; c < 3; ++c) {
+      LANES(int64_t i = 0; i < rows * L; ++i) { bone.at[c][i] = x.at[c][i] - bone.at[c][i]; }
+    }
+    for_each_body(rows, [&](int64_t body) {
+      bone.set(body + lane_of(skeleton_.root),
+               torso_normal(bone.get(body + lane_of(skeleton_.spine)), bone.get(body + lane_of(skeleton_.left)),
+                            bone.get(body + lane_of(skeleton_.right))));
+    });
+  }
+
+  // The bone that each bone forms its angle with; zero for a joint that is its own partner, which makes its angle
+  // and its axis zero.
+  void find_partners(Planes<C> bone, int64_t rows, Planes<C> partner) const {
+    gather(bone, skeleton_.partners, rows, partner);
+    for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
+      if (skeleton_.partners[v] == v) {
+        for_each_body(rows, [&](int64_t body) { partner.set(body + lane_of(v), {0, 0, 0}); });
+      }
+    }
+  }
+
+  void derive_angles(Planes<C> bone, Planes<C> partner, int64_t rows, C* angle, Planes<C> axis) const {
+    LANES(int64_t i = 0; i < rows * L; ++i) {
+      angle[i] = angle_between(bone.get(i), partner.get(i));
+      axis.set(i, normalize(cross(bone.get(i), partner.get(i))));
+    }
+  }
+
+  C scale(int64_t clip) const {
+    return static_cast<C>(problem_.reference_frames) / static_cast<C>(problem_.num_frames[clip]);
+  }
+
+  const Problem& problem_;
+  const Skeleton& skeleton_;
+  const Clips<const S> joints_;
+  const int64_t L;  // lanes to a frame
+};
+
+template <class S>
+class Forward : Tile<S> {
+  using C = Compute<S>;
+  using Tile<S>::problem_;
+  using Tile<S>::L;
+
+ public:
+  Forward(const Problem& problem, Clips<const S> joints, S* out)
+      : Tile<S>(problem, joints), out_(out), scratch_(13, (cpu_tile_frames(problem) + 2) * L) {}
+
+  void derive(int64_t clip, int64_t begin, int64_t end) {
+    const C s = this->scale(clip);
+    const int64_t lanes = (end - begin) * L;
+    this->load_joints(clip, begin, smaller(end + 2, problem_.frames), x_);
+    write(JOINT, clip, begin, lanes, lanes, [&](int c, int64_t i) { return x_.at[c][i]; });
+    write(MOTION, clip, begin, lanes, lanes_ahead(begin, end, 1),
+          [&](int c, int64_t i) { return s * (x_.at[c][i + L] - x_.at[c][i]); });
+    write(ACCELERATION, clip, begin, lanes, lanes_ahead(begin, end, 2), [&](int c, int64_t i) {
+      const C* x = x_.at[c] + i;
+      return s * (s * (x[2 * L] - x[L]) - s * (x[L] - x[0]));
+    });
+    if (!problem_.wants(BONE) && !problem_.wants(ROTATION_AXIS) && !problem_.wants(ANGULAR_VELOCITY)) {
+      return;
+    }
+    const int64_t rows = smaller(end + 1, problem_.frames) - begin;
+    this->derive_bones(x_, rows, bone_);
+    write(BONE, clip, begin, lanes, lanes, [&](int c, int64_t i) { return bone_.at[c][i]; });
+    if (!problem_.wants(ROTATION_AXIS) && !problem_.wants(ANGULAR_VELOCITY)) {
+      return;
+    }
+    this->find_partners(bone_, rows, partner_);
+    write(ROTATION_AXIS, clip, begin, lanes, lanes, [&](int c, int64_t i) {
+      const int d = c == 2 ? 0 : c + 1;
+      const int e = c == 0 ? 2 : c - 1;
+      return bone_.at[d][i] * partner_.at[e][i] - bone_.at[e][i] * partner_.at[d][i];
+    });
+    if (problem_.wants(ANGULAR_VELOCITY)) {
+      this->derive_angles(bone_, partner_, rows, angle_, axis_);
+      write(ANGULAR_VELOCITY, clip, begin, lanes, lanes_ahead(begin, end, 1),
+            [&](int c, int64_t i) { return s * (angle_[i + L] - angle_[i]) * axis_.at[c][i]; });
+    }
+  }
+
+ private:
+  // The lanes of frames [begin, end) that have `reach` more frames after them.
+  int64_t lanes_ahead(int64_t begin, int64_t end, int64_t reach) const {
+    return larger(smaller(end, problem_.frames - reach) - begin, 0) * L;
+  }
+
+  // Writes `value(coordinate, lane)` where it is known and zero after.
+  template <class F>
+  IKEM_INLINE void write(Modality modality, int64_t clip, int64_t begin, int64_t lanes, int64_t known, F value) {
+    if (!problem_.wants(modality)) {
+      return;
+    }
+    for (int c = 0; c < 3; ++c) {
+      const int64_t plane = (problem_.slots[modality] * problem_.clips + clip) * 3 + c;
+      S* out = out_ + (plane * problem_.frames + begin) * L;
+      LANES(int64_t i = 0; i < known; ++i) { out[i] = narrow<S>(value(c, i)); }
+      for (int64_t i = known; i < lanes; ++i) {
+        out[i] = narrow<S>(C(0));
+      }
+    }
+  }
+
+  S* out_;
+  Scratch<C> scratch_;
+  const Planes<C> x_ = scratch_.planes();
+  const Planes<C> bone_ = scratch_.planes();
+  const Planes<C> partner_ = scratch_.planes();
+  const Planes<C> axis_ = scratch_.planes();
+  C* const angle_ = scratch_.plane();
+};
+
+template <class S>
+class Backward : Tile<S> {
+  using C = Compute<S>;
+  using Tile<S>::problem_;
+  using Tile<S>::skeleton_;
+  using Tile<S>::L;
+  using Tile<S>::lane_of;
+
+ public:
+  Backward(const Problem& problem, Clips<const S> joints, DerivedClips<const S> grad_out, S* grad_joints)
+      : Tile<S>(problem, joints),
+        grad_out_(grad_out),
+        grad_joints_(grad_joints),
+        scratch_(33, (cpu_tile_frames(problem) + 2) * L) {}
+
+  // The gradient for frames [begin, end) of the input. With a mirrored crop each of them stands at up to three
+  // places of the augmented clip: where it was, and mirrored at the start and at the end.
+  void derive(int64_t clip, int64_t begin, int64_t end) {
+    const int64_t lanes = (end - begin) * L;
+    const int64_t T = problem_.frames;
+    const int64_t shift = problem_.shift(clip);
+    fill_zero(total_, lanes);
+    add_place(clip, begin, begin - shift, end - shift);
+    if (problem_.crop_start != nullptr) {
+      add_place(clip, begin, -end - shift, -begin - shift);
+      add_place(clip, begin, 2 * T - end - shift, 2 * T - begin - shift);
+    }
+    if (problem_.shear != nullptr) {
+      this->shear(clip, lanes, total_, /*transposed=*/true);
+    }
+    for (int c = 0; c < 3; ++c) {
+      S* out = grad_joints_ + ((clip * 3 + c) * T + begin) * L;
+      LANES(int64_t i = 0; i < lanes; ++i) { out[i] = narrow<S>(total_.at[c][i]); }
+    }
+  }
+
+ private:
+  // Adds the gradient for frames [first, last) of the augmented clip, as far as there are such, to the rows of the
+  // input's frames that they were taken from, of which row 0 is `begin`.
+  void add_place(int64_t clip, int64_t begin, int64_t first, int64_t last) {
+    first = larger(first, 0);
+    last = smaller(last, problem_.frames);
+    if (first >= last) {
+      return;
+    }
+    derive_augmented(clip, first, last);
+    for (int64_t t = first; t < last; ++t) {
+      const int64_t row = (problem_.mirrored(t + problem_.shift(clip)) - begin) * L;
+      for (int c = 0; c < 3; ++c) {
+        const C* from = gradient_.at[c] + (t - first) * L;
+        C* to = total_.at[c] + row;
+        LANES(int64_t i = 0; i < L; ++i) { to[i] += from[i]; }
+      }
+    }
+  }
+
+  // The gradient for frames [first, last) of the augmented clip.
+  void derive_augmented(int64_t clip, int64_t first, int64_t last) {
+    const int64_t T = problem_.frames;
+    const int64_t lanes = (last - first) * L;
+    const C s = this->scale(clip);
+    load_gradient(JOINT, clip, first, last, T, gradient_);
+    if (problem_.wants(MOTION)) {
+      load_gradient(MOTION, clip, first - 1, last, T - 1, g_out_);
+      for (int c = 0; c < 3; ++c) {
+        const C* g = g_out_.at[c];
+        LANES(int64_t i = 0; i < lanes; ++i) { gradient_.at[c][i] += s * (g[i] - g[i + L]); }
+      }
+    }
+    if (problem_.wants(ACCELERATION)) {
+      load_gradient(ACCELERATION, clip, first - 2, last, T - 2, g_out_);
+      for (int c = 0; c < 3; ++c) {
+        const C* g = g_out_.at[c];
+        LANES(int64_t i = 0; i < lanes; ++i) {
+          gradient_.at[c][i] += s * s * (g[i] - 2 * g[i + L] + g[i + 2 * L]);
+        }
+      }
+    }
+    if (problem_.wants(BONE) || problem_.wants(ROTATION_AXIS) || problem_.wants(ANGULAR_VELOCITY)) {
+      add_bones(clip, first, last, s);
+    }
+  }
+
+  // Row 0 of x, bone, partner, angle and axis is the frame before `first`, which angular velocity looks back to.
+  void add_bones(int64_t clip, int64_t first, int64_t last, C s) {
+    const int64_t rows = last - first;
+    const int64_t lanes = rows * L;
+    this->load_joints(clip, first - 1, last + 1, x_);
+    this->derive_bones(x_, rows + 2, bone_);
+    load_gradient(BONE, clip, first, last, problem_.frames, g_bone_);
+    if (problem_.wants(ROTATION_AXIS) || problem_.wants(ANGULAR_VELOCITY)) {
+      this->find_partners(bone_, rows + 2, partner_);
+      load_gradient(ROTATION_AXIS, clip, first, last, problem_.frames, g_axis_);
+      std::fill_n(g_angle_, lanes, C(0));
+      if (problem_.wants(ANGULAR_VELOCITY)) {
+        add_angular_velocity(clip, first, last, s);
+      }
+      LANES(int64_t i = 0; i < lanes; ++i) {
+        const BonePair<C> g = rotation_gradient(bone_.get(i + L), partner_.get(i + L), g_axis_.get(i), g_angle_[i]);
+        g_bone_.add(i, g.bone);
+        g_partner_.set(i, g.partner);
+      }
+      for_each_joint(rows, [&](int64_t body, int64_t joint) {
+        if (skeleton_.partners[joint] != joint) {
+          g_bone_.add(body + lane_of(skeleton_.partners[joint]), g_partner_.get(body + lane_of(joint)));
+        }
+      });
+    }
+    add_torso_normal(rows);
+    for_each_joint(rows, [&](int64_t body, int64_t joint) {
+      if (joint != skeleton_.root) {
+        const Vec3<C> g = g_bone_.get(body + lane_of(joint));
+        gradient_.add(body + lane_of(joint), g);
+        gradient_.add(body + lane_of(skeleton_.parents[joint]), C(-1) * g);
+      }
+    });
+  }
+
+  // Adds to the gradients of the axes and of the angles.
+  void add_angular_velocity(int64_t clip, int64_t first, int64_t last, C s) {
+    const int64_t lanes = (last - first) * L;
+    this->derive_angles(bone_, partner_, last - first + 2, angle_, axis_);
+    load_gradient(ANGULAR_VELOCITY, clip, first - 1, last, problem_.frames - 1, g_out_);
+    LANES(int64_t i = 0; i < lanes + L; ++i) { g_turn_[i] = s * dot(g_out_.get(i), axis_.get(i)); }
+    LANES(int64_t i = 0; i < lanes; ++i) {
+      g_angle_[i] += g_turn_[i] - g_turn_[i + L];
+      const C turn = s * (angle_[i + 2 * L] - angle_[i + L]);
+      g_axis_.add(i, normalize_gradient(cross(bone_.get(i + L), partner_.get(i + L)), turn * g_out_.get(i + L)));
+    }
+  }
+
+  // Passes the gradient of the root's bone, the normal of the torso, on to the bones that it was made from.
+  void add_torso_normal(int64_t rows) {
+    this->for_each_body(rows, [&](int64_t body) {
+      const int64_t root = body + lane_of(skeleton_.root);
+      const int64_t spine = body + lane_of(skeleton_.spine);
+      const int64_t left = body + lane_of(skeleton_.left);
+      const int64_t right = body + lane_of(skeleton_.right);
+      const Torso<C> bones = {bone_.get(spine + L), bone_.get(left + L), bone_.get(right + L)};
+      const Torso<C> g = torso_normal_gradient(bones, g_bone_.get(root));
+      g_bone_.add(spine, g.spine);
+      g_bone_.add(left, g.left);
+      g_bone_.add(right, g.right);
+    });
+  }
+
+  template <class F>
+  void for_each_joint(int64_t rows, F f) const {
+    this->for_each_body(rows, [&](int64_t body) {
+      for (int64_t joint = 0; joint < skeleton_.num_joints; ++joint) {
+        f(body, joint);
+      }
+    });
+  }
+
+  // The output's gradient for frames [first, last) of a modality; zero outside of [0, end), and throughout if the
+  // modality was not asked for.
+  void load_gradient(Modality modality, int64_t clip, int64_t first, int64_t last, int64_t end, Planes<C> planes) {
+    const int64_t slot = problem_.slots[modality];
+    const int64_t* strides = grad_out_.strides;
+    for (int c = 0; c < 3; ++c) {
+      const S* data = grad_out_.data + slot * grad_out_.modality_stride + clip * strides[0] + c * strides[1];
+      for (int64_t t = first; t < last; ++t) {
+        C* row = planes.at[c] + (t - first) * L;
+        if (slot < 0 || t < 0 || t >= end) {
+          std::fill_n(row, L, C(0));
+        } else {
+          this->read_frame(data + t * strides[2], strides[3], strides[4], row);
+        }
+      }
+    }
+  }
+
+  const DerivedClips<const S> grad_out_;
+  S* grad_joints_;
+  Scratch<C> scratch_;
+  const Planes<C> x_ = scratch_.planes();
+  const Planes<C> bone_ = scratch_.planes();
+  const Planes<C> partner_ = scratch_.planes();
+  const Planes<C> axis_ = scratch_.planes();
+  C* const angle_ = scratch_.plane();
+  const Planes<C> g_out_ = scratch_.planes();
+  const Planes<C> g_bone_ = scratch_.planes();
+  const Planes<C> g_partner_ = scratch_.planes();
+  const Planes<C> g_axis_ = scratch_.planes();
+  C* const g_angle_ = scratch_.plane();
+  C* const g_turn_ = scratch_.plane();
+  const Planes<C> gradient_ = scratch_.planes();
+  const Planes<C> total_ = scratch_.planes();
+};
+
+template <class Pass>
+void run_tasks(const Problem& problem, Pass& pass, int64_t first_task, int64_t last_task) {
+  const int64_t tile = cpu_tile_frames(problem);
+  const int64_t tiles = cpu_tiles_per_clip(problem);
+  for (int64_t task = first_task; task < last_task; ++task) {
+    const int64_t begin = task % tiles * tile;
+    pass.derive(task / tiles, begin, smaller(begin + tile, problem.frames));
+  }
+}
+
+}  // namespace
+
+template <class S>
+void forward(const Problem& problem, Clips<const S> joints, S* out, int64_t first_task, int64_t last_task) {
+  Forward<S> pass(problem, joints, out);
+  run_tasks(problem, pass, first_task, last_task);
+}
+
+template <class S>
+void backward(const Problem& problem, Clips<const S> joints, DerivedClips<const S> grad_out, S* grad_joints,
+              int64_t first_task, int64_t last_task) {
+  Backward<S> pass(problem, joints, grad_out, grad_joints);
+  run_tasks(problem, pass, first_task, last_task);
+}
+
+#define INSTANTIATE(S)                                                                                    \
+  template void forward<S>(const Problem&, Clips<const S>, S*, int64_t, int64_t);                          \
+  template void backward<S>(const Problem&, Clips<const S>, DerivedClips<const S>, S*, int64_t, int64_t);
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(BFloat16)
+INSTANTIATE(Half)
+
+}  // namespace ikem::modalities::IKEM_SIMD_LEVEL

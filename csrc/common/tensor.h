@@ -1,0 +1,46 @@
+// Tensors of the stable ABI as kernels want them.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include "common/scalar.h"
+
+namespace ikem {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Calls f(S{}) with the scalar type of the tensor; `name` is the tensor's in the error message.
+template <class F>
+auto dispatch_floating(const Tensor& tensor, const char* name, F f) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::Double:
+      return f(double{});
+    case ScalarType::BFloat16:
+      return f(BFloat16{});
+    case ScalarType::Half:
+      return f(Half{});
+    default:
+      STD_TORCH_CHECK(false, name, ": expected float32, float64, bfloat16 or float16");
+  }
+}
+
+// The type that tensors of type `stored` are computed in.
+inline ScalarType compute_type(ScalarType stored) {
+  return stored == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// Copies the strides of the tensor's last five axes.
+inline void copy_strides(const Tensor& tensor, int64_t* strides) {
+  const auto all = tensor.strides();
+  for (int64_t axis = 0; axis < 5; ++axis) {
+    strides[axis] = all[all.size() - 5 + axis];
+  }
+}
+
+}  // namespace ikem

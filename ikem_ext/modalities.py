@@ -1,0 +1,195 @@
+"""The six modalities of a skeleton clip, derived from its joints in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _library
+from ._checks import FLOATING, Shapes
+from .reference.modalities import MODALITIES
+from .skeleton import SkeletonLayout, get_layout
+
+__all__ = ["MODALITIES", "derive_modalities"]
+
+
+def derive_modalities(
+    joints: Tensor,
+    num_frames: Tensor,
+    layout: SkeletonLayout | str,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    reference_frames: int = 50,
+    shear: Tensor | None = None,
+    crop_start: Tensor | None = None,
+    crop_padding: int = 0,
+) -> Tensor:
+    r"""Augments skeleton clips and derives their modalities.
+
+    With joints :math:`x` (after the crop and the shear, if any), bone :math:`b_{t,j} = x_{t,j} - x_{t,p(j)}` from
+    the parent :math:`p(j)`, angle partner :math:`a(j)` and time scale :math:`s` = ``reference_frames / num_frames``:
+
+    ===================  ==============================================================  ====================
+    modality             value at frame t, joint j                                       zero where
+    ===================  ==============================================================  ====================
+    joint                :math:`x_{t,j}`
+    motion               :math:`s\,(x_{t+1,j} - x_{t,j})`                                t = T-1
+    bone                 :math:`b_{t,j}`; at the root the torso's unit normal,
+                         normalize((b_spine - b_right) × (b_left - b_right))
+    acceleration         :math:`s` (motion[t+1,j] - motion[t,j])                         t >= T-2
+    rotation_axis        :math:`b_{t,j} \times b_{t,a(j)}`                               a(j) = j
+    angular_velocity     :math:`s\,(\theta_{t+1,j} - \theta_{t,j})` normalize(axis)      t = T-1
+    ===================  ==============================================================  ====================
+
+    where :math:`\theta_{t,j} = \mathrm{atan2}(|u \times w|, u \cdot w)` with u and w the normalized bones of j and
+    a(j), and normalize(v) = v / max(\|v\|, 1e-12). An absent body (all zeros) gives zeros. The gradient with
+    respect to the joints takes that of a length, and of an angle, to be zero where it does not exist (at zero).
+
+    Args:
+        joints: coordinates (N, 3, T, V, M): clips, axes, frames, joints, bodies, in any unit and with any strides;
+            float32, float64, bfloat16 or float16. Half precisions are computed in float32.
+        num_frames: integers (N,), each clip's length before it was resized to T frames. At least 1 (seen to on the
+            CPU; on a GPU it would make the CPU wait).
+        layout: the skeleton, or its name in :data:`ikem_ext.LAYOUTS`; at most 256 joints.
+        modalities: which to derive, in the order wanted, each once.
+        reference_frames: number of frames at which the time scale is 1.
+        shear: (N, 3, 3), applied to each joint, x' = shear @ x. It is not differentiable.
+        crop_start: integers (N,) in [0, 2 * crop_padding]: T frames are taken from there on of the clip with
+            ``crop_padding`` frames mirrored on at each end, the frame at the edge repeated. (On a GPU, values out of
+            this range are clamped to it.)
+        crop_padding: frames mirrored on at each end, at most T.
+
+    Returns:
+        (len(modalities), N, 3, T, V, M), contiguous, in the dtype of ``joints`` (under autocast in float32).
+        Differentiable in ``joints``. The same input gives the same bits, for any number of threads.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: a shape, a device, a name or a value does not fit; or ``shear`` requires a gradient.
+        RuntimeError: the joints are on a GPU and the package was built without CUDA.
+
+    Source: Wei et al., arXiv 2309.12009, Section 3.1 (modalities); temporal crop and shear as in Li et al.
+    (CrosSCLR), CVPR 2021, Section 4.2.
+
+    Example:
+        >>> import torch, ikem_ext
+        >>> joints = torch.randn(8, 3, 50, 25, 2)
+        >>> num_frames = torch.full((8,), 90)
+        >>> ikem_ext.derive_modalities(joints, num_frames, "ntu25").shape
+        torch.Size([6, 8, 3, 50, 25, 2])
+        >>> motion, bone = ikem_ext.derive_modalities(joints, num_frames, "ntu25", modalities=["motion", "bone"])
+        >>> torch.equal(motion[:, :, -1], torch.zeros(8, 3, 25, 2))
+        True
+    """
+    layout = get_layout(layout)
+    shapes = Shapes()
+    shapes.check("joints", joints, "N 3 T V M")
+    shapes.check("num_frames", num_frames, "N")
+    if joints.dtype not in FLOATING:
+        raise TypeError(f"joints: expected one of {[str(t) for t in FLOATING]}, got {joints.dtype}")
+    if joints.shape[3] != layout.num_joints:
+        raise ValueError(
+            f"joints: expected V={layout.num_joints} as layout {layout.name!r} has, got {tuple(joints.shape)}"
+        )
+    if reference_frames <= 0:
+        raise ValueError(f"reference_frames: expected above 0, got {reference_frames}")
+    _library.require_device("joints", joints)
+    if shear is not None:
+        shapes.check("shear", shear, "N 3 3")
+        _require_same_device(joints, "shear", shear)
+        if not shear.dtype.is_floating_point:
+            raise TypeError(f"shear: expected a floating dtype, got {shear.dtype}")
+        if shear.requires_grad:
+            raise ValueError("shear: expected no gradient to be required, as none is derived; use shear.detach()")
+        shear = shear.to(torch.float64 if joints.dtype == torch.float64 else torch.float32)
+    if crop_start is not None:
+        shapes.check("crop_start", crop_start, "N")
+        crop_start = _integers(joints, "crop_start", crop_start)
+        if not 0 <= crop_padding <= joints.shape[2]:
+            raise ValueError(f"crop_padding: expected 0 to T={joints.shape[2]}, got {crop_padding}")
+    elif crop_padding != 0:
+        raise ValueError(f"crop_padding: expected 0 without crop_start, got {crop_padding}")
+    return torch.ops.ikem_ext.derive_modalities(
+        joints,
+        _integers(joints, "num_frames", num_frames),
+        _indices(modalities),
+        layout.parents,
+        layout.angle_partners,
+        layout.torso,
+        float(reference_frames),
+        shear,
+        crop_start,
+        crop_padding,
+    )
+
+
+def _indices(modalities: Sequence[str]) -> list[int]:
+    if isinstance(modalities, str):
+        raise TypeError(f"modalities: expected a sequence of names, got the single name {modalities!r}")
+    names = list(modalities)
+    if not names or len(set(names)) != len(names) or not set(names) <= set(MODALITIES):
+        raise ValueError(f"modalities: expected one or more of {MODALITIES}, each once, got {tuple(names)}")
+    return [MODALITIES.index(name) for name in names]
+
+
+def _integers(joints: Tensor, name: str, values: Tensor) -> Tensor:
+    if values.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise TypeError(f"{name}: expected integers, got {values.dtype}")
+    _require_same_device(joints, name, values)
+    return values.to(torch.int64)
+
+
+def _require_same_device(joints: Tensor, name: str, tensor: Tensor) -> None:
+    if tensor.device != joints.device:
+        raise ValueError(f"{name}: expected to be on {joints.device} as joints are, got {tensor.device}")
+
+
+@torch.library.register_fake("ikem_ext::derive_modalities")
+def _fake(joints: Tensor, num_frames: Tensor, modalities: list[int], *settings: Any) -> Tensor:
+    return joints.new_empty((len(modalities), *joints.shape))
+
+
+@torch.library.register_fake("ikem_ext::derive_modalities_backward")
+def _fake_backward(grad_out: Tensor, joints: Tensor, *settings: Any) -> Tensor:
+    return joints.new_empty(joints.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    joints, num_frames, *settings, shear, crop_start, crop_padding = inputs
+    ctx.save_for_backward(joints, num_frames, shear, crop_start)
+    ctx.settings, ctx.crop_padding = settings, crop_padding
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    joints, num_frames, shear, crop_start = ctx.saved_tensors
+    grad_joints = torch.ops.ikem_ext.derive_modalities_backward(
+        grad_out, joints, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding
+    )
+    return (grad_joints, *(None for _ in range(9)))
+
+
+torch.library.register_autograd("ikem_ext::derive_modalities", _backward, setup_context=_setup_context)
+
+
+@torch.library.register_vmap("ikem_ext::derive_modalities")
+def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+    """Takes the mapped axis and the clips for one batch."""
+
+    def merged(argument: Any, axis: int | None) -> Any:
+        if not isinstance(argument, Tensor):
+            return argument
+        batched = argument.expand(info.batch_size, *argument.shape) if axis is None else argument.movedim(axis, 0)
+        return batched.flatten(0, 1)
+
+    joints, *others = (merged(argument, axis) for argument, axis in zip(args, in_dims, strict=True))
+    derived = torch.ops.ikem_ext.derive_modalities(joints, *others)
+    return derived.unflatten(1, (info.batch_size, -1)), 1
+
+
+# Differences between neighbours lose what half precision has to lose: like other such operations, under autocast this
+# one computes in float32.
+for _device in ("cpu", "cuda"):
+    torch.library.register_autocast("ikem_ext::derive_modalities", _device, torch.float32)
