@@ -1,0 +1,1 @@
+"""Recordings: reading, preparing, and the views of them that the encoders see."""

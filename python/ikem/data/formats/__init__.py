@@ -1,0 +1,26 @@
+"""The recordings that can be read: one reader per data set, all with the interface of :class:`Format`."""
+
+from .base import ClipSource, Discovery, FileFormat, Format, LostFrames, RawClip
+from .msr_action3d import MsrAction3d
+from .ntu import Ntu60, Ntu120, SkeletonRecording, read_skeleton_file
+from .npz import Npz
+from .nw_ucla import NwUcla
+from .sbu import Sbu
+from .utd_mhad import UtdMhad
+
+__all__ = [
+    "FORMATS",
+    "ClipSource",
+    "Discovery",
+    "FileFormat",
+    "Format",
+    "LostFrames",
+    "RawClip",
+    "SkeletonRecording",
+    "read_skeleton_file",
+]
+
+FORMATS: dict[str, type[Format]] = {
+    format.name: format for format in (Ntu60, Ntu120, UtdMhad, NwUcla, Sbu, MsrAction3d, Npz)
+}
+"""The formats by their names on the command line."""

@@ -1,0 +1,163 @@
+"""What every format offers: which clips a folder of recordings holds, and the joints of each."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikem_ext.skeleton import SkeletonLayout
+
+__all__ = ["ClipSource", "Discovery", "FileFormat", "Format", "LostFrames", "RawClip", "read_number_rows"]
+
+LostFrames = Literal["interpolate", "drop", "keep"]
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A clip that was found but not yet read.
+
+    Args:
+        name: names the clip in the data set, as the data set's authors do.
+        label: the class, counted from 0.
+        path: the file that holds it.
+        subject, camera, setup, replication: as the file's name gives them, None where it does not.
+        index: the clip's row in a file that holds many.
+        training: whether it belongs to the training part, where the file itself says so.
+    """
+
+    name: str
+    label: int
+    path: Path
+    subject: int | None = None
+    camera: int | None = None
+    setup: int | None = None
+    replication: int | None = None
+    index: int | None = None
+    training: bool | None = None
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """What was recorded.
+
+    Args:
+        joints: float array (3, frames, V, bodies) in meters, y up. A body that is not seen in a frame is zero.
+    """
+
+    joints: NDArray[np.floating]
+
+
+class Discovery(NamedTuple):
+    """The clips found, sorted by name, and the names of those left out by reason."""
+
+    sources: list[ClipSource]
+    skipped: dict[str, list[str]]
+
+
+class Format(ABC):
+    """A data set's files, opened for reading.
+
+    Args:
+        raw: the folder, or the file, that holds the recordings.
+
+    Raises:
+        ValueError: there is nothing of that name, or it is not of this format.
+    """
+
+    name: ClassVar[str]
+    layout: str | SkeletonLayout | None
+    """The skeleton, by name where it is a built-in one; None if the recordings do not say."""
+    classes: tuple[str, ...]
+    bodies: int
+    """How many bodies of a clip are kept unless another number is asked for."""
+    align: bool = False
+    """Whether clips are turned to face the camera unless asked otherwise."""
+    lost_frames: LostFrames = "interpolate"
+    """What becomes of frames without any body unless asked otherwise."""
+
+    def __init__(self, raw: Path) -> None:
+        if not raw.exists():
+            raise ValueError(f"raw: expected the recordings of {self.name}, but {raw} does not exist")
+        self.raw = raw
+
+    @abstractmethod
+    def discover(self) -> Discovery:
+        """Finds the clips without reading them."""
+
+    @abstractmethod
+    def read(self, source: ClipSource) -> RawClip:
+        """Reads one clip; several threads may do so at a time.
+
+        Raises:
+            ValueError: the file is damaged; the message names the file.
+        """
+
+
+class FileFormat(Format):
+    """A format with one file per clip, whose name says what it shows."""
+
+    glob: ClassVar[str]
+    """Which files below the folder are looked at."""
+    pattern: ClassVar[re.Pattern[str]]
+    """What the end of a clip's path must match."""
+    example: ClassVar[str]
+    """Such a path, for messages."""
+
+    def discover(self) -> Discovery:
+        """Finds the clips below the folder by their file names."""
+        found: dict[str, ClipSource] = {}
+        skipped: defaultdict[str, list[str]] = defaultdict(list)
+        for path in sorted(self.raw.rglob(self.glob)):
+            match = self.pattern.search(path.absolute().as_posix())
+            if match is None:
+                skipped[f"the file is not named like {self.example}"].append(str(path.relative_to(self.raw)))
+                continue
+            source = self.source(match, path)
+            if not 0 <= source.label < len(self.classes):
+                skipped[f"the action is not one of the {len(self.classes)} of {self.name}"].append(source.name)
+            elif source.name in found:
+                raise ValueError(f"raw: two files hold the clip {source.name}: {found[source.name].path} and {path}")
+            else:
+                found[source.name] = source
+        return Discovery([found[name] for name in sorted(found)], dict(skipped))
+
+    @abstractmethod
+    def source(self, match: re.Match[str], path: Path) -> ClipSource:
+        """The clip whose path matched; a label out of range leaves it out."""
+
+
+def read_number_rows(path: Path, columns: int, separator: str | None = None) -> NDArray[np.float64]:
+    """Reads a text file of numbers.
+
+    Args:
+        path: the file; empty lines at its end are ignored.
+        columns: how many numbers each line holds.
+        separator: what stands between them; default: white space.
+
+    Returns:
+        float64 array (lines, columns).
+
+    Raises:
+        ValueError: a line holds anything else, or the file is empty; the message names file and line.
+    """
+    # Bytes that are no text become characters that are no numbers, and are reported as such.
+    lines = path.read_text(encoding="ascii", errors="replace").rstrip().splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        fields = line.split(separator)
+        if len(fields) != columns:
+            raise ValueError(f"{path}:{number}: expected {columns} numbers, got {len(fields)} fields")
+        try:
+            rows.append([float(field) for field in fields])
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+    if not rows:
+        raise ValueError(f"{path}:1: the file is empty")
+    return np.array(rows)

@@ -1,0 +1,282 @@
+"""From raw recordings to a prepared data set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ikem_ext.skeleton import SkeletonLayout, get_layout
+
+from .dataset import Clip, DatasetWriter
+from .formats import FORMATS, ClipSource, Format, LostFrames
+from .formats.ntu import Ntu120, read_missing_lists
+from .preprocess import Center, NoBodyError, Preprocessed, Preprocessing
+from .protocols import make_protocols
+from .summary import PrepareSummary
+
+__all__ = ["FormatName", "prepare"]
+
+FormatName = Literal["ntu60", "ntu120", "utd-mhad", "nw-ucla", "sbu", "msr-action3d", "npz"]
+
+_ERRORS_SHOWN = 20
+_LISTED = "named in a list of clips with missing skeletons"
+_DAMAGED = "damaged"
+
+
+def prepare(
+    format: FormatName,
+    raw: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    frames: int = 50,
+    bodies: int | None = None,
+    center: Center = "frame",
+    align: bool | None = None,
+    lost_frames: LostFrames | None = None,
+    layout: str | None = None,
+    missing: Path | list[Path] | None = None,
+    skip_damaged: bool = False,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> PrepareSummary:
+    """Prepares recordings for training: reads, preprocesses and stores them with their protocols.
+
+    Args:
+        format: what the recordings are: ntu60, ntu120, utd-mhad, nw-ucla, sbu, msr-action3d, or npz for arrays
+            of your own.
+        raw: the folder that holds the recordings, searched with all folders below it, or the .npz file.
+        out: the folder to write. It appears when all is done.
+        frames: the number of frames that every clip is resized to.
+        bodies: how many bodies are kept per clip, in the order of the recording. Default: what the format has,
+            2 for ntu60, ntu120 and sbu.
+        center: what is subtracted from all joints: frame, the root joint of each body in each frame;
+            first_frame, where the first body's root was first seen; or none.
+        align: turn bodies to face the camera. Default: yes for ntu60 and ntu120, as published, otherwise no.
+        lost_frames: frames in which no body is seen: interpolate them, drop them, or keep them as published for
+            NTU. Default: keep for ntu60 and ntu120, otherwise interpolate.
+        layout: the skeleton, a built-in layout by name or a YAML file. Default: that of the format.
+        missing: for ntu60 and ntu120, files that list clips to leave out, such as
+            NTU_RGBD_samples_with_missing_skeletons.txt. Those found among the recordings are used anyway.
+        skip_damaged: leave out clips that cannot be read or hold coordinates that are not finite, and list them,
+            instead of refusing to go on.
+        workers: how many threads read. Default: one per core.
+        overwrite: replace a prepared data set that is there already.
+
+    Returns:
+        What was read, what was left out and why; it is printed, and written into the folder as well.
+
+    Raises:
+        ValueError: an argument is wrong, no clip is left, or clips are damaged; all of these are named.
+        FileExistsError: ``out`` exists.
+    """
+    raw, out = Path(raw), Path(out)
+    if format not in FORMATS:
+        raise ValueError(f"format: expected one of {sorted(FORMATS)}, got {format!r}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers: expected a positive integer, got {workers}")
+    if raw.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"out: {out} holds the recordings {raw}, and would replace them")
+    recordings = FORMATS[format](raw)
+    skeleton = _choose_layout(layout, recordings)
+    preprocessing = Preprocessing(
+        frames=frames,
+        bodies=recordings.bodies if bodies is None else bodies,
+        center=center,
+        align=recordings.align if align is None else align,
+        lost_frames=lost_frames or recordings.lost_frames,
+    )
+    work = _Work(recordings, preprocessing, skeleton, _read_missing(missing, recordings))
+    console = Console()
+    with DatasetWriter(out, (3, frames, skeleton.num_joints, preprocessing.bodies), overwrite=overwrite) as writer:
+        with console.status(f"Looking for {format} recordings in {raw}"):
+            sources, skipped = recordings.discover()
+        if not sources:
+            wanted = getattr(recordings, "example", "a row in the file")
+            raise ValueError(f"raw: found no clip of {format} in {raw}, such as {wanted}; left out: {skipped or 'none'}")
+        collected = _Collected(writer, skipped)
+        with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+            outcomes = _in_order(threads, work, sources, ahead=4 * (workers or os.cpu_count() or 1))
+            for source, outcome in zip(_progress(console, sources), outcomes, strict=True):
+                collected.add(source, outcome)
+        collected.check(raw, skip_damaged)
+        protocols = make_protocols(format, collected.kept, collected.contents)
+        lengths = [clip.num_frames for clip in writer.clips]
+        summary = PrepareSummary(
+            source=format,
+            raw=str(raw),
+            clips=len(lengths),
+            classes=len(recordings.classes),
+            shape=(len(lengths), *writer.clip_shape),
+            num_frames=(min(lengths), int(np.median(lengths)), max(lengths)),
+            skipped=skipped,
+            notes=collected.notes(preprocessing),
+            protocols={
+                name: {part: len(indices) for part, indices in parts.items()} for name, parts in protocols.items()
+            },
+        )
+        writer.finish(
+            classes=recordings.classes,
+            layout=skeleton,
+            source=format,
+            preprocessing=asdict(preprocessing),
+            protocols=protocols,
+            summary=summary,
+        )
+    console.print(Markdown(summary.to_markdown()))
+    return summary
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of one clip: either joints or the reason why there are none."""
+
+    clip: Preprocessed | None = None
+    content: bytes = b""  # a digest of the joints as recorded
+    bodies: int = 0
+    left_out: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Reads and preprocesses one clip; several threads do so at once."""
+
+    recordings: Format
+    preprocessing: Preprocessing
+    layout: SkeletonLayout
+    missing: set[str]
+
+    def __call__(self, source: ClipSource) -> _Outcome:
+        listed = source.name in self.missing
+        try:
+            joints = self.recordings.read(source).joints
+            clip = self.preprocessing(joints, self.layout)
+        except NoBodyError as error:
+            return _Outcome(left_out=str(error))
+        except (ValueError, OSError) as error:
+            return _Outcome(left_out=_LISTED) if listed else _Outcome(error=f"clip {source.name}: {error}")
+        if listed:
+            return _Outcome(left_out=_LISTED)
+        content = hashlib.blake2b(np.ascontiguousarray(joints), digest_size=16)
+        content.update(str(joints.shape).encode())
+        return _Outcome(clip, content.digest(), joints.shape[3])
+
+
+@dataclass
+class _Collected:
+    """Takes the outcomes in the order of the clips."""
+
+    writer: DatasetWriter
+    skipped: dict[str, list[str]]
+    kept: list[ClipSource] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    lost_frames: int = 0
+    clips_with_lost_frames: int = 0
+    clips_with_more_bodies: int = 0
+
+    def add(self, source: ClipSource, outcome: _Outcome) -> None:
+        if outcome.error:
+            self.errors.append(outcome.error)
+        elif outcome.clip is None:
+            self.skipped.setdefault(outcome.left_out, []).append(source.name)
+        else:
+            self.writer.append(
+                outcome.clip.joints,
+                Clip(
+                    source.name,
+                    source.label,
+                    source.subject,
+                    source.camera,
+                    source.setup,
+                    source.replication,
+                    outcome.clip.num_frames,
+                ),
+            )
+            self.kept.append(source)
+            self.contents.append(outcome.content)
+            self.lost_frames += outcome.clip.lost_frames
+            self.clips_with_lost_frames += outcome.clip.lost_frames > 0
+            self.clips_with_more_bodies += outcome.bodies > self.writer.clip_shape[3]
+
+    def check(self, raw: Path, skip_damaged: bool) -> None:
+        """Refuses damaged clips, or lists them with those left out, and refuses a data set without any clip."""
+        if self.errors and not skip_damaged:
+            more = len(self.errors) - _ERRORS_SHOWN
+            shown = self.errors[:_ERRORS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+            raise ValueError(
+                f"raw: {len(self.errors)} clips are damaged; repair them, or leave them out with skip_damaged:\n"
+                + "\n".join(shown)
+            )
+        if self.errors:
+            self.skipped[_DAMAGED] = self.errors
+        if not self.kept:
+            counts = {reason: len(names) for reason, names in self.skipped.items()}
+            raise ValueError(f"raw: no clip in {raw} is left, all were left out: {counts}")
+
+    def notes(self, preprocessing: Preprocessing) -> list[str]:
+        notes = []
+        if self.lost_frames:
+            done = {"interpolate": "interpolated", "drop": "dropped", "keep": "kept as they are, as published"}
+            notes.append(
+                f"{self.lost_frames} frames without any body in {self.clips_with_lost_frames} clips were "
+                f"{done[preprocessing.lost_frames]}"
+            )
+        if self.clips_with_more_bodies:
+            notes.append(
+                f"{self.clips_with_more_bodies} clips have frames with more than {preprocessing.bodies} bodies, "
+                "of which the first were kept"
+            )
+        return notes
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _in_order(
+    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Like ``executor.map``, but no more than ``ahead`` results wait to be taken."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(executor.submit(function, item))
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _progress(console: Console, sources: list[ClipSource]) -> Iterator[ClipSource]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(sources, description="Reading clips")
+
+
+def _choose_layout(layout: str | None, recordings: Format) -> SkeletonLayout:
+    chosen = layout or recordings.layout
+    if chosen is None:
+        raise ValueError(f"layout: {recordings.raw} does not name its layout; give the name of one or a YAML file")
+    if isinstance(chosen, str) and chosen.endswith((".yaml", ".yml")):
+        return SkeletonLayout.from_yaml(chosen)
+    return get_layout(chosen)
+
+
+def _read_missing(missing: Path | list[Path] | None, recordings: Format) -> set[str]:
+    lists = [missing] if isinstance(missing, Path) else list(missing or [])
+    if isinstance(recordings, Ntu120):
+        lists += recordings.raw.rglob(recordings.missing_lists)
+    elif lists:
+        raise ValueError(f"missing: lists of clips with missing skeletons exist for NTU only, not {recordings.name}")
+    return read_missing_lists(lists)

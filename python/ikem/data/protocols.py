@@ -1,0 +1,90 @@
+"""Evaluation protocols: which clips train and which test, as each data set's authors lay down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .formats import ClipSource
+
+__all__ = ["Protocols", "make_protocols"]
+
+Protocols = dict[str, dict[str, list[int]]]
+"""Protocol -> part -> indices of clips; every protocol has the parts ``train`` and ``test``."""
+
+_Rule = Callable[[ClipSource], bool]  # whether the clip is for training
+
+_NTU60_SUBJECTS = frozenset((1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38))
+_NTU120_SUBJECTS = _NTU60_SUBJECTS | frozenset(
+    (45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89)
+    + (91, 92, 93, 94, 95, 97, 98, 100, 103)
+)
+# The pairs of people that each fold tests on.
+_SBU_FOLDS = (
+    ("s01s02", "s03s04", "s05s02", "s06s04"),
+    ("s02s03", "s02s07", "s03s05", "s05s03"),
+    ("s01s03", "s01s07", "s07s01", "s07s03"),
+    ("s02s01", "s02s06", "s03s02", "s03s06"),
+    ("s04s02", "s04s03", "s04s06", "s06s02", "s06s03"),
+)
+
+
+def _subject_in(subjects: frozenset[int]) -> _Rule:
+    return lambda clip: clip.subject in subjects
+
+
+def _pair_not_in(pairs: tuple[str, ...]) -> _Rule:
+    return lambda clip: clip.name.split("/")[0] not in pairs
+
+
+_RULES: dict[str, dict[str, _Rule]] = {
+    "ntu60": {"xsub": _subject_in(_NTU60_SUBJECTS), "xview": lambda clip: clip.camera in (2, 3)},
+    "ntu120": {
+        "xsub": _subject_in(_NTU120_SUBJECTS),
+        "xset": lambda clip: clip.setup is not None and clip.setup % 2 == 0,
+    },
+    "utd-mhad": {"cross-subject": _subject_in(frozenset((1, 3, 5, 7)))},
+    "nw-ucla": {"cross-view": lambda clip: clip.camera in (1, 2)},
+    "sbu": {f"fold{number}": _pair_not_in(pairs) for number, pairs in enumerate(_SBU_FOLDS, start=1)},
+    "msr-action3d": {"cross-subject": _subject_in(frozenset((1, 3, 5, 7, 9)))},
+}
+
+
+def make_protocols(format_name: str, clips: Sequence[ClipSource], contents: Sequence[bytes]) -> Protocols:
+    """Sorts clips into the parts of their data set's protocols.
+
+    Where test clips repeat training clips (in Northwestern-UCLA, view 3 of actions 2 and 3 is view 2 again), a
+    third part ``test_without_repeats`` holds the other test clips.
+
+    Args:
+        format_name: which data set it is, one of :data:`ikem.data.formats.FORMATS`.
+        clips: all clips, in the order of the prepared data set.
+        contents: for each, a digest of its joints as recorded; clips with equal ones are repeats.
+
+    Raises:
+        ValueError: the format is ``npz`` and the file says neither who acts nor what is for training.
+    """
+    rules = _RULES[format_name] if format_name in _RULES else _rules_of_own_data(clips)
+    return {name: _parts(rule, clips, contents) for name, rule in rules.items()}
+
+
+def _parts(rule: _Rule, clips: Sequence[ClipSource], contents: Sequence[bytes]) -> dict[str, list[int]]:
+    parts: dict[str, list[int]] = {"train": [], "test": []}
+    for index, clip in enumerate(clips):
+        parts["train" if rule(clip) else "test"].append(index)
+    trained_on = {contents[index] for index in parts["train"]}
+    unseen = [index for index in parts["test"] if contents[index] not in trained_on]
+    if len(unseen) < len(parts["test"]):
+        parts["test_without_repeats"] = unseen
+    return parts
+
+
+def _rules_of_own_data(clips: Sequence[ClipSource]) -> dict[str, _Rule]:
+    rules: dict[str, _Rule] = {}
+    subjects = sorted({clip.subject for clip in clips if clip.subject is not None})
+    if subjects:
+        rules["cross-subject"] = _subject_in(frozenset(subjects[::2]))
+    if any(clip.training is not None for clip in clips):
+        rules["given"] = lambda clip: clip.training is True
+    if not rules:
+        raise ValueError("raw: the .npz file needs the key 'subjects' or 'train' to tell training clips from test clips")
+    return rules
