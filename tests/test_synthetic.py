@@ -229,6 +229,16 @@ def test_refuses_what_makes_no_sense(options, message):
         generate(**options)
 
 
+def test_replaces_a_file_only_when_told(tmp_path):
+    path = tmp_path / "raw.npz"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match=r"path: .*raw\.npz exists"):
+        synthesize(path, subjects=1, repetitions=1)
+    assert path.read_text() == "precious"
+    synthesize(path, subjects=1, repetitions=1, overwrite=True)
+    assert np.load(path)["joints"].shape[0] == len(ACTIONS)
+
+
 def test_refuses_another_file_type(tmp_path):
     with pytest.raises(ValueError, match=r"path: expected a file that ends in \.npz"):
         synthesize(tmp_path / "raw.npy", subjects=1, repetitions=1)

@@ -64,7 +64,7 @@ class PreparedDataset:
 
     Attributes:
         folder: the folder.
-        name: the format of the recordings it was made from.
+        name: the format of the recordings it was made from, or what they call themselves.
         joints: float32 (N, 3, T, V, M), mapped into memory and read-only.
         clips: a :class:`Clip` for each of the N clips.
         labels: int64 (N,).
@@ -109,7 +109,9 @@ class PreparedDataset:
         self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=np.int64)
         for clip in self.clips:
             if not 0 <= clip.label < len(self.classes):
-                self._refuse(_CLIPS, f"label {clip.label} of clip {clip.name} is not one of {len(self.classes)} classes")
+                self._refuse(
+                    _CLIPS, f"label {clip.label} of clip {clip.name} is not one of {len(self.classes)} classes"
+                )
 
     def split(self, protocol: str, part: str) -> NDArray[np.int64]:
         """The indices of the clips that belong to a part of a protocol.

@@ -103,7 +103,9 @@ def prepare(
             sources, skipped = recordings.discover()
         if not sources:
             wanted = getattr(recordings, "example", "a row in the file")
-            raise ValueError(f"raw: found no clip of {format} in {raw}, such as {wanted}; left out: {skipped or 'none'}")
+            raise ValueError(
+                f"raw: found no clip of {format} in {raw}, such as {wanted}; left out: {skipped or 'none'}"
+            )
         collected = _Collected(writer, skipped)
         with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
             outcomes = _in_order(threads, work, sources, ahead=4 * (workers or os.cpu_count() or 1))
@@ -128,7 +130,7 @@ def prepare(
         writer.finish(
             classes=recordings.classes,
             layout=skeleton,
-            source=format,
+            source=recordings.origin,
             preprocessing=asdict(preprocessing),
             protocols=protocols,
             summary=summary,

@@ -86,5 +86,7 @@ def _rules_of_own_data(clips: Sequence[ClipSource]) -> dict[str, _Rule]:
     if any(clip.training is not None for clip in clips):
         rules["given"] = lambda clip: clip.training is True
     if not rules:
-        raise ValueError("raw: the .npz file needs the key 'subjects' or 'train' to tell training clips from test clips")
+        raise ValueError(
+            "raw: the .npz file needs the key 'subjects' or 'train' to tell training clips from test clips"
+        )
     return rules

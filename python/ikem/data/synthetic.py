@@ -160,12 +160,7 @@ def _orientations(pose: Pose) -> dict[str, Array]:
         upper_arm = thorax @ y(plane) @ z(sign * elevation) @ y(sign * angle["shoulder_rotation"] - plane)
         forearm = upper_arm @ x(angle["elbow"])
         hand = forearm @ y(sign * angle["forearm_pronation"]) @ z(-sign * angle["wrist_flexion"])
-        thigh = (
-            pelvis
-            @ x(angle["hip_flexion"])
-            @ z(sign * angle["hip_abduction"])
-            @ y(sign * angle["hip_rotation"])
-        )
+        thigh = pelvis @ x(angle["hip_flexion"]) @ z(sign * angle["hip_abduction"]) @ y(sign * angle["hip_rotation"])
         shin = thigh @ x(-angle["knee"])
         foot = shin @ x(-angle["ankle_plantarflexion"])
         for joint, orientation in zip(
@@ -279,9 +274,7 @@ def _both(**angles: Any) -> dict[str, Any]:
     return {**_one("left", **angles), **_one("right", **angles)}
 
 
-def _crouch(
-    pose: Pose, weight: Array, thigh: Array | float, knee: Array | float, lean: Array | float
-) -> None:
+def _crouch(pose: Pose, weight: Array, thigh: Array | float, knee: Array | float, lean: Array | float) -> None:
     """Bends both legs with flat feet: ``thigh`` leaves the vertical, ``lean`` is the pelvis's."""
     legs = _both(hip_flexion=thigh + lean, knee=knee, ankle_plantarflexion=thigh - knee)
     _blend(pose, weight, pelvis_pitch=lean, **legs)
@@ -363,9 +356,7 @@ def _throw(clips: _Clips, pose: Pose) -> None:
         spine_twist=forth,
         spine_flexion=20 * clips.amplitude,
     )
-    _blend(
-        pose, wind_up, left_hip_flexion=22, right_hip_flexion=-12, left_knee=15, left_shoulder_elevation=45
-    )
+    _blend(pose, wind_up, left_hip_flexion=22, right_hip_flexion=-12, left_knee=15, left_shoulder_elevation=45)
 
 
 def _punch(clips: _Clips, pose: Pose) -> None:
@@ -418,9 +409,7 @@ def _pick_up(clips: _Clips, pose: Pose) -> None:
 
 def _sit(clips: _Clips, pose: Pose, seated: Array) -> None:
     """Both ways between standing (0) and sitting (1)."""
-    rest_hands = _both(
-        shoulder_elevation=28, shoulder_plane=80, elbow=clips.draw(35, 75), shoulder_rotation=20
-    )
+    rest_hands = _both(shoulder_elevation=28, shoulder_plane=80, elbow=clips.draw(35, 75), shoulder_rotation=20)
     lean = clips.draw(18, 38) * np.sin(np.pi * seated) ** 2
     _crouch(pose, seated, 84.0, clips.draw(80, 98), 2.0)
     pose["spine_flexion"] = pose["spine_flexion"] + lean
@@ -608,13 +597,9 @@ def _add_noise(joints: Array, level: float, rng: np.random.Generator) -> Array:
     return joints + deviation * (0.6 * rng.standard_normal(joints.shape) + 0.8 * drift)
 
 
-def _drop_joints(
-    joints: Array, num_frames: NDArray[np.int64], level: float, rng: np.random.Generator
-) -> None:
+def _drop_joints(joints: Array, num_frames: NDArray[np.int64], level: float, rng: np.random.Generator) -> None:
     """The tracker loses joints of the limbs for a while and leaves them where it saw them last, in place."""
-    limbs = [
-        index for name, index in _JOINTS.items() if _part(name) in ("elbow", "wrist", "hand", "knee", "ankle")
-    ]
+    limbs = [index for name, index in _JOINTS.items() if _part(name) in ("elbow", "wrist", "hand", "knee", "ankle")]
     for clip in np.flatnonzero(rng.random(len(joints)) < min(0.5 * level, 1)):
         for joint in rng.choice(limbs, size=rng.integers(1, 4), replace=False):
             start = rng.integers(1, num_frames[clip] - 1)
@@ -622,9 +607,7 @@ def _drop_joints(
             joints[clip, start:stop, joint] = joints[clip, start - 1, joint]
 
 
-def _lose_frames(
-    joints: Array, num_frames: NDArray[np.int64], level: float, rng: np.random.Generator
-) -> None:
+def _lose_frames(joints: Array, num_frames: NDArray[np.int64], level: float, rng: np.random.Generator) -> None:
     """Now and then the tracker loses the whole body for up to three frames, which are all zero, in place."""
     for clip in np.flatnonzero(rng.random(len(joints)) < min(0.15 * level, 1)):
         length = rng.integers(1, 4)
@@ -649,6 +632,7 @@ class Recordings:
         replications: int64 (N,), from 1.
         names: (N,), one per clip.
         layout: the joints' layout, ``"ntu25"``.
+        source: ``"synthetic"``, so that whatever is made from these clips says so.
     """
 
     joints: NDArray[np.float32]
@@ -660,6 +644,7 @@ class Recordings:
     replications: NDArray[np.int64]
     names: NDArray[np.str_]
     layout: str = _LAYOUT.name
+    source: str = "synthetic"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an ``.npz`` file: beside its place first, then renamed."""
@@ -669,9 +654,7 @@ class Recordings:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.stem}.{os.getpid()}.npz")
         try:
-            np.savez_compressed(
-                unfinished, **{field.name: getattr(self, field.name) for field in fields(self)}
-            )
+            np.savez_compressed(unfinished, **{field.name: getattr(self, field.name) for field in fields(self)})
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -778,8 +761,40 @@ def _perform(
     return _limited(_mirror(pose, people.left_handed[who] ^ other_hand)), num_frames
 
 
-def synthesize(path: str | os.PathLike[str], **options: Any) -> Recordings:
-    """Writes the clips of :func:`generate`, which takes the options, to an ``.npz`` file and returns them."""
-    recordings = generate(**options)
+def synthesize(
+    path: Path,
+    *,
+    subjects: int = 20,
+    repetitions: int = 2,
+    seed: int = 0,
+    noise: float = 1.0,
+    max_yaw: float = 60.0,
+    overwrite: bool = False,
+) -> Recordings:
+    """Makes synthetic recordings and writes them to a file that ``ikem prepare npz`` reads.
+
+    Args:
+        path: the ``.npz`` file to write.
+        subjects: how many people there are.
+        repetitions: how often each performs each action.
+        seed: of everything random.
+        noise: factor on the sensor's faults; 0 is a perfect sensor.
+        max_yaw: how far people turn away from the camera at most, in degrees.
+        overwrite: replace a file that is there already.
+
+    Returns:
+        What was written; :func:`generate` makes the same without a file.
+
+    Raises:
+        ValueError: a number is out of range, or the file's name does not end in ``.npz``.
+        FileExistsError: ``path`` exists.
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"path: {path} exists; overwrite replaces it")
+    recordings = generate(subjects=subjects, repetitions=repetitions, seed=seed, noise=noise, max_yaw=max_yaw)
     recordings.save(path)
+    print(
+        f"{path}: {len(recordings.labels)} synthetic clips of {len(recordings.class_names)} actions "
+        f"by {subjects} simulated people"
+    )
     return recordings

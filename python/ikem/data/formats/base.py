@@ -87,6 +87,11 @@ class Format(ABC):
             raise ValueError(f"raw: expected the recordings of {self.name}, but {raw} does not exist")
         self.raw = raw
 
+    @property
+    def origin(self) -> str:
+        """What the prepared data set is to say that it was made from."""
+        return self.name
+
     @abstractmethod
     def discover(self) -> Discovery:
         """Finds the clips without reading them."""

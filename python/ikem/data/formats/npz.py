@@ -14,7 +14,7 @@ from .base import ClipSource, Discovery, Format, RawClip
 __all__ = ["Npz"]
 
 _OPTIONAL = {"subjects": "subject", "cameras": "camera", "setups": "setup", "replications": "replication"}
-_KEYS = {"joints", "num_frames", "labels", "class_names", "names", "train", "layout", *_OPTIONAL}
+_KEYS = {"joints", "num_frames", "labels", "class_names", "names", "train", "layout", "source", *_OPTIONAL}
 
 
 class Npz(Format):
@@ -29,7 +29,8 @@ class Npz(Format):
     - ``subjects``, ``cameras``, ``setups``, ``replications``, optional: integers (N,);
     - ``names``, optional: strings (N,), all different; default: the clip's row;
     - ``train``, optional: 0 or 1 (N,), which clips are for training; the protocol is then called ``given``;
-    - ``layout``, optional: the name of a built-in layout.
+    - ``layout``, optional: the name of a built-in layout;
+    - ``source``, optional: what the recordings are called in tables and reports; default: ``npz``.
     """
 
     name = "npz"
@@ -53,6 +54,11 @@ class Npz(Format):
         self.bodies = self._joints.shape[4]
         self.layout = str(arrays["layout"]) if "layout" in arrays else None
         self.classes = self._check_classes()
+
+    @property
+    def origin(self) -> str:
+        """The file's own word for what it holds, if it has one."""
+        return str(self._arrays.get("source", self.name))
 
     def discover(self) -> Discovery:
         """One clip per row."""
