@@ -16,9 +16,8 @@ function(add_kernels target)
     target_compile_definitions(${kernels} PRIVATE IKEM_SIMD_LEVEL=${level}
                                                   $<$<STREQUAL:${level},plain>:IKEM_PLAIN_ONLY>)
     if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
-      # No contraction: every level gives the same bits.
-      target_compile_options(${kernels} PRIVATE -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno
-                                                -fno-trapping-math -fopenmp-simd)
+      target_compile_options(${kernels} PRIVATE -O3 -Wall -Wextra -fno-math-errno -fno-trapping-math
+                                                -fopenmp-simd)
       if(NOT level STREQUAL plain)
         target_compile_options(${kernels} PRIVATE -march=x86-64-${level})
       endif()

@@ -8,7 +8,7 @@
 // Part of the stable ABI, but declared by PyTorch's headers only where they come with CUDA; weak, so that the library
 // also loads where PyTorch has no CUDA (and then no CUDA tensor to call it with).
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index,
-                                                                                  void** ret_stream);
+                                                                                   void** ret_stream);
 
 namespace ikem {
 

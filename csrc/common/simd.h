@@ -25,13 +25,13 @@ const char* available_simd_levels();
 #define IKEM_DISPATCH_SIMD(call) return plain::call;
 #else
 #define IKEM_FOR_EACH_SIMD_LEVEL(declare) declare(v2) declare(v3) declare(v4)
-#define IKEM_DISPATCH_SIMD(call)          \
-  switch (::ikem::simd_level()) {         \
-    case ::ikem::SimdLevel::v4:           \
-      return v4::call;                    \
-    case ::ikem::SimdLevel::v3:           \
-      return v3::call;                    \
-    default:                              \
-      return v2::call;                    \
+#define IKEM_DISPATCH_SIMD(call)  \
+  switch (::ikem::simd_level()) { \
+    case ::ikem::SimdLevel::v4:   \
+      return v4::call;            \
+    case ::ikem::SimdLevel::v3:   \
+      return v3::call;            \
+    default:                      \
+      return v2::call;            \
   }
 #endif

@@ -60,7 +60,9 @@ class Scratch {
 template <class C>
 void fill_zero(Planes<C> planes, int64_t lanes) {
   for (C* plane : planes.at) {
-    LANES(int64_t i = 0; i < lanes; ++i) { plane[i] = 0; }
+    LANES (int64_t i = 0; i < lanes; ++i) {
+      plane[i] = 0;
+    }
   }
 }
 
@@ -78,7 +80,9 @@ class Tile {
   void read_frame(const S* data, int64_t joint_stride, int64_t body_stride, C* lanes) const {
     const int64_t bodies = problem_.bodies;
     if (joint_stride == bodies && (body_stride == 1 || bodies == 1)) {
-      LANES(int64_t i = 0; i < L; ++i) { lanes[i] = widen(data[i]); }
+      LANES (int64_t i = 0; i < L; ++i) {
+        lanes[i] = widen(data[i]);
+      }
       return;
     }
     for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
@@ -115,7 +119,7 @@ class Tile {
     const Vec3<C> rows[3] = {{r[0], r[right], r[2 * right]},
                              {r[down], r[down + right], r[down + 2 * right]},
                              {r[2 * down], r[2 * down + right], r[2 * down + 2 * right]}};
-    LANES(int64_t i = 0; i < lanes; ++i) {
+    LANES (int64_t i = 0; i < lanes; ++i) {
       const Vec3<C> x = planes.get(i);
       planes.set(i, {dot(rows[0], x), dot(rows[1], x), dot(rows[2], x)});
     }
@@ -165,7 +169,9 @@ class Tile {
   void derive_bones(Planes<C> x, int64_t rows, Planes<C> bone) const {
     gather(x, skeleton_.parents, rows, bone);
     for (int c = 0; c < 3; ++c) {
-      LANES(int64_t i = 0; i < rows * L; ++i) { bone.at[c][i] = x.at[c][i] - bone.at[c][i]; }
+      LANES (int64_t i = 0; i < rows * L; ++i) {
+        bone.at[c][i] = x.at[c][i] - bone.at[c][i];
+      }
     }
     for_each_body(rows, [&](int64_t body) {
       bone.set(body + lane_of(skeleton_.root),
@@ -186,7 +192,7 @@ class Tile {
   }
 
   void derive_angles(Planes<C> bone, Planes<C> partner, int64_t rows, C* angle, Planes<C> axis) const {
-    LANES(int64_t i = 0; i < rows * L; ++i) {
+    LANES (int64_t i = 0; i < rows * L; ++i) {
       angle[i] = angle_between(bone.get(i), partner.get(i));
       axis.set(i, normalize(cross(bone.get(i), partner.get(i))));
     }
@@ -260,7 +266,9 @@ class Forward : Tile<S> {
     for (int c = 0; c < 3; ++c) {
       const int64_t plane = (problem_.slots[modality] * problem_.clips + clip) * 3 + c;
       S* out = out_ + (plane * problem_.frames + begin) * L;
-      LANES(int64_t i = 0; i < known; ++i) { out[i] = narrow<S>(value(c, i)); }
+      LANES (int64_t i = 0; i < known; ++i) {
+        out[i] = narrow<S>(value(c, i));
+      }
       for (int64_t i = known; i < lanes; ++i) {
         out[i] = narrow<S>(C(0));
       }
@@ -308,7 +316,9 @@ class Backward : Tile<S> {
     }
     for (int c = 0; c < 3; ++c) {
       S* out = grad_joints_ + ((clip * 3 + c) * T + begin) * L;
-      LANES(int64_t i = 0; i < lanes; ++i) { out[i] = narrow<S>(total_.at[c][i]); }
+      LANES (int64_t i = 0; i < lanes; ++i) {
+        out[i] = narrow<S>(total_.at[c][i]);
+      }
     }
   }
 
@@ -327,7 +337,9 @@ class Backward : Tile<S> {
       for (int c = 0; c < 3; ++c) {
         const C* from = gradient_.at[c] + (t - first) * L;
         C* to = total_.at[c] + row;
-        LANES(int64_t i = 0; i < L; ++i) { to[i] += from[i]; }
+        LANES (int64_t i = 0; i < L; ++i) {
+          to[i] += from[i];
+        }
       }
     }
   }
@@ -342,14 +354,16 @@ class Backward : Tile<S> {
       load_gradient(MOTION, clip, first - 1, last, T - 1, g_out_);
       for (int c = 0; c < 3; ++c) {
         const C* g = g_out_.at[c];
-        LANES(int64_t i = 0; i < lanes; ++i) { gradient_.at[c][i] += s * (g[i] - g[i + L]); }
+        LANES (int64_t i = 0; i < lanes; ++i) {
+          gradient_.at[c][i] += s * (g[i] - g[i + L]);
+        }
       }
     }
     if (problem_.wants(ACCELERATION)) {
       load_gradient(ACCELERATION, clip, first - 2, last, T - 2, g_out_);
       for (int c = 0; c < 3; ++c) {
         const C* g = g_out_.at[c];
-        LANES(int64_t i = 0; i < lanes; ++i) {
+        LANES (int64_t i = 0; i < lanes; ++i) {
           gradient_.at[c][i] += s * s * (g[i] - 2 * g[i + L] + g[i + 2 * L]);
         }
       }
@@ -373,7 +387,7 @@ class Backward : Tile<S> {
       if (problem_.wants(ANGULAR_VELOCITY)) {
         add_angular_velocity(clip, first, last, s);
       }
-      LANES(int64_t i = 0; i < lanes; ++i) {
+      LANES (int64_t i = 0; i < lanes; ++i) {
         const BonePair<C> g = rotation_gradient(bone_.get(i + L), partner_.get(i + L), g_axis_.get(i), g_angle_[i]);
         g_bone_.add(i, g.bone);
         g_partner_.set(i, g.partner);
@@ -399,8 +413,10 @@ class Backward : Tile<S> {
     const int64_t lanes = (last - first) * L;
     this->derive_angles(bone_, partner_, last - first + 2, angle_, axis_);
     load_gradient(ANGULAR_VELOCITY, clip, first - 1, last, problem_.frames - 1, g_out_);
-    LANES(int64_t i = 0; i < lanes + L; ++i) { g_turn_[i] = s * dot(g_out_.get(i), axis_.get(i)); }
-    LANES(int64_t i = 0; i < lanes; ++i) {
+    LANES (int64_t i = 0; i < lanes + L; ++i) {
+      g_turn_[i] = s * dot(g_out_.get(i), axis_.get(i));
+    }
+    LANES (int64_t i = 0; i < lanes; ++i) {
       g_angle_[i] += g_turn_[i] - g_turn_[i + L];
       const C turn = s * (angle_[i + 2 * L] - angle_[i + L]);
       g_axis_.add(i, normalize_gradient(cross(bone_.get(i + L), partner_.get(i + L)), turn * g_out_.get(i + L)));
@@ -492,8 +508,8 @@ void backward(const Problem& problem, Clips<const S> joints, DerivedClips<const 
   run_tasks(problem, pass, first_task, last_task);
 }
 
-#define INSTANTIATE(S)                                                                                    \
-  template void forward<S>(const Problem&, Clips<const S>, S*, int64_t, int64_t);                          \
+#define INSTANTIATE(S)                                                            \
+  template void forward<S>(const Problem&, Clips<const S>, S*, int64_t, int64_t); \
   template void backward<S>(const Problem&, Clips<const S>, DerivedClips<const S>, S*, int64_t, int64_t);
 INSTANTIATE(float)
 INSTANTIATE(double)

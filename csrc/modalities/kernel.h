@@ -79,14 +79,13 @@ inline int64_t cpu_tiles_per_clip(const Problem& problem) {
   return (problem.frames + tile - 1) / tile;
 }
 
-#define IKEM_DECLARE_MODALITIES(level)                                                                  \
-  namespace level {                                                                                     \
-  template <class S>                                                                                    \
-  void forward(const Problem& problem, Clips<const S> joints, S* out, int64_t first_task,               \
-               int64_t last_task);                                                                      \
-  template <class S>                                                                                    \
-  void backward(const Problem& problem, Clips<const S> joints, DerivedClips<const S> grad_out,          \
-                S* grad_joints, int64_t first_task, int64_t last_task);                                 \
+#define IKEM_DECLARE_MODALITIES(level)                                                                         \
+  namespace level {                                                                                            \
+  template <class S>                                                                                           \
+  void forward(const Problem& problem, Clips<const S> joints, S* out, int64_t first_task, int64_t last_task);  \
+  template <class S>                                                                                           \
+  void backward(const Problem& problem, Clips<const S> joints, DerivedClips<const S> grad_out, S* grad_joints, \
+                int64_t first_task, int64_t last_task);                                                        \
   }
 IKEM_FOR_EACH_SIMD_LEVEL(IKEM_DECLARE_MODALITIES)
 #undef IKEM_DECLARE_MODALITIES
@@ -96,8 +95,8 @@ namespace cuda {
 template <class S>
 const char* forward(const Problem& problem, Clips<const S> joints, S* out, void* stream);
 template <class S>
-const char* backward(const Problem& problem, Clips<const S> joints, DerivedClips<const S> grad_out,
-                     S* grad_joints, void* stream);
+const char* backward(const Problem& problem, Clips<const S> joints, DerivedClips<const S> grad_out, S* grad_joints,
+                     void* stream);
 }  // namespace cuda
 
 }  // namespace ikem::modalities

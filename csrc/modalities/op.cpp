@@ -57,12 +57,11 @@ struct Arguments {
     problem.frames = joints.size(2);
     problem.bodies = static_cast<int32_t>(joints.size(4));
     problem.skeleton = make_skeleton(parents, partners, torso);
-    check_value(joints.size(3) == problem.skeleton.num_joints, "joints: expected V=",
-                    problem.skeleton.num_joints, " as the layout has, got ", joints.size(3));
+    check_value(joints.size(3) == problem.skeleton.num_joints, "joints: expected V=", problem.skeleton.num_joints,
+                " as the layout has, got ", joints.size(3));
     std::fill_n(problem.slots, int{NUM_MODALITIES}, -1);
     for (size_t slot = 0; slot < modalities.size(); ++slot) {
-      check_value(modalities[slot] >= 0 && modalities[slot] < NUM_MODALITIES, "modalities: unknown ",
-                      modalities[slot]);
+      check_value(modalities[slot] >= 0 && modalities[slot] < NUM_MODALITIES, "modalities: unknown ", modalities[slot]);
       problem.slots[modalities[slot]] = static_cast<int32_t>(slot);
     }
     problem.reference_frames = reference_frames;
@@ -74,8 +73,8 @@ struct Arguments {
       problem.shear = this->shear.const_data_ptr();
     }
     if (crop_start.has_value()) {
-      check_value(crop_padding >= 0 && crop_padding <= problem.frames, "crop_padding: expected 0 to T=",
-                      problem.frames, ", got ", crop_padding);
+      check_value(crop_padding >= 0 && crop_padding <= problem.frames, "crop_padding: expected 0 to T=", problem.frames,
+                  ", got ", crop_padding);
       this->crop_start = hold(joints, *crop_start, "crop_start", ScalarType::Long, 1);
       problem.crop_start = this->crop_start.const_data_ptr<int64_t>();
       problem.crop_padding = crop_padding;
@@ -87,8 +86,8 @@ struct Arguments {
   static Tensor hold(const Tensor& joints, const Tensor& tensor, const char* name, ScalarType type,
                      int64_t values_per_clip) {
     check_value(tensor.scalar_type() == type && tensor.numel() == joints.size(0) * values_per_clip &&
-                        tensor.device() == joints.device(),
-                    name, ": expected another dtype, size or device");
+                    tensor.device() == joints.device(),
+                name, ": expected another dtype, size or device");
     return torch::stable::contiguous(tensor);
   }
 
@@ -97,8 +96,8 @@ struct Arguments {
     if (tensor.is_cpu()) {
       const int64_t* values = tensor.const_data_ptr<int64_t>();
       for (int64_t clip = 0; clip < tensor.numel(); ++clip) {
-        check_value(least <= values[clip] && values[clip] <= most, name, ": expected ", range, ", got ",
-                    values[clip], " for clip ", clip);
+        check_value(least <= values[clip] && values[clip] <= most, name, ": expected ", range, ", got ", values[clip],
+                    " for clip ", clip);
       }
     }
   }
@@ -157,19 +156,17 @@ constexpr int64_t MIN_TASKS_PER_THREAD = 4;
 template <class S>
 void run_forward(const Problem& problem, const Tensor& joints, S* out) {
   const Clips<const S> clips = clips_of<S>(joints);
-  torch::stable::parallel_for(
-      0, problem.clips * cpu_tiles_per_clip(problem), MIN_TASKS_PER_THREAD,
-      [&](int64_t first, int64_t last) { forward_tasks(problem, clips, out, first, last); });
+  torch::stable::parallel_for(0, problem.clips * cpu_tiles_per_clip(problem), MIN_TASKS_PER_THREAD,
+                              [&](int64_t first, int64_t last) { forward_tasks(problem, clips, out, first, last); });
 }
 
 template <class S>
 void run_backward(const Problem& problem, const Tensor& joints, const Tensor& grad_out, S* grad_joints) {
   const Clips<const S> clips = clips_of<S>(joints);
   const DerivedClips<const S> grads = derived_clips_of<S>(grad_out);
-  torch::stable::parallel_for(0, problem.clips * cpu_tiles_per_clip(problem), MIN_TASKS_PER_THREAD,
-                              [&](int64_t first, int64_t last) {
-                                backward_tasks(problem, clips, grads, grad_joints, first, last);
-                              });
+  torch::stable::parallel_for(
+      0, problem.clips * cpu_tiles_per_clip(problem), MIN_TASKS_PER_THREAD,
+      [&](int64_t first, int64_t last) { backward_tasks(problem, clips, grads, grad_joints, first, last); });
 }
 
 #endif
@@ -179,8 +176,8 @@ Tensor derive_modalities(const Tensor& joints, const Tensor& num_frames, Integer
                          std::optional<Tensor> crop_start, int64_t crop_padding) {
   const Arguments arguments(joints, num_frames, modalities, parents, partners, torso, reference_frames, shear,
                             crop_start, crop_padding);
-  const Integers sizes{static_cast<int64_t>(modalities.size()), joints.size(0), 3, joints.size(2), joints.size(3),
-                       joints.size(4)};
+  const Integers sizes{
+      static_cast<int64_t>(modalities.size()), joints.size(0), 3, joints.size(2), joints.size(3), joints.size(4)};
   Tensor out = torch::stable::new_empty(joints, sizes);
   if (out.numel() > 0) {
     dispatch_floating(joints, "joints", [&](auto scalar) {
@@ -198,9 +195,9 @@ Tensor derive_modalities_backward(const Tensor& grad_out, const Tensor& joints, 
   const Arguments arguments(joints, num_frames, modalities, parents, partners, torso, reference_frames, shear,
                             crop_start, crop_padding);
   check_value(grad_out.dim() == 6 && grad_out.size(0) == static_cast<int64_t>(modalities.size()) &&
-                      grad_out.numel() == joints.numel() * grad_out.size(0) &&
-                      grad_out.scalar_type() == joints.scalar_type() && grad_out.device() == joints.device(),
-                  "grad_out: expected the shape, dtype and device of the output");
+                  grad_out.numel() == joints.numel() * grad_out.size(0) &&
+                  grad_out.scalar_type() == joints.scalar_type() && grad_out.device() == joints.device(),
+              "grad_out: expected the shape, dtype and device of the output");
   const Integers sizes(joints.sizes().begin(), joints.sizes().end());
   Tensor grad_joints = torch::stable::new_empty(joints, sizes);
   if (grad_joints.numel() > 0) {

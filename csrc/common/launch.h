@@ -1,0 +1,62 @@
+// How kernels are launched and reach shared memory. The tests replace <cuda_runtime.h>, and these two macros with it,
+// to run the kernels on the host.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#ifndef IKEM_LAUNCH
+#define IKEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define IKEM_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+namespace ikem::cuda {
+
+// Cuts arrays out of a block's shared memory. On the host, from null, it counts the bytes.
+class SharedArrays {
+ public:
+  __host__ __device__ explicit SharedArrays(unsigned char* memory) : memory_(memory) {}
+
+  template <class T>
+  __host__ __device__ T* take(int64_t count) {
+    T* array = reinterpret_cast<T*>(memory_ + bytes_);
+    bytes_ += (static_cast<size_t>(count) * sizeof(T) + 15) / 16 * 16;
+    return array;
+  }
+
+  __host__ __device__ size_t bytes() const { return bytes_; }
+
+ private:
+  unsigned char* memory_;
+  size_t bytes_ = 0;
+};
+
+// Null, or what is wrong with the launch just made.
+inline const char* launch_error() {
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Allows the kernel that many bytes of shared memory, where they are more than any kernel may have unasked.
+template <class Kernel>
+const char* allow_shared_memory(Kernel kernel, size_t bytes) {
+  constexpr size_t unasked = 48 * 1024;
+  if (bytes <= unasked) {
+    return nullptr;
+  }
+  int device = 0;
+  int most = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (bytes > static_cast<size_t>(most)) {
+    return "one frame does not fit into this GPU's shared memory; pass fewer bodies at a time";
+  }
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+}  // namespace ikem::cuda

@@ -1,0 +1,226 @@
+"""Checks that every operation of the package has to pass, whatever it computes.
+
+A test module describes its operation once and gets the tests by inheritance::
+
+    class TestGraphConv(OperationChecks):
+        operation = staticmethod(ikem_ext.graph_conv)
+        reference = staticmethod(ikem_ext.reference.graph_conv)
+        differentiable = ("x", "weight", "bias", "adjacency")
+
+        def inputs(self, dtype=torch.float32, device="cpu", seed=0):
+            ...
+            return {"x": ..., "weight": ..., "bias": ..., "adjacency": ...}   # arguments by name
+
+``inputs`` returns new arguments of the operation; floating tensors in ``dtype`` (arguments that are no tensors are
+passed on as they are). Keep them small: compilation and checks of gradients run over all of it. An operation with
+native code also says, by ``native_calls``, what opcheck is to call. Class attributes that may be overridden:
+``autocast_dtype`` (of the output under bfloat16 autocast), ``gradcheck_tolerance``.
+
+`assert_as_accurate` is the rule for single comparisons: measured against float64, an operation may err at most twice
+as much as its plain-PyTorch twin does in the same precision (plus a unit in the last place of the largest value);
+in float64 itself the two have to agree to nine digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+
+Arguments = Mapping[str, Any]
+
+
+def assert_as_accurate(ours: Tensor, plain: Tensor, truth: Tensor, what: str = "") -> None:
+    """Requires that ``ours`` errs at most twice as much as ``plain``, both against ``truth`` in float64."""
+    assert ours.dtype == plain.dtype, f"{what}: {ours.dtype} instead of {plain.dtype}"
+    assert ours.shape == plain.shape, f"{what}: {tuple(ours.shape)} instead of {tuple(plain.shape)}"
+    if ours.numel() == 0:
+        return
+    largest = truth.abs().max().item()
+    if ours.dtype == torch.float64:  # no wider truth to measure against
+        torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-10 * largest, msg=lambda text: f"{what}: {text}")
+        return
+    error, allowed = ((x.double() - truth).abs().max().item() for x in (ours, plain))
+    ulp = torch.finfo(ours.dtype).eps * largest
+    assert error <= 2 * allowed + ulp, f"{what}: error {error:.3g}, plain PyTorch's {allowed:.3g}, one ulp {ulp:.3g}"
+
+
+def with_gradients(arguments: Arguments, names: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments with those named detached and requiring a gradient."""
+    return {
+        name: value.detach().requires_grad_() if name in names and value is not None else value
+        for name, value in arguments.items()
+    }
+
+
+def in_dtype(arguments: Arguments, dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments with all floating tensors in another dtype."""
+    return {
+        name: value.detach().to(dtype) if isinstance(value, Tensor) and value.dtype.is_floating_point else value
+        for name, value in arguments.items()
+    }
+
+
+def non_contiguous(tensor: Tensor) -> Tensor:
+    """An equal tensor with its axes laid out in reverse and gaps between the elements."""
+    spread = torch.stack((tensor.detach(), torch.full_like(tensor, 7)), dim=-1).permute(
+        *reversed(range(tensor.dim() + 1))
+    )
+    equal = spread.contiguous().permute(*reversed(range(tensor.dim() + 1)))[..., 0]
+    assert torch.equal(equal, tensor)
+    return equal
+
+
+def cotangent(output: Tensor) -> Tensor:
+    """A gradient for ``output``, the same each time."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+
+
+class OperationChecks:
+    """Inherit, fill in, and pytest runs them all; see the module's docstring."""
+
+    operation: Callable[..., Tensor]
+    reference: Callable[..., Tensor]
+    differentiable: ClassVar[tuple[str, ...]]
+    autocast_dtype: ClassVar[torch.dtype] = torch.float32
+    gradcheck_tolerance: ClassVar[float] = 1e-6
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        """New arguments of the operation, by name."""
+        raise NotImplementedError
+
+    def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        """Pairs (native operation, its arguments), for opcheck; none for operations without native code."""
+        yield from ()
+
+    def run(self, function: Callable[..., Tensor], arguments: Arguments) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output, and the gradients by name."""
+        arguments = with_gradients(arguments, self.differentiable)
+        output = function(**arguments)
+        wanted = {name: arguments[name] for name in self.differentiable if arguments[name] is not None}
+        gradients = torch.autograd.grad(output, list(wanted.values()), cotangent(output))
+        return output.detach(), dict(zip(wanted, gradients, strict=True))
+
+    def assert_matches_reference(self, arguments: Arguments) -> None:
+        """Output and gradients as accurate as the twin's."""
+        ours, our_gradients = self.run(self.operation, arguments)
+        plain, plain_gradients = self.run(self.reference, arguments)
+        truth, true_gradients = self.run(self.reference, in_dtype(arguments, torch.float64))
+        assert_as_accurate(ours, plain, truth, "output")
+        for name, gradient in our_gradients.items():
+            assert_as_accurate(gradient, plain_gradients[name], true_gradients[name], f"gradient of {name}")
+
+    @pytest.mark.parametrize("device", DEVICES)
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_matches_the_plain_twin(self, dtype: torch.dtype, device: str) -> None:
+        for seed in range(3):
+            self.assert_matches_reference(self.inputs(dtype, device, seed))
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_takes_non_contiguous_inputs_and_gradients(self, device: str) -> None:
+        arguments = with_gradients(self.inputs(torch.float64, device), self.differentiable)
+        strided = {
+            name: non_contiguous(value).requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+            for name, value in arguments.items()
+        }
+        outputs = self.operation(**arguments), self.operation(**strided)
+        gradient = cotangent(outputs[0])
+        names = [name for name in self.differentiable if arguments[name] is not None]
+        results = [
+            torch.autograd.grad(output, [inputs[name] for name in names], given)
+            for output, inputs, given in zip(
+                outputs, (arguments, strided), (gradient, non_contiguous(gradient)), strict=True
+            )
+        ]
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_takes_a_gradient_that_is_one_number_expanded(self, device: str) -> None:
+        arguments = with_gradients(self.inputs(torch.float64, device), self.differentiable)
+        names = [name for name in self.differentiable if arguments[name] is not None]
+        values = [arguments[name] for name in names]
+        ours = torch.autograd.grad(self.operation(**arguments).sum(), values)
+        plain = torch.autograd.grad(self.reference(**arguments).sum(), values)
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_gradients_are_those_of_finite_differences(self, device: str) -> None:
+        arguments = with_gradients(self.inputs(torch.float64, device), self.differentiable)
+        names = [name for name in self.differentiable if arguments[name] is not None]
+
+        def function(*values: Tensor) -> Tensor:
+            return self.operation(**{**arguments, **dict(zip(names, values, strict=True))})
+
+        tolerance = self.gradcheck_tolerance
+        assert torch.autograd.gradcheck(
+            function, tuple(arguments[name] for name in names), atol=tolerance, rtol=tolerance, fast_mode=True
+        )
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_gradients_for_some_inputs_alone(self, device: str) -> None:
+        _, together = self.run(self.operation, self.inputs(torch.float64, device))
+        for name, gradient in together.items():
+            arguments = with_gradients(self.inputs(torch.float64, device), (name,))
+            output = self.operation(**arguments)
+            (alone,) = torch.autograd.grad(output, [arguments[name]], cotangent(output))
+            torch.testing.assert_close(alone, gradient, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_same_bits_each_time(self, device: str) -> None:
+        arguments = self.inputs(torch.float32, device)
+        first, first_gradients = self.run(self.operation, arguments)
+        for _ in range(3):
+            again, gradients = self.run(self.operation, arguments)
+            assert torch.equal(first, again)
+            assert all(torch.equal(first_gradients[name], gradients[name]) for name in gradients)
+
+    def test_same_bits_for_any_number_of_threads(self) -> None:
+        arguments = self.inputs(torch.float32)
+        before = torch.get_num_threads()
+        results = []
+        try:
+            for threads in (1, 2, 4):
+                torch.set_num_threads(threads)
+                results.append(self.run(self.operation, arguments))
+        finally:
+            torch.set_num_threads(before)
+        for output, gradients in results[1:]:
+            assert torch.equal(output, results[0][0])
+            assert all(torch.equal(gradients[name], results[0][1][name]) for name in gradients)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_compiles_without_graph_breaks(self, device: str) -> None:
+        arguments = self.inputs(torch.float64, device)
+        output, gradients = self.run(self.operation, arguments)
+        compiled = torch.compile(self.operation, fullgraph=True, backend="aot_eager")
+        compiled_output, compiled_gradients = self.run(compiled, arguments)
+        torch.testing.assert_close(compiled_output, output, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(compiled_gradients, gradients, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_dtype_under_autocast(self, device: str) -> None:
+        arguments = self.inputs(torch.float32, device)
+        with torch.autocast(device, torch.bfloat16):
+            output, gradients = self.run(self.operation, arguments)
+        assert output.dtype == self.autocast_dtype
+        for name, gradient in gradients.items():
+            assert gradient.dtype == arguments[name].dtype
+        reference, _ = self.run(self.reference, in_dtype(arguments, torch.float64))
+        tolerance = 1e-4 if self.autocast_dtype == torch.float32 else 5e-2
+        torch.testing.assert_close(
+            output.double(), reference, rtol=tolerance, atol=tolerance * reference.abs().max().item()
+        )
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_is_registered_as_torch_expects(self, device: str) -> None:
+        arguments = with_gradients(self.inputs(torch.float64, device), self.differentiable)
+        for native, native_arguments in self.native_calls(arguments):
+            torch.library.opcheck(native, native_arguments)
