@@ -1,0 +1,79 @@
+"""What a checkpoint says about itself, and the way from a checkpoint or an export to encoders.
+
+Checkpoints are read with ``weights_only=True``: they hold tensors and plain values, and run no code.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+
+from ikem.config import EncoderConfig, plain
+from ikem.encoders import build_encoder
+from ikem_ext import SkeletonLayout
+
+DESCRIPTION = "ikem"  # the key of a checkpoint under which the description of its module stands
+
+
+def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
+    """Read a checkpoint of this project.
+
+    Args:
+        path: the file.
+        kind: ``pretrain`` or ``distill``.
+
+    Raises:
+        ValueError: if there is no such file, or it is not a checkpoint of that kind.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint: expected a checkpoint of `ikem {kind}`, there is no file {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"checkpoint: {path} is not a checkpoint: {str(error).splitlines()[0]}") from error
+    found = checkpoint.get(DESCRIPTION, {}).get("kind") if isinstance(checkpoint, dict) else None
+    if found != kind:
+        raise ValueError(f"checkpoint: expected one of `ikem {kind}`, {path} is one of {found or 'something else'}")
+    return checkpoint
+
+
+def export_encoders(
+    path: Path, encoders: Mapping[str, nn.Module], config: EncoderConfig, layout: SkeletonLayout
+) -> None:
+    """Write encoders by modality as safetensors, with what :func:`load_encoders` needs to rebuild them."""
+    weights = {
+        f"{modality}.{name}": value.detach().cpu().contiguous()
+        for modality, encoder in encoders.items()
+        for name, value in encoder.state_dict().items()
+    }
+    metadata = {"modalities": list(encoders), "encoder": plain(config), "layout": layout.to_dict()}
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(save(weights, {DESCRIPTION: json.dumps(metadata)}))
+    temporary.replace(path)
+
+
+def load_encoders(path: Path | str) -> dict[str, nn.Module]:
+    """Load the trained encoders that lie beside a run's checkpoints as ``encoders.safetensors``.
+
+    Returns:
+        Modality -> encoder in eval mode, which maps (N, 3, T, V, M) to features (N, F).
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()[DESCRIPTION])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    layout = SkeletonLayout.from_dict(metadata["layout"])
+    encoders: dict[str, nn.Module] = {}
+    for modality in metadata["modalities"]:
+        encoder = build_encoder(EncoderConfig(**metadata["encoder"]), layout)
+        prefix = f"{modality}."
+        encoder.load_state_dict({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
+        encoders[modality] = encoder.eval()
+    return encoders

@@ -1,0 +1,108 @@
+"""The `ikem` command: from recordings to a prepared dataset, pretraining, distillation, evaluation and a report."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from ikem import __version__
+from ikem.config import Config, find_config
+
+# command -> where its function is, whether it takes the configuration of a run, what it does
+COMMANDS: dict[str, tuple[str, bool, str]] = {
+    "synthesize": ("ikem.data.synthetic", False, "make synthetic recordings to try the method on"),
+    "prepare": ("ikem.data.prepare", False, "read recordings and write a prepared dataset"),
+    "pretrain": ("ikem.pretrain", True, "pretrain one encoder per modality, then let the modalities exchange"),
+    "distill": ("ikem.distill", True, "distil the pretrained encoders into a student of fewer modalities"),
+    "evaluate": ("ikem.evaluate", True, "linear probe, nearest neighbors and controls on the trained encoders"),
+    "report": ("ikem.report", True, "draw the pictures of a run and write its report"),
+}
+
+
+class OneLineParser(ArgumentParser):
+    """Says what is wrong with an argument in one line, and leaves the usage to `--help`."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and exit with code 2."""
+        _fail(self.prog.replace(" [options]", ""), message)
+
+
+class NamedConfigFile(ActionConfigFile):
+    """`--config NAME|FILE`: a YAML file, or the name of a configuration that comes with the package."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Resolve the name and read the file."""
+        try:
+            path = find_config(values)
+        except ValueError as error:
+            parser.error(str(error))
+        super().__call__(parser, cfg, str(path), option_string)
+
+
+def build_parser(argv: Sequence[str]) -> ArgumentParser:
+    """Return the parser; only the command that is named in ``argv`` is imported and has its arguments."""
+    parser = OneLineParser(prog="ikem", description=__doc__, version=__version__, allow_abbrev=False)
+    subcommands = parser.add_subcommands(dest="command")
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, (_, takes_config, summary) in COMMANDS.items():
+        command = OneLineParser(description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        if name == chosen:
+            _add_arguments(command, name, takes_config)
+        subcommands.add_subcommand(name, command, help=summary)
+    return parser
+
+
+def _function(name: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(COMMANDS[name][0]), name)
+
+
+def _add_arguments(command: ArgumentParser, name: str, takes_config: bool) -> None:
+    if takes_config:
+        command.add_argument("--config", action=NamedConfigFile, help="a YAML file, or the name of a built-in one")
+        command.add_class_arguments(Config)
+    else:
+        command.add_function_arguments(_function(name), as_positional=True, skip={"overwrite"})
+    if "overwrite" in inspect.signature(_function(name)).parameters:
+        command.add_argument("--overwrite", action="store_true", help="replace what is there already")
+
+
+def _call(name: str, takes_config: bool, arguments: dict[str, Any]) -> None:
+    arguments.pop("config", None)
+    if takes_config:
+        settings = {item.name: arguments.pop(item.name) for item in fields(Config)}
+        arguments["config"] = Config(**settings)
+    _function(name)(**arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    What the user can put right (arguments, files, recordings) ends with one line and exit code 2; set
+    ``IKEM_TRACEBACK=1`` to see where it was found.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(argv)
+    arguments = parser.parse_args(argv)
+    try:
+        values = parser.instantiate(arguments)[arguments.command]
+        _call(arguments.command, COMMANDS[arguments.command][1], dict(vars(values)))
+    except (ValueError, OSError) as error:
+        if os.environ.get("IKEM_TRACEBACK"):
+            raise
+        _fail(f"ikem {arguments.command}", str(error))
+
+
+def _fail(program: str, message: str) -> NoReturn:
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

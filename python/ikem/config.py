@@ -1,0 +1,367 @@
+"""The configuration of a run: nested dataclasses, filled from YAML files and the command line.
+
+The defaults are the published settings for NTU RGB+D (Wei et al., arXiv 2309.12009, implementation details).
+Every dataclass checks itself when it is made, so that a wrong value is refused before any work starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ikem_ext import MODALITIES
+
+Modality = Literal["joint", "motion", "bone", "acceleration", "rotation_axis", "angular_velocity"]
+
+THREE_STREAMS: tuple[Modality, ...] = ("joint", "motion", "bone")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass
+class DataConfig:
+    """Which recordings, and how they come.
+
+    Attributes:
+        folder: a prepared dataset, as `ikem prepare` writes it.
+        protocol: one of the dataset's protocols; its training part is used for learning, the others for testing.
+        batch_size: clips per step, over all processes together. An incomplete last batch of an epoch is left out.
+        workers: processes that load batches ahead of time; 0 loads in the training process.
+    """
+
+    folder: Path = Path("data/ntu60")
+    protocol: str = "xsub"
+    batch_size: int = 128
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 2, f"data.batch_size: expected at least 2, got {self.batch_size}")
+        _require(self.workers >= 0, f"data.workers: expected at least 0, got {self.workers}")
+
+
+@dataclass
+class ViewsConfig:
+    """The random views of a clip.
+
+    Attributes:
+        shear_amplitude: off-diagonal entries of the shear are uniform in [-amplitude, amplitude].
+        crop_ratio: T // crop_ratio frames are mirrored on at each end before T frames are cropped; 0 for no crop.
+    """
+
+    shear_amplitude: float = 0.5
+    crop_ratio: int = 6
+
+    def __post_init__(self) -> None:
+        _require(self.shear_amplitude >= 0, f"views.shear_amplitude: expected >= 0, got {self.shear_amplitude}")
+        _require(self.crop_ratio >= 0, f"views.crop_ratio: expected >= 0, got {self.crop_ratio}")
+
+
+@dataclass
+class EncoderConfig:
+    """The encoder of one modality.
+
+    Attributes:
+        base_width: channels of the first blocks of ST-GCN.
+        feature_width: channels of its last block, the width of the features.
+        dropout: probability.
+        initialization: ``published``, N(0, 0.02); or ``kaiming``.
+    """
+
+    base_width: int = 16
+    feature_width: int = 256
+    dropout: float = 0.5
+    initialization: Literal["published", "kaiming"] = "published"
+
+    def __post_init__(self) -> None:
+        _require(self.base_width >= 1, f"encoder.base_width: expected at least 1, got {self.base_width}")
+        _require(self.feature_width >= 1, f"encoder.feature_width: expected at least 1, got {self.feature_width}")
+        _require(0 <= self.dropout < 1, f"encoder.dropout: expected in [0, 1), got {self.dropout}")
+
+
+@dataclass
+class OptimizationConfig:
+    """Stochastic gradient descent and its schedule, shared by pretraining and distillation.
+
+    Attributes:
+        epochs: length of training.
+        learning_rate: peak learning rate.
+        schedule: ``step`` multiplies the learning rate by ``decay`` at each milestone; ``cosine`` takes it to 0.
+        milestones: epochs, for ``step``.
+        decay: factor, for ``step``.
+        warmup_epochs: the learning rate rises linearly over these first epochs.
+        sgd_momentum: of the optimizer.
+        weight_decay: L2 penalty of the optimizer.
+        queue_length: embeddings kept as negatives, per modality.
+        temperature: of the softmax over similarities.
+        topk: how many of a queue's most similar entries count as positives in another modality.
+    """
+
+    epochs: int = 300
+    learning_rate: float = 0.1
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: tuple[int, ...] = (250,)
+    decay: float = 0.1
+    warmup_epochs: int = 0
+    sgd_momentum: float = 0.9
+    weight_decay: float = 1e-4
+    queue_length: int = 32768
+    temperature: float = 0.07
+    topk: int = 1
+
+    def __post_init__(self) -> None:
+        section = type(self).__name__.removesuffix("Config").lower()
+        for name in ("epochs", "queue_length", "topk"):
+            _require(getattr(self, name) >= 1, f"{section}.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "temperature"):
+            _require(getattr(self, name) > 0, f"{section}.{name}: expected > 0, got {getattr(self, name)}")
+        _require(self.topk <= self.queue_length, f"{section}.topk: expected <= queue_length, got {self.topk}")
+
+
+@dataclass
+class PretrainConfig(OptimizationConfig):
+    """Momentum contrast per modality (stage 1), then exchange of knowledge between modalities (stage 2).
+
+    With ``explicit`` and ``implicit`` off, this is MoCo for each modality; with ``implicit`` off, CrosSCLR's exchange.
+
+    Attributes:
+        modalities: the streams that are trained.
+        exchange_epoch: the first epoch of stage 2.
+        explicit: in stage 2, learn from the other modalities' nearest neighbors (else the loss of stage 1 goes on).
+        implicit: in stage 2, learn from the six modalities' joint embedding, through the exchange head.
+        context: in the explicit exchange, contrast with products of two modalities' similarities as well.
+        key_momentum: of the key encoders.
+        exchange_momentum_modalities: in stage 2 only these key encoders, of those that are trained, go on following.
+        embedding_width: C.
+    """
+
+    modalities: tuple[Modality, ...] = MODALITIES  # type: ignore[assignment]
+    exchange_epoch: int = 150
+    explicit: bool = True
+    implicit: bool = True
+    context: bool = True
+    key_momentum: float = 0.999
+    exchange_momentum_modalities: tuple[Modality, ...] = ("motion", "acceleration", "angular_velocity")
+    embedding_width: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.modalities = _checked_modalities("pretrain.modalities", self.modalities)
+        _require(0 <= self.key_momentum <= 1, f"pretrain.key_momentum: expected in [0, 1], got {self.key_momentum}")
+        _require(
+            len(self.modalities) > 1 or not self.exchanges,
+            "pretrain.modalities: an exchange needs at least two; with one, set pretrain.explicit and "
+            "pretrain.implicit to false",
+        )
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether the run has a stage 2."""
+        return (self.explicit or self.implicit) and self.exchange_epoch < self.epochs
+
+
+@dataclass
+class DistillConfig(OptimizationConfig):
+    """Relational distillation of the frozen, pretrained streams into a student of fewer modalities.
+
+    Attributes:
+        modalities: the student's streams.
+        teacher: checkpoint of pretraining; by default the last one of this run.
+    """
+
+    epochs: int = 150
+    milestones: tuple[int, ...] = (125,)
+    modalities: tuple[Modality, ...] = THREE_STREAMS
+    teacher: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.modalities = _checked_modalities("distill.modalities", self.modalities)
+
+
+@dataclass
+class EvaluateConfig:
+    """Linear probe, nearest neighbors and controls on frozen features.
+
+    Attributes:
+        epochs: of the linear probe.
+        learning_rate: of its SGD with momentum 0.9.
+        milestones: epochs at which the learning rate is multiplied by 0.1.
+        weight_decay: L2 penalty on its weights.
+        batch_size: of the probe.
+        standardize: scale every feature to mean 0 and deviation 1 over the training clips before the probe.
+        segments: average features over each of this many equal parts of time and concatenate; 1 is the published mean.
+        ridge_alpha: penalty of the ridge classifier on raw coordinates.
+    """
+
+    epochs: int = 100
+    learning_rate: float = 3.0
+    milestones: tuple[int, ...] = (80,)
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    standardize: bool = False
+    segments: int = 1
+    ridge_alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "segments"):
+            _require(getattr(self, name) >= 1, f"evaluate.{name}: expected at least 1, got {getattr(self, name)}")
+        _require(self.learning_rate > 0, f"evaluate.learning_rate: expected > 0, got {self.learning_rate}")
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how the training runs; nothing here changes what is computed, but for rounding.
+
+    Attributes:
+        accelerator: ``auto``, ``cpu``, ``gpu``, ...: as Lightning's Trainer takes it.
+        devices: number of devices (processes on a CPU).
+        precision: as Lightning's Trainer takes it: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
+        accuracy_every: contrastive accuracy is measured every so many steps.
+        progress: show progress bars.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    accuracy_every: int = 10
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.devices >= 1, f"trainer.devices: expected at least 1, got {self.devices}")
+        _require(self.accuracy_every >= 1, f"trainer.accuracy_every: expected at least 1, got {self.accuracy_every}")
+
+
+@dataclass
+class Config:
+    """A run: pretraining, distillation and evaluation on one dataset and protocol.
+
+    Attributes:
+        run: the run's folder.
+        seed: of everything random.
+    """
+
+    run: Path = Path("runs/ntu60-xsub")
+    seed: int = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"seed: expected at least 0, got {self.seed}")
+
+
+def _checked_modalities(name: str, modalities: Sequence[Modality]) -> tuple[Modality, ...]:
+    _require(len(modalities) > 0, f"{name}: expected at least one of {', '.join(MODALITIES)}")
+    _require(len(set(modalities)) == len(modalities), f"{name}: expected each once, got {', '.join(modalities)}")
+    unknown = [modality for modality in modalities if modality not in MODALITIES]
+    _require(not unknown, f"{name}: expected some of {', '.join(MODALITIES)}, got {', '.join(unknown)}")
+    return tuple(modalities)
+
+
+def plain(config: Any) -> Any:
+    """Return a dataclass as nested dictionaries of YAML's own types.
+
+    Example:
+        >>> plain(DataConfig(folder=Path("data/x")))["folder"]
+        'data/x'
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {item.name: plain(getattr(config, item.name)) for item in dataclasses.fields(config)}
+    if isinstance(config, tuple | list):
+        return [plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested dictionaries as dotted names and values."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def named_configs() -> dict[str, Path]:
+    """Return the configurations that come with the package, by name."""
+    folder = resources.files("ikem") / "configs"
+    return {
+        Path(entry.name).stem: Path(str(entry))
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".yaml")
+    }
+
+
+def find_config(name: str) -> Path:
+    """Return the file of a configuration given by name or path.
+
+    Raises:
+        ValueError: if there is no such file and no such name.
+
+    Example:
+        >>> find_config("ntu60-xsub").name
+        'ntu60-xsub.yaml'
+    """
+    path, named = Path(name), named_configs()
+    if path.is_file():
+        return path
+    if name in named:
+        return named[name]
+    raise ValueError(f"config: expected a YAML file or one of {', '.join(named)}, got {name!r}")
+
+
+# The sections that a command's outputs follow from. `run` and `trainer` say where, not what.
+SECTIONS = {
+    "pretrain": ("seed", "data", "views", "encoder", "pretrain"),
+    "distill": ("seed", "data", "views", "encoder", "pretrain", "distill"),
+}
+
+
+def store_config(config: Config, command: str, *, overwrite: bool = False) -> None:
+    """Write the resolved configuration into the run's folder, or refuse to mix two configurations in one run.
+
+    Args:
+        config: the resolved configuration.
+        command: ``pretrain`` or ``distill``.
+        overwrite: accept another configuration than the stored one.
+
+    Raises:
+        ValueError: if the run's folder holds results of this command, or of one it builds on, that follow from
+            another configuration; the message says what differs.
+    """
+    path = config.run / "config.yaml"
+    if path.is_file() and not overwrite:
+        stored = dict(flatten(yaml.safe_load(path.read_text())))
+        given = dict(flatten(plain(config)))
+        done = [section for section in SECTIONS[command] if section != command or (config.run / command).exists()]
+        differences = [
+            f"{name}: {stored.get(name)!r} there, {given.get(name)!r} here"
+            for name in dict.fromkeys([*stored, *given])
+            if name.split(".")[0] in done and stored.get(name) != given.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"run: {config.run} holds a run with another configuration ({'; '.join(differences)}); "
+                "choose another folder, or give --overwrite to start afresh"
+            )
+    write_text(path, yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside and rename it, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,138 @@
+"""Batches of clips, each with two random views, for contrastive learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ikem.config import Config
+from ikem.data.dataset import PreparedDataset
+from ikem.data.views import RandomViews, View
+from ikem.seeding import derive_seed, generator
+
+
+class Batch(NamedTuple):
+    """Clips and two random views of each.
+
+    Attributes:
+        joints: (N, 3, T, V, M) float32, as prepared; the views are not applied yet.
+        num_frames: (N,) int64, the clips' original lengths.
+        views: the first (query or teacher) and the second (key or student).
+    """
+
+    joints: Tensor
+    num_frames: Tensor
+    views: tuple[View, View]
+
+
+class BatchPlan(NamedTuple):
+    """Which clips make up a step's batch, over all processes together."""
+
+    step: int
+    clips: NDArray[np.int64]
+
+
+class ShuffledBatches(Sampler[BatchPlan]):
+    """Plans an epoch's batches: a new order every epoch, which depends on the seed and the epoch alone.
+
+    The clips that would make up an incomplete last batch are left out, as in the published code.
+
+    Args:
+        clips: indices of the clips to train on.
+        batch_size: clips per step, over all processes together.
+        seed: of the run.
+
+    Raises:
+        ValueError: if there are fewer clips than one batch.
+    """
+
+    def __init__(self, clips: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        if len(clips) < batch_size:
+            raise ValueError(f"data.batch_size: expected at most the {len(clips)} training clips, got {batch_size}")
+        self.clips = clips
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration plans; called by the trainer."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.clips) // self.batch_size
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        order = np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).permutation(self.clips)
+        for index in range(len(self)):
+            start = index * self.batch_size
+            yield BatchPlan(self.epoch * len(self) + index, order[start : start + self.batch_size])
+
+
+class ClipViews(Dataset[Batch]):
+    """Fetches this process's share of a planned batch at once and draws its views.
+
+    The views are drawn for all processes' clips, and each takes its own, so that W processes see together what one
+    process sees.
+    """
+
+    def __init__(self, dataset: PreparedDataset, views: RandomViews, seed: int, rank: int, world_size: int) -> None:
+        self.dataset = dataset
+        self.views = views
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __getitem__(self, plan: BatchPlan) -> Batch:
+        count = len(plan.clips) // self.world_size
+        share = slice(self.rank * count, (self.rank + 1) * count)
+        clips = plan.clips[share]
+        random = generator(self.seed, "views", plan.step)
+        first, second = (self.views(len(plan.clips), random).share(share) for _ in range(2))
+        return Batch(
+            torch.from_numpy(self.dataset.joints[clips]),
+            torch.from_numpy(self.dataset.num_frames[clips]),
+            (first, second),
+        )
+
+
+class ContrastiveData(lightning.LightningDataModule):
+    """The training part of a prepared dataset, in batches with two views per clip.
+
+    Args:
+        config: of the run.
+        dataset: opened by the caller.
+
+    Raises:
+        ValueError: if the protocol is unknown, or the batch does not fit the clips or the processes.
+    """
+
+    def __init__(self, config: Config, dataset: PreparedDataset) -> None:
+        super().__init__()
+        clips = dataset.split(config.data.protocol, "train")
+        if config.data.batch_size % config.trainer.devices:
+            raise ValueError(
+                f"data.batch_size: expected a multiple of trainer.devices = {config.trainer.devices}, "
+                f"got {config.data.batch_size}"
+            )
+        self.config = config
+        self.dataset = dataset
+        self.batches = ShuffledBatches(clips, config.data.batch_size, config.seed)
+        self.views = RandomViews(config.views, frames=dataset.joints.shape[2])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of this process's batches."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return DataLoader(
+            ClipViews(self.dataset, self.views, self.config.seed, rank, world_size),
+            sampler=self.batches,
+            batch_size=None,
+            num_workers=self.config.data.workers,
+            persistent_workers=self.config.data.workers > 0,
+        )

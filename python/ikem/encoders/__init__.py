@@ -1,0 +1,36 @@
+"""Encoders from skeleton sequences to feature vectors, chosen by name in the configuration."""
+
+from __future__ import annotations
+
+from ikem.config import EncoderConfig
+from ikem.encoders.heads import Stream, embed, encoders_of, mlp, unit
+from ikem.encoders.st_gcn import STGCN, load_published_state_dict
+from ikem_ext.skeleton import SkeletonLayout
+
+__all__ = ["STGCN", "Stream", "build_encoder", "embed", "encoders_of", "load_published_state_dict", "mlp", "unit"]
+
+
+def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> STGCN:
+    """Build the encoder that a configuration describes.
+
+    Args:
+        config: the encoder's sizes and initialization.
+        layout: the skeleton whose graph the encoder convolves over.
+
+    Returns:
+        A freshly initialized encoder that maps (N, 3, T, V, M) to (N, ``config.feature_width``).
+
+    Example:
+        >>> import torch
+        >>> from ikem_ext.skeleton import get_layout
+        >>> encoder = build_encoder(EncoderConfig(base_width=4, feature_width=24), get_layout("ntu25"))
+        >>> encoder(torch.zeros(2, 3, 16, 25, 2)).shape
+        torch.Size([2, 24])
+    """
+    return STGCN(
+        layout,
+        base_width=config.base_width,
+        feature_width=config.feature_width,
+        dropout=config.dropout,
+        initialization=config.initialization,
+    )

@@ -1,0 +1,183 @@
+"""Pretraining: momentum contrast per modality, then exchange of knowledge between the modalities.
+
+Wei et al., "Elevating Skeleton-Based Action Recognition with Efficient Multi-Modality Self-Supervision",
+arXiv 2309.12009.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ikem.checkpoint import DESCRIPTION, read_checkpoint
+from ikem.config import Config, EncoderConfig, PretrainConfig, plain
+from ikem.data.batches import Batch
+from ikem.encoders import Stream, build_encoder, embed, encoders_of, mlp, unit
+from ikem.seeding import derive_seed
+from ikem.training import ContrastiveModule, fit, open_data
+from ikem_ext import SkeletonLayout, cross_modal_nce, implicit_exchange, info_nce
+from ikem_ext.nn import KeyQueue
+
+STAGE1_CHECKPOINT = "stage1.ckpt"
+
+
+class Pretraining(ContrastiveModule):
+    """Query and key encoders per modality, a queue of keys, and the losses of the two stages.
+
+    Stage 1 is MoCo (He et al., CVPR 2020) for each modality. In stage 2 the modalities exchange: explicitly, through
+    the nearest neighbors that the others see, and implicitly, through the joint embedding of all (Wei et al.,
+    arXiv 2309.12009, Section 2).
+
+    Args:
+        config: of pretraining.
+        encoder: of each modality's encoder.
+        layout: of the skeletons.
+        seed: of the run.
+        accuracy_every: contrastive accuracy is measured every so many steps.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        encoder: EncoderConfig,
+        layout: SkeletonLayout,
+        *,
+        seed: int = 1,
+        accuracy_every: int = 10,
+    ) -> None:
+        super().__init__(config, encoder, layout, seed, accuracy_every)
+        self.config = config
+        self.modalities = config.modalities
+        width, features = config.embedding_width, encoder.feature_width
+        joint_width = width * len(self.modalities)
+        self.query = nn.ModuleDict(
+            {
+                modality: Stream(build_encoder(encoder, layout), mlp(features, features, width))
+                for modality in self.modalities
+            }
+        )
+        self.key = copy.deepcopy(self.query).requires_grad_(False)
+        self.exchange_heads = nn.ModuleDict(
+            {modality: mlp(features, joint_width, joint_width) for modality in self.modalities}
+            if config.exchanges and config.implicit
+            else {}
+        )
+        self.queue = KeyQueue(len(self.modalities), config.queue_length, width)
+        self.update_average = get_ema_multi_avg_fn(config.key_momentum)
+
+    @property
+    def stage(self) -> int:
+        """1 while each modality learns alone, 2 once they exchange."""
+        return 2 if self.config.exchanges and self.current_epoch >= self.config.exchange_epoch else 1
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """What the training is for: the query encoders by modality."""
+        return encoders_of(self.query)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One step of either stage; the keys enter the queue when the gradients are done with it."""
+        query_view, key_view = (self.derive(batch, view, self.modalities) for view in batch.views)
+        features, q = embed(self.query, query_view)
+        with torch.no_grad():
+            self.update_key_encoders()
+            _, k = embed(self.key, key_view)
+        losses = self.contrast(q, k) if self.stage == 1 else self.exchange(q, k, features)
+        self.log_accuracy(q, k, self.queue.queue, self.modalities)
+        return {"loss": self.log_losses(losses, self.modalities, len(batch.joints)), "keys": k}
+
+    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Let the new keys replace the oldest ones."""
+        self.queue.enqueue(outputs["keys"])
+
+    def contrast(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
+        """Stage 1: every query with its own key against its modality's queue; (G,)."""
+        return {"contrast": info_nce(q, k, self.queue.queue, self.config.temperature)}
+
+    def exchange(self, q: Tensor, k: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """Stage 2: the explicit and the implicit exchange, (G,) each."""
+        queue, temperature = self.queue.queue, self.config.temperature
+        if self.config.explicit:
+            explicit = cross_modal_nce(q, k, queue, temperature, topk=self.config.topk, context=self.config.context)
+            losses = {"explicit": explicit}
+        else:
+            losses = self.contrast(q, k)
+        if self.config.implicit:
+            heads = zip(self.exchange_heads.values(), features, strict=True)
+            h = torch.stack([unit(head(part)) for head, part in heads])
+            losses["implicit"] = implicit_exchange(h, k, queue, temperature)
+        return losses
+
+    def update_key_encoders(self) -> None:
+        """Move the key encoders towards the query encoders; in stage 2 only those of the chosen modalities."""
+        following = self.modalities if self.stage == 1 else self.config.exchange_momentum_modalities
+        keys, queries = (
+            [p for modality in self.modalities if modality in following for p in streams[modality].parameters()]
+            for streams in (self.key, self.query)
+        )
+        if keys:
+            self.update_average(keys, queries, 0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the module, so that it can be built again from the checkpoint alone."""
+        checkpoint[DESCRIPTION] = {
+            "kind": "pretrain",
+            "stage": self.stage,
+            "pretrain": plain(self.config),
+            "encoder": plain(self.encoder_config),
+            "layout": self.layout.to_dict(),
+            "epochs": self.current_epoch + 1,
+        }
+
+    @classmethod
+    def from_checkpoint(cls, path: Path) -> Pretraining:
+        """Build the module that a checkpoint of `ikem pretrain` holds.
+
+        Raises:
+            ValueError: if the file is missing or something else.
+        """
+        checkpoint = read_checkpoint(path, "pretrain")
+        description = checkpoint[DESCRIPTION]
+        module = cls(
+            PretrainConfig(**description["pretrain"]),
+            EncoderConfig(**description["encoder"]),
+            SkeletonLayout.from_dict(description["layout"]),
+        )
+        module.load_state_dict(checkpoint["state_dict"])
+        return module
+
+
+def build_pretraining(config: Config, layout: SkeletonLayout) -> Pretraining:
+    """Build the module of a run with the random weights that follow from the run's seed."""
+    torch.manual_seed(derive_seed(config.seed, "pretrain"))
+    return Pretraining(
+        config.pretrain,
+        config.encoder,
+        layout,
+        seed=config.seed,
+        accuracy_every=config.trainer.accuracy_every,
+    )
+
+
+def pretrain(config: Config, *, overwrite: bool = False) -> Path:
+    """Pretrain the run's encoders on the training part of its protocol, or go on where an interrupted run stopped.
+
+    Args:
+        config: of the run.
+        overwrite: start afresh, whatever the run's folder holds.
+
+    Returns:
+        The last checkpoint, ``<run>/pretrain/last.ckpt``; ``stage1.ckpt`` beside it is the end of stage 1.
+
+    Raises:
+        ValueError: if the configuration does not fit the dataset, or differs from the stored run's.
+    """
+    data = open_data(config)
+    module = build_pretraining(config, data.dataset.layout)
+    stage1_epochs = config.pretrain.exchange_epoch if config.pretrain.exchanges else config.pretrain.epochs
+    return fit(module, data, config, "pretrain", keep={stage1_epochs: STAGE1_CHECKPOINT}, overwrite=overwrite)
