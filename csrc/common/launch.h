@@ -15,7 +15,7 @@
 
 namespace ikem::cuda {
 
-// Cuts arrays out of a block's shared memory. On the host, from null, it counts the bytes.
+// Cuts arrays out of a block's shared memory. On the host, from any address, it counts the bytes.
 class SharedArrays {
  public:
   __host__ __device__ explicit SharedArrays(unsigned char* memory) : memory_(memory) {}

@@ -1,0 +1,201 @@
+// Runs CUDA kernels on the host, for tests: found before the real <cuda_runtime.h>, it lets a plain C++ compiler build
+// a .cu file that launches by IKEM_LAUNCH (csrc/common/launch.h). Blocks run one after another and the threads of a
+// block as fibres that hand over at barriers and shuffles, so results are those of the card up to rounding; address and
+// undefined-behavior sanitizers work. Shared memory starts as NaN, and a barrier that not all threads of a block reach
+// is an error.
+#pragma once
+
+#include <ucontext.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __align__(bytes) alignas(bytes)
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+// Of the thread that runs.
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+constexpr int warpSize = 32;
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess };
+enum { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
+  *value = 227 * 1024;
+  return cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, int, int) {
+  return cudaSuccess;
+}
+
+namespace cuda_host_shim {
+
+constexpr size_t STACK_BYTES = 256 * 1024;
+
+enum class State { ready, at_block_barrier, at_warp_barrier, finished };
+
+struct Thread {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  State state;
+  uint64_t shuffled;  // what it offers to the other threads of its warp
+};
+
+struct Block {
+  std::vector<Thread> threads;
+  ucontext_t scheduler;
+  unsigned running = 0;
+  std::unique_ptr<unsigned char[]> shared;
+  const std::function<void()>* body = nullptr;
+};
+
+inline Block block;
+
+inline void fail(const char* what) {
+  std::fprintf(stderr, "cuda_host_shim: %s (block %u, thread %u)\n", what, blockIdx.x, threadIdx.x);
+  std::abort();
+}
+
+inline void hand_over(State state) {
+  Thread& thread = block.threads[block.running];
+  thread.state = state;
+  swapcontext(&thread.context, &block.scheduler);
+}
+
+inline void thread_main() {
+  (*block.body)();
+  hand_over(State::finished);
+}
+
+// Makes the threads of [first, last) ready if all of them wait at the barrier; true if so.
+inline bool release(unsigned first, unsigned last, State barrier) {
+  for (unsigned i = first; i < last; ++i) {
+    if (block.threads[i].state != barrier) {
+      return false;
+    }
+  }
+  for (unsigned i = first; i < last; ++i) {
+    block.threads[i].state = State::ready;
+  }
+  return true;
+}
+
+inline void run_block(unsigned num_threads) {
+  if (block.threads.size() < num_threads) {
+    block.threads.resize(num_threads);
+  }
+  for (unsigned i = 0; i < num_threads; ++i) {
+    Thread& thread = block.threads[i];
+    if (!thread.stack) {
+      thread.stack.reset(new char[STACK_BYTES]);
+    }
+    getcontext(&thread.context);
+    thread.context.uc_stack.ss_sp = thread.stack.get();
+    thread.context.uc_stack.ss_size = STACK_BYTES;
+    thread.context.uc_link = nullptr;
+    makecontext(&thread.context, thread_main, 0);
+    thread.state = State::ready;
+  }
+  for (bool progress = true; progress;) {
+    progress = false;
+    for (unsigned i = 0; i < num_threads; ++i) {
+      if (block.threads[i].state == State::ready) {
+        progress = true;
+        block.running = i;
+        threadIdx = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
+        swapcontext(&block.scheduler, &block.threads[i].context);
+      }
+    }
+    for (unsigned first = 0; first < num_threads; first += warpSize) {
+      const unsigned last = first + warpSize < num_threads ? first + warpSize : num_threads;
+      progress |= release(first, last, State::at_warp_barrier);
+    }
+    progress |= release(0, num_threads, State::at_block_barrier);
+  }
+  for (unsigned i = 0; i < num_threads; ++i) {
+    if (block.threads[i].state != State::finished) {
+      threadIdx.x = i;
+      fail("a barrier that some threads wait at is never reached by the others");
+    }
+  }
+}
+
+inline void launch(dim3 grid, dim3 threads, size_t shared_bytes, const std::function<void()>& body) {
+  gridDim = grid;
+  blockDim = threads;
+  block.body = &body;
+  for (unsigned i = 0; i < grid.x * grid.y * grid.z; ++i) {
+    blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
+    block.shared.reset(new unsigned char[shared_bytes]);
+    std::memset(block.shared.get(), 0xff, shared_bytes);
+    run_block(threads.x * threads.y * threads.z);
+  }
+  block.shared.reset();
+}
+
+// What the thread `lane` of this thread's warp offers.
+template <class T>
+T shuffle(T value, unsigned lane) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  std::memcpy(&block.threads[block.running].shuffled, &value, sizeof(T));
+  hand_over(State::at_warp_barrier);
+  T other = value;
+  if (lane < static_cast<unsigned>(warpSize)) {
+    std::memcpy(&other, &block.threads[block.running / warpSize * warpSize + lane].shuffled, sizeof(T));
+  }
+  hand_over(State::at_warp_barrier);
+  return other;
+}
+
+inline unsigned lane() { return block.running % warpSize; }
+
+}  // namespace cuda_host_shim
+
+inline void __syncthreads() { cuda_host_shim::hand_over(cuda_host_shim::State::at_block_barrier); }
+inline void __syncwarp(unsigned = 0xffffffffu) { cuda_host_shim::hand_over(cuda_host_shim::State::at_warp_barrier); }
+
+// Shuffles of whole warps.
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return cuda_host_shim::shuffle(value, static_cast<unsigned>(lane) % warpSize);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return cuda_host_shim::shuffle(value, cuda_host_shim::lane() ^ static_cast<unsigned>(mask));
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned delta) {
+  return cuda_host_shim::shuffle(value, cuda_host_shim::lane() + delta);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, unsigned delta) {
+  return cuda_host_shim::shuffle(value, cuda_host_shim::lane() - delta);  // wraps around to no lane
+}
+
+#define IKEM_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...) \
+  (static_cast<void>(stream), ::cuda_host_shim::launch(grid, threads, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+#define IKEM_DYNAMIC_SHARED(name) unsigned char* name = ::cuda_host_shim::block.shared.get()

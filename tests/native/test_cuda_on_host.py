@@ -1,0 +1,183 @@
+"""The CUDA kernels, compiled for the host and run without a GPU (cuda_host_shim/cuda_runtime.h says how)."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from operation_checks import DTYPES, assert_as_accurate, non_contiguous
+from test_modalities import SMALL, make_augmentation, make_clips
+from torch import Tensor
+
+from ikem_ext import LAYOUTS, MODALITIES, SkeletonLayout, get_layout, reference
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent.parent / "csrc"
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the CUDA kernels with")
+
+
+@pytest.fixture(scope="module")
+def compile_for_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    folder = tmp_path_factory.mktemp("host")
+
+    def compile_(output: str, *options: str | Path) -> Path:
+        command = ["g++", "-std=c++20", "-I", HERE / "cuda_host_shim", "-I", CSRC, *options, "-o", folder / output]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return folder / output
+
+    return compile_
+
+
+class Arguments(ctypes.Structure):
+    """The structure of the same name in modalities_on_host.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("clips", "frames", "bodies", "num_joints")),
+        *((name, ctypes.c_void_p) for name in ("parents", "partners", "torso", "slots")),
+        ("reference_frames", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("num_frames", "shear", "crop_start")),
+        ("crop_padding", ctypes.c_int64),
+        ("joints", ctypes.c_void_p),
+        ("joint_strides", ctypes.c_void_p),
+    )
+
+
+class HostModalities:
+    """`derive_modalities` and its gradient by the CUDA kernels on the host."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._library.modalities_forward.restype = ctypes.c_char_p
+        self._library.modalities_backward.restype = ctypes.c_char_p
+
+    def __call__(
+        self,
+        joints: Tensor,
+        num_frames: Tensor,
+        layout: SkeletonLayout | str,
+        grad_out: Tensor | None = None,
+        *,
+        modalities: tuple[str, ...] = MODALITIES,
+        shear: Tensor | None = None,
+        crop_start: Tensor | None = None,
+        crop_padding: int = 0,
+    ) -> Tensor:
+        """The output, or, given its gradient, the joints'."""
+        layout = get_layout(layout)
+        slots = [modalities.index(name) if name in modalities else -1 for name in MODALITIES]
+        if shear is not None:
+            shear = shear.to(torch.float64 if joints.dtype == torch.float64 else torch.float32)
+        tables = [
+            torch.tensor(table)
+            for table in (layout.parents, layout.angle_partners, layout.torso, slots, joints.stride())
+        ]
+        arguments = Arguments(
+            joints.shape[0], joints.shape[2], joints.shape[4], joints.shape[3],
+            *(table.data_ptr() for table in tables[:4]), 50.0, num_frames.data_ptr(),
+            None if shear is None else shear.data_ptr(), None if crop_start is None else crop_start.data_ptr(),
+            crop_padding, joints.data_ptr(), tables[4].data_ptr(),
+        )  # fmt: skip
+        dtype = DTYPES.index(joints.dtype)
+        if grad_out is None:
+            result = joints.new_full((len(modalities), *joints.shape), torch.nan)
+            error = self._library.modalities_forward(dtype, ctypes.byref(arguments), ctypes.c_void_p(result.data_ptr()))
+        else:
+            result = torch.full(joints.shape, torch.nan, dtype=joints.dtype)
+            strides = torch.tensor(grad_out.stride())
+            error = self._library.modalities_backward(
+                dtype, ctypes.byref(arguments), ctypes.c_void_p(grad_out.data_ptr()),
+                ctypes.c_void_p(strides.data_ptr()), ctypes.c_void_p(result.data_ptr()),
+            )  # fmt: skip
+        assert error is None, error
+        return result
+
+
+@pytest.fixture(scope="module")
+def derive_on_host(compile_for_host: Callable[..., Path]) -> HostModalities:
+    source = HERE / "modalities_on_host.cpp"
+    return HostModalities(compile_for_host("modalities.so", "-O1", "-fPIC", "-shared", source))
+
+
+def check(derive: HostModalities, joints: Tensor, num_frames: Tensor, layout: SkeletonLayout, **options: Any) -> None:
+    def with_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = x.detach().requires_grad_()
+        output = reference.derive_modalities(leaf, num_frames, layout, **options)
+        return output.detach(), torch.autograd.grad(output, leaf, gradient.to(x.dtype))[0]
+
+    ours = derive(joints, num_frames, layout, **options)
+    generator = torch.Generator().manual_seed(1)
+    gradient = torch.randn(ours.shape, generator=generator, dtype=torch.float64).to(joints.dtype)
+    our_gradient = derive(joints, num_frames, layout, non_contiguous(gradient), **options)
+    plain, truth = with_gradient(joints), with_gradient(joints.double())
+    assert_as_accurate(ours, plain[0], truth[0], "output")
+    assert_as_accurate(our_gradient, plain[1], truth[1], "gradient")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", [SMALL, LAYOUTS["ntu25"]], ids=["small", "ntu25"])
+def test_matches_the_plain_twin(derive_on_host: HostModalities, layout: SkeletonLayout, dtype: torch.dtype) -> None:
+    joints, num_frames = make_clips(2, 9, layout, dtype=dtype)
+    check(derive_on_host, joints, num_frames, layout)
+    check(derive_on_host, non_contiguous(joints), num_frames, layout, **make_augmentation(joints, 3))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 47])
+@pytest.mark.parametrize("bodies", [1, 3])
+def test_odd_sizes(derive_on_host: HostModalities, frames: int, bodies: int) -> None:
+    joints, num_frames = make_clips(2, frames, SMALL, bodies, torch.float64)
+    check(derive_on_host, joints, num_frames, SMALL, **make_augmentation(joints, frames))
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_each_modality_alone(derive_on_host: HostModalities, modality: str) -> None:
+    joints, num_frames = make_clips(2, 5, SMALL, dtype=torch.float64)
+    check(derive_on_host, joints, num_frames, SMALL, modalities=(modality,))
+
+
+def test_golden_numbers_of_the_published_code(
+    derive_on_host: HostModalities, golden: Callable[[str], dict[str, np.ndarray]]
+) -> None:
+    numbers = golden("modalities_real_ntu")
+    joints, num_frames = torch.from_numpy(numbers["joint"]), torch.from_numpy(numbers["num_frames"])
+    for name, ours in zip(MODALITIES, derive_on_host(joints, num_frames, "ntu25"), strict=True):
+        np.testing.assert_allclose(ours, numbers[f"derived_{name}"], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_kernels_for_the_cpu_and_for_cuda_agree_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:
+    sources = CSRC / "modalities" / "cpu.cpp", HERE / "modalities_sanitized.cpp"
+    level = ("-DIKEM_PLAIN_ONLY", "-DIKEM_SIMD_LEVEL=plain")
+    result = subprocess.run([compile_for_host("sanitized", "-g1", *SANITIZE, *level, *sources)], capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("sum", None),
+        ("out-of-bounds", "AddressSanitizer: heap-buffer-overflow"),
+        ("missed-barrier", "a barrier that some threads wait at is never reached by the others"),
+        ("uninitialized", ""),
+    ],
+)
+def test_the_shim_catches_mistakes(shim_checks: Path, mistake: str, message: str | None) -> None:
+    result = subprocess.run([shim_checks, mistake], capture_output=True, text=True)
+    if message is None:
+        assert result.returncode == 0, result.stderr
+    else:
+        assert result.returncode != 0
+        assert message in result.stderr
+
+
+@pytest.fixture(scope="module")
+def shim_checks(compile_for_host: Callable[..., Path]) -> Path:
+    return compile_for_host("shim_checks", "-O1", "-g1", *SANITIZE, HERE / "shim_checks.cpp")
