@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -170,7 +170,7 @@ class _Work:
             return _Outcome(left_out=_LISTED) if listed else _Outcome(error=f"clip {source.name}: {error}")
         if listed:
             return _Outcome(left_out=_LISTED)
-        content = hashlib.blake2b(np.ascontiguousarray(joints), digest_size=16)
+        content = hashlib.blake2b(np.ascontiguousarray(joints).data, digest_size=16)
         content.update(str(joints.shape).encode())
         return _Outcome(clip, content.digest(), joints.shape[3])
 
@@ -237,7 +237,7 @@ class _Collected:
             )
         if self.clips_with_more_bodies:
             notes.append(
-                f"{self.clips_with_more_bodies} clips have frames with more than {preprocessing.bodies} bodies, "
+                f"{self.clips_with_more_bodies} clips have more than {preprocessing.bodies} bodies, "
                 "of which the first were kept"
             )
         return notes

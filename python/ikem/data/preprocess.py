@@ -102,7 +102,7 @@ class Preprocessing:
             NoBodyError: no body is seen in any frame.
         """
         joints = _checked(recording, layout)[..., : self.bodies]
-        seen = joints.any(axis=(0, 2, 3))
+        seen = np.asarray(_seen(joints).any(axis=1))
         if not seen.any():
             raise NoBodyError("no body is ever seen")
         num_frames = len(seen)
@@ -143,6 +143,11 @@ def _checked(recording: NDArray[np.floating], layout: SkeletonLayout) -> Joints:
     return joints
 
 
+def _seen(joints: Joints) -> NDArray[np.bool_]:
+    """Which bodies are seen in which frames, (frames, M)."""
+    return np.asarray(joints.any(axis=(0, 2)))
+
+
 def fill_lost_frames(joints: Joints) -> Joints:
     """Fills in the frames in which a body is not seen.
 
@@ -158,7 +163,7 @@ def fill_lost_frames(joints: Joints) -> Joints:
     """
     filled = joints.copy()
     frames = np.arange(joints.shape[1])
-    present = joints.any(axis=(0, 2))  # (frames, M)
+    present = _seen(joints)
     for body in range(joints.shape[3]):
         known = np.flatnonzero(present[:, body])
         if len(known) == 0:
@@ -169,7 +174,7 @@ def fill_lost_frames(joints: Joints) -> Joints:
         share = ((gaps - first) / (last - first)).astype(np.float32)[:, None]
         track = joints[..., body]
         filled[..., body][:, gaps] = track[:, first] * (1 - share) + track[:, last] * share
-    known = np.flatnonzero(filled.any(axis=(0, 2, 3)))
+    known = np.flatnonzero(_seen(filled).any(axis=1))
     if len(known):
         filled = filled[:, known[np.abs(known[:, None] - frames).argmin(axis=0)]]
     return filled
@@ -187,7 +192,7 @@ def center_joints(joints: Joints, root: int, center: Center) -> Joints:
         return joints
     if center == "frame":
         return joints - joints[:, :, root : root + 1]
-    present = joints.any(axis=(0, 2))  # (frames, M)
+    present = _seen(joints)
     frame, body = np.argwhere(present)[0]
     origin = joints[:, frame, root, body]
     return (joints - origin[:, None, None, None]) * present[None, :, None, :]
@@ -230,7 +235,8 @@ def face_camera(joints: Joints, layout: SkeletonLayout) -> Joints:
     """
     _, left, right = layout.torso
     across_x, _, across_z = joints[:, :, right] - joints[:, :, left]  # (frames, M) each
-    theta = np.arccos(across_x / (np.hypot(across_x, across_z) + np.float32(1e-4)))
+    length = np.sqrt(across_x**2 + across_z**2)
+    theta = np.arccos(across_x / (length + np.float32(1e-4)))
     theta = np.where(across_z.sum(axis=0) >= 0, -theta, theta)[:, None, :]
     cosine, sine = np.cos(theta), np.sin(theta)
     x, y, z = joints

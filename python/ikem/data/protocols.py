@@ -15,8 +15,10 @@ _Rule = Callable[[ClipSource], bool]  # whether the clip is for training
 
 _NTU60_SUBJECTS = frozenset((1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38))
 _NTU120_SUBJECTS = _NTU60_SUBJECTS | frozenset(
-    (45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89)
-    + (91, 92, 93, 94, 95, 97, 98, 100, 103)
+    (
+        *(45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89),
+        *(91, 92, 93, 94, 95, 97, 98, 100, 103),
+    )
 )
 # The pairs of people that each fold tests on.
 _SBU_FOLDS = (

@@ -2,8 +2,8 @@
 
 from .base import ClipSource, Discovery, FileFormat, Format, LostFrames, RawClip
 from .msr_action3d import MsrAction3d
-from .ntu import Ntu60, Ntu120, SkeletonRecording, read_skeleton_file
 from .npz import Npz
+from .ntu import Ntu60, Ntu120, SkeletonRecording, read_skeleton_file
 from .nw_ucla import NwUcla
 from .sbu import Sbu
 from .utd_mhad import UtdMhad

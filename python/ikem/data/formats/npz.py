@@ -38,9 +38,10 @@ class Npz(Format):
     def __init__(self, raw: Path) -> None:
         super().__init__(raw)
         try:
-            with np.load(raw, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise ValueError("a single array")
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("a single array")
+            with file:
                 arrays = dict(file)
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"raw: {raw} is not an .npz file of plain arrays ({error})") from error

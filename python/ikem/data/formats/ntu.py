@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ikem_ext._native import parse_skeleton
 from numpy.typing import NDArray
-
-from ikem_ext import _native
 
 from .base import ClipSource, FileFormat, LostFrames, RawClip
 
@@ -38,7 +37,7 @@ class SkeletonRecording(NamedTuple):
 
 
 def read_skeleton_file(path: str | PathLike[str]) -> SkeletonRecording:
-    """Reads an NTU RGB+D ``.skeleton`` file.
+    r"""Reads an NTU RGB+D ``.skeleton`` file.
 
     The text is parsed by native code while other threads run.
 
@@ -58,7 +57,7 @@ def read_skeleton_file(path: str | PathLike[str]) -> SkeletonRecording:
     Example:
         >>> import tempfile
         >>> joint = "0.1 0.2 3.0 250 190 960 510 0 0 0 0 2"
-        >>> text = "\\n".join(["1", "1", "72057594037931101 0 1 1 1 1 0 0.03 0.06 2", "25", *[joint] * 25])
+        >>> text = "\n".join(["1", "1", "72057594037931101 0 1 1 1 1 0 0.03 0.06 2", "25", *[joint] * 25])
         >>> with tempfile.NamedTemporaryFile("w", suffix=".skeleton") as file:
         ...     _ = file.write(text)
         ...     file.flush()
@@ -66,7 +65,7 @@ def read_skeleton_file(path: str | PathLike[str]) -> SkeletonRecording:
         >>> recording.joints.shape, int(recording.body_ids[0, 0])
         ((1, 1, 25, 3), 72057594037931101)
     """
-    return SkeletonRecording(*_native.parse_skeleton(Path(path).read_bytes(), str(path)))
+    return SkeletonRecording(*parse_skeleton(Path(path).read_bytes(), str(path)))
 
 
 def read_missing_lists(lists: Iterable[Path]) -> set[str]:

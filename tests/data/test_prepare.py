@@ -1,0 +1,307 @@
+"""From raw recordings to the prepared folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recordings import write_msr_clip, write_npz, write_nw_ucla_clip
+
+from ikem.data.dataset import PreparedDataset
+from ikem.data.formats.msr_action3d import MsrAction3d
+from ikem.data.prepare import prepare
+
+RNG = np.random.default_rng(0)
+
+
+def body(frames: int = 12, joints: int = 20) -> np.ndarray:
+    """(3, frames, joints, 1), different at every call."""
+    return RNG.normal(size=(3, frames, joints, 1)).round(6)
+
+
+def write_msr(folder: Path) -> Path:
+    """Four clips of MSR-Action3D: sound, two lost frames, all lost, sound."""
+    folder.mkdir()
+    for subject in (1, 2, 3, 4):
+        joints = body()
+        if subject == 2:
+            joints[:, 4:6] = 0
+        write_msr_clip(folder, joints * (subject != 3), subject=subject)
+    return folder
+
+
+def npz_arrays(**changes: Any) -> dict[str, Any]:
+    arrays = {
+        "joints": RNG.normal(size=(4, 3, 9, 25, 2)).astype(np.float32),
+        "num_frames": np.array([9, 5, 7, 9]),
+        "labels": np.array([0, 1, 0, 1]),
+        "subjects": np.array([1, 1, 2, 2]),
+        "layout": "ntu25",
+        **changes,
+    }
+    return {key: value for key, value in arrays.items() if value is not None}
+
+
+class TestRealRecordings:
+    def test_utd_mhad(self, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        summary = prepare("utd-mhad", shared / "data" / "utd-mhad", tmp_path / "utd")
+        assert (summary.clips, summary.skipped, summary.notes) == (861, {}, [])
+        assert summary.num_frames == (41, 67, 125)
+        assert "861 clips of 27 classes" in capsys.readouterr().out
+        dataset = PreparedDataset(tmp_path / "utd")
+        assert dataset.joints.shape == (861, 3, 50, 20, 1)
+        assert dataset.layout.name == "utd20"
+        train, test = (dataset.split("cross-subject", part) for part in ("train", "test"))
+        assert (len(train), len(test)) == (431, 430)
+        assert list(dataset.protocols["cross-subject"]) == ["train", "test"]
+        assert {dataset.clips[index].subject for index in train} == {1, 3, 5, 7}
+        assert np.bincount(dataset.labels).min() >= 31
+        assert np.abs(dataset.joints).max(axis=(1, 2, 3, 4)).min() > 0.3  # every clip holds a body
+        assert not dataset.joints[:, :, :, dataset.layout.root].any()
+
+    def test_sbu(self, shared: Path, tmp_path: Path) -> None:
+        prepare("sbu", shared / "data" / "sbu-interaction", tmp_path / "sbu", center="first_frame")
+        dataset = PreparedDataset(tmp_path / "sbu")
+        assert dataset.joints.shape == (282, 3, 50, 15, 2)
+        assert (np.abs(dataset.joints).max(axis=(1, 2, 3)) > 0.3).all()  # two bodies in every clip
+        assert sorted(dataset.protocols) == ["fold1", "fold2", "fold3", "fold4", "fold5"]
+        tests = np.concatenate([dataset.split(f"fold{fold}", "test") for fold in range(1, 6)])
+        np.testing.assert_array_equal(np.sort(tests), np.arange(282))
+        roots = dataset.joints[dataset.labels == 0, :, :, dataset.layout.root]
+        distance = np.linalg.norm(roots[..., 0] - roots[..., 1], axis=1)  # which centering on one frame keeps
+        assert (distance[:, 0] > distance[:, -1] + 0.3).mean() > 0.9
+
+    def test_ntu_samples(self, shared: Path, tmp_path: Path, golden: Any) -> None:
+        summary = prepare("ntu60", shared / "data" / "ntu-samples", tmp_path / "ntu")
+        assert summary.clips == 6
+        without = ["S001C002P006R001A008", "S001C003P005R002A004", "S002C002P011R002A030"]
+        assert summary.skipped == {"no body is ever seen": without}
+        assert all(name in (tmp_path / "ntu" / "summary.md").read_text() for name in without)
+        assert json.loads((tmp_path / "ntu" / "summary.json").read_text())["skipped"] == summary.skipped
+        dataset = PreparedDataset(tmp_path / "ntu")
+        expected = golden("ntu_preprocess")
+        for clip, joints in zip(dataset.clips, dataset.joints, strict=True):
+            np.testing.assert_allclose(joints, expected[f"{clip.name}/position50"], rtol=0, atol=3e-7)
+            assert clip.num_frames == expected[f"{clip.name}/num_frames"]
+        published = {"frames": 50, "bodies": 2, "center": "frame", "align": True, "lost_frames": "keep"}
+        assert dataset.preprocessing == published
+        assert [clip.name for clip in dataset.clips if clip.subject == 20] == ["S017C003P020R002A055"]
+
+    def test_lists_of_missing_skeletons(self, shared: Path, tmp_path: Path) -> None:
+        (tmp_path / "raw").mkdir()
+        for file in (shared / "data" / "ntu-samples").glob("*.skeleton"):
+            (tmp_path / "raw" / file.name).symlink_to(file)
+        (tmp_path / "raw" / "S001C001P001R001A002.skeleton").write_text("damaged")
+        listed = ["S001C001P001R001A002", "S001C001P001R001A005"]
+        (tmp_path / "list.txt").write_text("\n".join([*listed, "S001C002P006R001A008", "S010C001P001R001A001"]))
+        summary = prepare("ntu120", tmp_path / "raw", tmp_path / "out", missing=tmp_path / "list.txt")
+        assert summary.clips == 5
+        assert summary.skipped["named in a list of clips with missing skeletons"] == listed
+        assert len(summary.skipped["no body is ever seen"]) == 3
+        (tmp_path / "raw" / "NTU_RGBD_samples_with_missing_skeletons.txt").write_text("\n".join(listed) + "\n")
+        found = prepare("ntu60", tmp_path / "raw", tmp_path / "found")
+        assert found.skipped == summary.skipped
+        with pytest.raises(ValueError, match=r"missing: lists .* exist for NTU only, not sbu"):
+            prepare("sbu", shared / "data" / "sbu-interaction", tmp_path / "sbu", missing=tmp_path / "list.txt")
+
+
+class TestNwUcla:
+    def test_repeated_clips_are_marked(self, tmp_path: Path) -> None:
+        raw = tmp_path / "raw"
+        raw.mkdir()
+        for action in (1, 2, 3):
+            for execution in (0, 1):
+                joints = [body(), body()]
+                for view in (1, 2, 3):
+                    # View 3 of actions 2 and 3 is view 2 again, but for one clip that differs in one coordinate.
+                    repeats = view == 3 and action > 1
+                    clip = joints[1].copy() if repeats or view == 2 else body()
+                    if repeats and (action, execution) == (3, 1):
+                        clip[2, 7, 5, 0] += 1e-6
+                    write_nw_ucla_clip(raw, clip, action=action, execution=execution, view=view)
+        summary = prepare("nw-ucla", raw, tmp_path / "out")
+        assert summary.protocols == {"cross-view": {"train": 12, "test": 6, "test_without_repeats": 3}}
+        dataset = PreparedDataset(tmp_path / "out")
+        assert dataset.joints.shape == (18, 3, 50, 20, 1)
+        assert {dataset.clips[index].camera for index in dataset.split("cross-view", "train")} == {1, 2}
+        assert {dataset.clips[index].camera for index in dataset.split("cross-view", "test")} == {3}
+        unseen = [dataset.clips[index].name for index in dataset.split("cross-view", "test_without_repeats")]
+        assert unseen == ["a01_s01_e00_v03", "a01_s01_e01_v03", "a03_s01_e01_v03"]
+
+
+class TestMsrAction3d:
+    def test_lost_frames_and_clips(self, tmp_path: Path) -> None:
+        raw = write_msr(tmp_path / "raw")
+        for option, num_frames, done in (
+            ("interpolate", 12, "interpolated"),
+            ("drop", 10, "dropped"),
+            ("keep", 10, "kept as they are, as published"),
+        ):
+            summary = prepare("msr-action3d", raw, tmp_path / option, lost_frames=option)  # type: ignore[arg-type]
+            assert summary.skipped == {"no body is ever seen": ["a01_s03_e01"]}
+            assert summary.notes == [f"2 frames without any body in 1 clips were {done}"]
+            dataset = PreparedDataset(tmp_path / option)
+            assert dataset.num_frames.tolist() == [12, num_frames, 12]
+            assert dataset.protocols == {"cross-subject": {"train": [0], "test": [1, 2]}}
+            present = dataset.joints.any(axis=(1, 3, 4))
+            assert present.all() == (option != "keep")
+
+
+class TestOwnData:
+    def test_arrays(self, tmp_path: Path) -> None:
+        arrays = npz_arrays()
+        arrays["joints"][1, :, 5:] = 0
+        arrays["joints"][2, ..., 1] = 0
+        summary = prepare("npz", write_npz(tmp_path, **arrays), tmp_path / "out", frames=9, center="none")
+        assert summary.protocols == {"cross-subject": {"train": 2, "test": 2}}
+        dataset = PreparedDataset(tmp_path / "out")
+        assert (dataset.name, dataset.layout.name, dataset.classes) == ("npz", "ntu25", ["0", "1"])
+        np.testing.assert_array_equal(dataset.joints[0], arrays["joints"][0])
+        np.testing.assert_array_equal(dataset.num_frames, arrays["num_frames"])
+        assert dataset.joints[1, :, -1].any()  # the five frames are resized to nine
+        assert not dataset.joints[2, ..., 1].any()
+
+    def test_a_layout_from_a_yaml_file(self, tmp_path: Path) -> None:
+        (tmp_path / "arm.yaml").write_text(
+            "{name: arm, joints: [shoulder, elbow, hand], parents: {elbow: shoulder, hand: elbow},"
+            " torso: [shoulder, elbow, hand]}"
+        )
+        raw = write_npz(tmp_path, **npz_arrays(joints=RNG.normal(size=(4, 3, 9, 3, 1)), layout=None))
+        prepare("npz", raw, tmp_path / "out", layout=str(tmp_path / "arm.yaml"), bodies=2)
+        dataset = PreparedDataset(tmp_path / "out")
+        assert (dataset.layout.name, dataset.joints.shape) == ("arm", (4, 3, 50, 3, 2))
+        with pytest.raises(ValueError, match=r"layout: .*recordings\.npz does not name its layout"):
+            prepare("npz", raw, tmp_path / "other")
+        with pytest.raises(ValueError, match=r"\(3, frames, 25, bodies\) for the layout 'ntu25', got \(3, 9, 3, 1\)"):
+            prepare("npz", raw, tmp_path / "other", layout="ntu25")
+
+    def test_bodies_that_do_not_fit_are_reported(self, tmp_path: Path) -> None:
+        summary = prepare("npz", write_npz(tmp_path, **npz_arrays()), tmp_path / "out", bodies=1)
+        assert summary.notes == ["4 clips have more than 1 bodies, of which the first were kept"]
+
+
+class TestDamagedClips:
+    def raw(self, tmp_path: Path) -> Path:
+        raw = write_msr(tmp_path / "raw")
+        joints = body()
+        joints[1, 8, 7] = np.nan
+        write_msr_clip(raw, joints, subject=5)
+        (raw / "a01_s06_e01_skeleton3D.txt").write_text("1 2 3\n")
+        return raw
+
+    def test_are_all_named_and_refused(self, tmp_path: Path) -> None:
+        raw = self.raw(tmp_path)
+        with pytest.raises(ValueError, match=r"raw: 2 clips are damaged; .* skip_damaged") as error:
+            prepare("msr-action3d", raw, tmp_path / "out")
+        assert "clip a01_s05_e01: frame 9: the y coordinate of left_elbow of body 1 is nan" in str(error.value)
+        assert "clip a01_s06_e01: " in str(error.value)
+        assert "a01_s06_e01_skeleton3D.txt:1: expected 4 numbers, got 3 fields" in str(error.value)
+        assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+    def test_can_be_left_out(self, tmp_path: Path) -> None:
+        summary = prepare("msr-action3d", self.raw(tmp_path), tmp_path / "out", skip_damaged=True)
+        assert summary.clips == 3
+        assert [reason.split(":")[0] for reason in summary.skipped["damaged"]] == [
+            "clip a01_s05_e01",
+            "clip a01_s06_e01",
+        ]
+        assert len(PreparedDataset(tmp_path / "out")) == 3
+
+
+class TestInterrupted:
+    def test_by_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw = write_msr(tmp_path / "raw")
+        read = MsrAction3d.read
+
+        def interrupted(self: MsrAction3d, source: Any) -> Any:
+            if source.subject == 4:
+                raise KeyboardInterrupt
+            return read(self, source)
+
+        monkeypatch.setattr(MsrAction3d, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("msr-action3d", raw, tmp_path / "out")
+        assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+    def test_killed_nothing_looks_finished(self, tmp_path: Path) -> None:
+        raw = write_msr(tmp_path / "raw")
+        script = """
+            import os, signal, sys
+            from ikem.data.formats.msr_action3d import MsrAction3d
+            from ikem.data.prepare import prepare
+            read = MsrAction3d.read
+            def killed(self, source):
+                if source.subject == 4:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return read(self, source)
+            MsrAction3d.read = killed
+            prepare("msr-action3d", *sys.argv[1:], workers=1)
+        """
+        command = [sys.executable, "-c", textwrap.dedent(script), str(raw), str(tmp_path / "out")]
+        path = os.pathsep.join(sys.path)
+        result = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False, capture_output=True)
+        assert result.returncode == -signal.SIGKILL, result.stderr.decode()
+        (partial,) = (path for path in tmp_path.iterdir() if path != raw)
+        assert partial.name.startswith("out.partial-")
+        with pytest.raises(ValueError, match="is not a prepared data set"):
+            PreparedDataset(partial)
+        assert prepare("msr-action3d", raw, tmp_path / "out").clips == 3
+
+
+class TestWrongArguments:
+    def test_existing_folder(self, tmp_path: Path) -> None:
+        raw = write_msr(tmp_path / "raw")
+        prepare("msr-action3d", raw, tmp_path / "out")
+        before = (tmp_path / "out" / "joints.npy").stat().st_mtime_ns
+        with pytest.raises(FileExistsError, match="out exists already"):
+            prepare("msr-action3d", raw, tmp_path / "out")
+        assert (tmp_path / "out" / "joints.npy").stat().st_mtime_ns == before
+        prepare("msr-action3d", raw, tmp_path / "out", overwrite=True, frames=20)
+        assert PreparedDataset(tmp_path / "out").joints.shape[2] == 20
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"format": "kinetics"}, "format: expected one of .*'utd-mhad'.*, got 'kinetics'"),
+            ({"workers": 0}, "workers: expected a positive integer, got 0"),
+            ({"frames": 0}, "frames: expected a positive integer, got 0"),
+            ({"bodies": -1}, "bodies: expected a positive integer, got -1"),
+            ({"center": "hips"}, "center: expected one of"),
+            ({"layout": "ntu26"}, "layout must be one of"),
+            ({"format": "utd-mhad"}, "raw: found no clip of utd-mhad in .*, such as a1_s1_t1_skeleton.mat"),
+        ],
+    )
+    def test_refused_by_name(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+        arguments = {"format": "msr-action3d", "raw": write_msr(tmp_path / "raw"), "out": tmp_path / "out", **changes}
+        with pytest.raises(ValueError, match=message):
+            prepare(**arguments)
+        assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+    def test_recordings_are_not_overwritten(self, tmp_path: Path) -> None:
+        raw = write_msr(tmp_path / "raw")
+        for out in (raw, tmp_path):
+            with pytest.raises(ValueError, match=r"holds the recordings .* and would replace them"):
+                prepare("msr-action3d", raw, out, overwrite=True)
+        assert len(list(raw.iterdir())) == 4
+
+    def test_no_clip_left(self, tmp_path: Path) -> None:
+        (tmp_path / "raw").mkdir()
+        write_msr_clip(tmp_path / "raw", np.zeros((3, 5, 20, 1)))
+        with pytest.raises(ValueError, match=r"no clip in .* is left, all were left out: {'no body is ever seen': 1}"):
+            prepare("msr-action3d", tmp_path / "raw", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_one_worker_gives_what_many_give(self, tmp_path: Path) -> None:
+        raw = write_msr(tmp_path / "raw")
+        for workers in (1, 5):
+            prepare("msr-action3d", raw, tmp_path / str(workers), workers=workers)
+        for name in ("joints.npy", "clips.csv", "dataset.json", "summary.json"):
+            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()

@@ -1,0 +1,66 @@
+"""Writes recordings in the formats of data sets of which no sample may be at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+
+def write_utd_clip(folder: Path, joints: np.ndarray, *, action: int = 1, subject: int = 1, trial: int = 1) -> Path:
+    """UTD-MHAD; joints (3, frames, 20, 1)."""
+    path = folder / f"a{action}_s{subject}_t{trial}_skeleton.mat"
+    scipy.io.savemat(path, {"d_skel": joints[..., 0].transpose(2, 0, 1)})
+    return path
+
+
+def write_sbu_clip(
+    folder: Path, joints: np.ndarray, *, pair: str = "s01s02", action: int = 1, repetition: int = 1
+) -> Path:
+    """SBU Kinect Interaction; joints (3, frames, 15, 2) in meters with y up."""
+    path = folder / pair / f"{action:02d}" / f"{repetition:03d}" / "skeleton_pos.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x, y, z = joints * 1000
+    normalized = np.stack(((1280 - x) / 2560, (960 - y) / 1920, z / 1280), axis=-1)  # (frames, 15, 2, 3)
+    rows = normalized.transpose(0, 2, 1, 3).reshape(len(normalized), -1)
+    lines = [",".join([str(number), *(f"{value:.9g}" for value in row)]) for number, row in enumerate(rows, start=1)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_nw_ucla_clip(
+    folder: Path,
+    joints: np.ndarray,
+    *,
+    action: int = 1,
+    subject: int = 1,
+    execution: int = 0,
+    view: int = 1,
+    label: int | None = None,
+) -> Path:
+    """Northwestern-UCLA; joints (3, frames, 20, 1)."""
+    name = f"a{action:02d}_s{subject:02d}_e{execution:02d}_v{view:02d}"
+    if label is None:
+        label = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12).index(action) + 1
+    content = {"file_name": name, "skeletons": joints[..., 0].transpose(1, 2, 0).tolist(), "label": str(label)}
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def write_msr_clip(folder: Path, joints: np.ndarray, *, action: int = 1, subject: int = 1, execution: int = 1) -> Path:
+    """MSR-Action3D; joints (3, frames, 20, 1)."""
+    path = folder / f"a{action:02d}_s{subject:02d}_e{execution:02d}_skeleton3D.txt"
+    rows = joints[..., 0].transpose(1, 2, 0).reshape(-1, 3)
+    path.write_text("".join(f"{x:.6f} {y:.6f} {z:.6f} {float(any((x, y, z))):.6f}\n" for x, y, z in rows.tolist()))
+    return path
+
+
+def write_npz(folder: Path, **arrays: Any) -> Path:
+    """A user's own arrays."""
+    path = folder / "recordings.npz"
+    np.savez(path, **arrays)
+    return path
