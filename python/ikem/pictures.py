@@ -142,7 +142,7 @@ def modalities(
         shown: how many moments are drawn.
         joint: whose curves are drawn. Default: the one that changes most in all modalities.
     """
-    clip = torch.as_tensor(np.ascontiguousarray(joints), dtype=torch.float32)[None]
+    clip = torch.tensor(joints, dtype=torch.float32)[None]
     derived = derive_modalities(clip, torch.tensor([num_frames]), layout)[:, 0].numpy()
     present = [body for body in range(joints.shape[3]) if np.any(joints[..., body])] or [0]
     follow = _liveliest(derived[..., present[0]], layout) if joint is None else layout.joint_names.index(joint)
