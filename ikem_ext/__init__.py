@@ -2,6 +2,8 @@
 
 from importlib.metadata import version
 
+from . import _library as _library  # first: loads the operations that the other modules register functions for
+from . import nn, reference
 from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
 from .graph_conv import graph_conv
 from .modalities import MODALITIES, derive_modalities
@@ -19,5 +21,7 @@ __all__ = [
     "graph_conv",
     "implicit_exchange",
     "info_nce",
+    "nn",
+    "reference",
     "relational_distillation",
 ]

@@ -5,14 +5,24 @@ modality, the mean over the batch, zero for an empty batch. The inputs are meant
 last axis by the caller; any finite input gives a finite loss. Under autocast they compute in float32.
 
 N is the batch, C the width of an embedding, K the length of the queue, G the number of modalities.
+
+On the CPU two native operations stream over the queue and keep no array of queries times queue: the log-sum-exp of
+a query's similarities, and that of the exchange between sets of queues, which finds the nearest entries in the same
+pass. What is written here is the algebra around them, on arrays no larger than the batch. The gradient of the first
+is the mean of the queue under the softmax, which falls out of the forward pass; that of the second makes the
+similarities again. Other devices compute the same through the plain twins in :mod:`ikem_ext.reference`, which do
+hold these arrays. The losses can be differentiated once.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from . import reference
+from . import reference  # _library loads the operations that are registered here
 from ._checks import Shapes, check_same
 
 __all__ = ["cross_modal_nce", "implicit_exchange", "info_nce", "relational_distillation"]
@@ -53,6 +63,11 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     check_same(("q", q), k=k, queue=queue)
     _check_temperature(temperature)
     with _no_autocast(q):
+        if _streams(q):
+            grouped = q.dim() == 3
+            q, k, queue = (x if grouped else x[None] for x in (q, k, queue))
+            loss = _streamed_info_nce(q, k, queue[:, None], temperature)
+            return loss if grouped else loss[0]
         return reference.info_nce(q, k, queue, temperature)
 
 
@@ -106,6 +121,9 @@ def cross_modal_nce(
     _check_temperature(temperature)
     _check_topk(topk, queue.shape[1])
     with _no_autocast(q):
+        if _streams(q):
+            losses = _streamed_exchange(q, k, queue, q, queue, temperature, topk, context, within=True)
+            return (losses - losses.diagonal().diag()).sum(1) / (len(q) - 1)
         return reference.cross_modal_nce(q, k, queue, temperature, topk=topk, context=context)
 
 
@@ -147,6 +165,13 @@ def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -
     check_same(("h", h), k=k, queue=queue)
     _check_temperature(temperature)
     with _no_autocast(h):
+        if _streams(h):
+            # One queue of concatenated keys serves all H modalities: their queries are one batch of H * N. The
+            # concatenation itself is never made: the queue is handed over as G parts.
+            joined = k.transpose(0, 1).flatten(1).expand(len(h), -1, -1)
+            scaled = temperature * len(k) ** 0.5
+            losses = _streamed_info_nce_terms(h.flatten(0, 1)[None], joined.flatten(0, 1)[None], queue[None], scaled)
+            return _batch_mean(losses.unflatten(1, h.shape[:2])[0])
         return reference.implicit_exchange(h, k, queue, temperature)
 
 
@@ -214,9 +239,166 @@ def relational_distillation(
     _check_temperature(temperature)
     _check_topk(topk, teacher_queue.shape[0])
     with _no_autocast(student):
+        if _streams(student):
+            teacher, teacher_queue, guide, guide_queue = (
+                x.detach() for x in (teacher, teacher_queue, guide, guide_queue)
+            )
+            keys, queue = (x.expand(len(student), -1, -1) for x in (teacher, teacher_queue))
+            losses = _streamed_exchange(student, keys, queue, guide, guide_queue, temperature, topk, context=True)
+            return losses.mean(1)
         return reference.relational_distillation(
             student, teacher, teacher_queue, guide, guide_queue, temperature, topk=topk
         )
+
+
+def _streamed_info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """(G,) from q, k (G, N, P * C) and queue (G, P, K, C), the queue's vectors in P parts."""
+    return _batch_mean(_streamed_info_nce_terms(q, k, queue, temperature))
+
+
+def _streamed_info_nce_terms(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """The loss of each query, (G, N)."""
+    q, k = _widen(q), _widen(k)
+    positive = (q * k).sum(-1) / temperature
+    with_means = torch.is_grad_enabled() and q.requires_grad
+    negative, _ = torch.ops.ikem_ext.queue_logsumexp(q, queue, 1 / temperature, with_means)
+    return torch.logaddexp(positive, negative) - positive
+
+
+def _streamed_exchange(
+    q: Tensor,
+    k: Tensor,
+    queue: Tensor,
+    guide: Tensor,
+    guide_queue: Tensor,
+    temperature: float,
+    topk: int,
+    context: bool,
+    within: bool = False,
+) -> Tensor:
+    """The loss of each learner with each guide, (A, B).
+
+    Learners q (A, N, C) with their own keys and queue contrast the columns [p | s | s * t] / temperature; s are
+    their similarities, t (B, N, K) those of the guides, whose ``topk`` largest name the positives of both blocks.
+    ``within`` one set, the learners are the guides, and the losses on the diagonal mean nothing.
+    """
+    q, k, guide = _widen(q), _widen(k), _widen(guide)
+    positive = (q * k).sum(-1)
+    others = (None, None) if within else (guide, guide_queue[:, None])
+    single, product, nearest = torch.ops.ikem_ext.exchange_logsumexp(
+        q, queue[:, None], *others, 1 / temperature, topk, context
+    )
+    partition = torch.logaddexp(single, positive / temperature)[:, None]
+    s = (q[:, None, :, None] * _widen(queue[:, nearest])).sum(-1)  # (A, B, N, topk)
+    mined = positive[:, None] + s.sum(-1)
+    if context:
+        partition = torch.logaddexp(partition, product)
+        sets = torch.arange(len(guide), device=guide.device)[:, None, None]
+        t = (guide[:, :, None] * _widen(guide_queue[sets, nearest])).sum(-1)  # (B, N, topk)
+        mined = mined + (s * t).sum(-1)
+    num_positives = 1 + (2 if context else 1) * topk
+    return _batch_mean(partition - mined / (num_positives * temperature))
+
+
+@torch.library.register_fake("ikem_ext::queue_logsumexp")
+def _(q: Tensor, queue: Tensor, scale: float, with_means: bool) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape[:2]), q.new_empty(q.shape if with_means else 0)
+
+
+@torch.library.register_fake("ikem_ext::queue_logsumexp_backward")
+def _(weights: Tensor, log_sums: Tensor, q: Tensor, queue: Tensor, scale: float) -> Tensor:
+    return q.new_empty(queue.shape)
+
+
+@torch.library.register_fake("ikem_ext::exchange_logsumexp")
+def _(
+    q: Tensor,
+    queue: Tensor,
+    guide: Tensor | None,
+    guide_queue: Tensor | None,
+    scale: float,
+    topk: int,
+    context: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    learners, queries = q.shape[:2]
+    guides = learners if guide is None else guide.shape[0]
+    return (
+        q.new_empty(learners, queries),
+        q.new_empty(learners if context else 0, guides, queries),
+        q.new_empty(guides, queries, topk, dtype=torch.int64),
+    )
+
+
+@torch.library.register_fake("ikem_ext::exchange_logsumexp_backward")
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
+    q, queue, *_, needs_q, needs_queue = arguments[4:]
+    learners, queries, width = q.shape
+    return (
+        q.new_empty(learners if needs_q else 0, queries, width),
+        q.new_empty(learners if needs_queue else 0, 1, queue.shape[2], width),
+    )
+
+
+def _save_queue_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, queue, ctx.scale, _ = inputs
+    log_sums, means = output
+    ctx.mark_non_differentiable(means)
+    # The queue is saved only where its own gradient is wanted, so that otherwise it may change before the backward.
+    ctx.save_for_backward(means, *((log_sums, q, queue) if ctx.needs_input_grad[1] else ()))
+
+
+@once_differentiable
+def _queue_logsumexp_backward(ctx: Any, weights: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    means, *others = ctx.saved_tensors
+    grad_q = ctx.scale * weights[..., None] * means if ctx.needs_input_grad[0] else None
+    grad_queue = None
+    if ctx.needs_input_grad[1]:
+        log_sums, q, queue = others
+        grad_queue = torch.ops.ikem_ext.queue_logsumexp_backward(weights, log_sums, q, queue, ctx.scale)
+        grad_queue = grad_queue.to(queue.dtype)
+    return grad_q, grad_queue, None, None
+
+
+def _save_exchange_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, queue, guide, guide_queue, ctx.scale, _, _ = inputs
+    single, product, nearest = output
+    ctx.mark_non_differentiable(nearest)
+    ctx.save_for_backward(single, product, q, queue, guide, guide_queue)
+
+
+@once_differentiable
+def _exchange_logsumexp_backward(
+    ctx: Any, grad_single: Tensor, grad_product: Tensor, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    needs_q, needs_queue = ctx.needs_input_grad[:2]
+    grad_q, grad_queue = torch.ops.ikem_ext.exchange_logsumexp_backward(
+        grad_single, grad_product, *ctx.saved_tensors, ctx.scale, needs_q, needs_queue
+    )
+    queue = ctx.saved_tensors[3]
+    return grad_q if needs_q else None, grad_queue.to(queue.dtype) if needs_queue else None, *(None,) * 5
+
+
+torch.library.register_autograd(
+    "ikem_ext::queue_logsumexp", _queue_logsumexp_backward, setup_context=_save_queue_logsumexp
+)
+torch.library.register_autograd(
+    "ikem_ext::exchange_logsumexp", _exchange_logsumexp_backward, setup_context=_save_exchange_logsumexp
+)
+
+
+def _streams(q: Tensor) -> bool:
+    """Whether the native operations run where ``q`` is."""
+    return q.device.type == "cpu"
+
+
+def _widen(x: Tensor) -> Tensor:
+    """At least float32, so that sums of many terms keep their digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _batch_mean(losses: Tensor) -> Tensor:
+    """Mean over the last axis; zero for an empty batch."""
+    return losses.sum(-1) / max(losses.shape[-1], 1)
 
 
 def _check_temperature(temperature: float) -> None:

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operation_checks import OperationChecks, assert_as_accurate, in_dtype
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import ikem_ext
-from ikem_ext import MODALITIES
+from ikem_ext import MODALITIES, reference
 
 STUDENTS = ("joint", "motion", "bone")
 
@@ -164,14 +172,6 @@ def test_only_the_student_learns_in_distillation() -> None:
     assert [x.grad for x in (t, t_queue, q, queue)] == [None] * 4
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_accumulates_in_float32(dtype: torch.dtype) -> None:
-    q, k, queue = (unit(2, n, 64).to(dtype) for n in (6, 6, 500))
-    loss = ikem_ext.info_nce(q, k, queue, 0.07)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss.double(), ikem_ext.info_nce(*(x.double() for x in (q, k, queue)), 0.07))
-
-
 def test_autocast_computes_in_float32() -> None:
     q, k, queue = (unit(2, n, 64).float() for n in (6, 6, 500))
     expected = ikem_ext.info_nce(q, k, queue, 0.07)
@@ -182,13 +182,150 @@ def test_autocast_computes_in_float32() -> None:
     assert mixed.dtype == torch.float32
 
 
-def test_compiles_without_graph_breaks() -> None:
-    def step(q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
-        return ikem_ext.info_nce(q, k, queue, 0.07) + ikem_ext.cross_modal_nce(q, k, queue, 0.07)
+class LossChecks(OperationChecks):
+    """Sizes beyond one block of queries, one tile of keys and one chunk of the queue, and multiples of none."""
 
-    arguments = unit(2, 3, 4), unit(2, 3, 4), unit(2, 5, 4)
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*arguments), step(*arguments))
+    groups, queries, keys, width, temperature = 3, 67, 1301, 5, 0.2
+    ulps = 1 + 1 / temperature  # what the rounding of exponents as large as 1 / temperature comes to
+
+    def vectors(self, dtype: torch.dtype, device: str, seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [normalize(torch.randn(s, generator=generator), dim=-1).to(device, dtype) for s in shapes]
+
+
+class TestInfoNCE(LossChecks):
+    operation = staticmethod(ikem_ext.info_nce)
+    reference = staticmethod(reference.info_nce)
+    differentiable = ("q", "k", "queue")
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        g, n, k, c = self.groups, self.queries, self.keys, self.width
+        vectors = self.vectors(dtype, device, seed, (g, n, c), (g, n, c), (g, k, c))
+        return dict(zip(("q", "k", "queue"), vectors, strict=True), temperature=self.temperature)
+
+    def native_calls(self, arguments: dict[str, Any]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        q, queue = arguments["q"], arguments["queue"][:, None]
+        yield torch.ops.ikem_ext.queue_logsumexp.default, (q, queue, 5.0, True)
+        yield torch.ops.ikem_ext.queue_logsumexp.default, (q.detach(), queue.detach(), 5.0, False)
+        sums, _ = torch.ops.ikem_ext.queue_logsumexp(q.detach(), queue.detach(), 5.0, True)
+        weights = torch.ones_like(sums)
+        native = torch.ops.ikem_ext.queue_logsumexp_backward.default
+        yield native, (weights, sums, q.detach(), queue.detach(), 5.0)
+
+
+class TestCrossModalNCE(TestInfoNCE):
+    operation = staticmethod(ikem_ext.cross_modal_nce)
+    reference = staticmethod(reference.cross_modal_nce)
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        return {**super().inputs(dtype, device, seed), "topk": 2, "context": seed != 1}
+
+    def native_calls(self, arguments: dict[str, Any]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        q, queue = arguments["q"], arguments["queue"][:, None]
+        yield torch.ops.ikem_ext.exchange_logsumexp.default, (q, queue, None, None, 5.0, 2, True)
+        q, queue = q.detach(), queue.detach()
+        single, product, _ = torch.ops.ikem_ext.exchange_logsumexp(q, queue, None, None, 5.0, 2, True)
+        native = torch.ops.ikem_ext.exchange_logsumexp_backward.default
+        yield native, (single, product, single, product, q, queue, None, None, 5.0, True, True)
+
+
+class TestImplicitExchange(LossChecks):
+    operation = staticmethod(ikem_ext.implicit_exchange)
+    reference = staticmethod(reference.implicit_exchange)
+    differentiable = ("h", "k", "queue")
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        g, n, k, c = self.groups, self.queries, self.keys, self.width
+        vectors = self.vectors(dtype, device, seed, (g, n, g * c), (g, n, c), (k, g, c))
+        h, keys, queue = vectors
+        # Once as KeyQueue stores it, where the parts of a vector follow each other, and once not.
+        queue = queue.transpose(0, 1) if seed != 1 else queue.transpose(0, 1).contiguous()
+        return {"h": h, "k": keys, "queue": queue, "temperature": self.temperature}
+
+
+class TestRelationalDistillation(LossChecks):
+    operation = staticmethod(ikem_ext.relational_distillation)
+    reference = staticmethod(reference.relational_distillation)
+    differentiable = ("student",)
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        g, n, k, c = self.groups, self.queries, self.keys, self.width
+        shapes = (2, n, g * c), (n, g * c), (k, g * c), (g, n, c), (g, k, c)
+        names = "student", "teacher", "teacher_queue", "guide", "guide_queue"
+        vectors = self.vectors(dtype, device, seed, *shapes)
+        return dict(zip(names, vectors, strict=True), temperature=self.temperature, topk=1 + seed)
+
+
+ALL_LOSSES = TestInfoNCE, TestCrossModalNCE, TestImplicitExchange, TestRelationalDistillation
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(ALL_LOSSES),
+    st.tuples(*(st.sampled_from(sizes) for sizes in ((2, 3), (0, 1, 64, 65), (1, 3, 511, 513, 4099), (1, 3, 17)))),
+    st.sampled_from((torch.float32, torch.float64, torch.bfloat16)),
+)
+def test_sizes(checks: type[LossChecks], sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    check = checks()
+    check.groups, check.queries, check.keys, check.width = sizes
+    # With one coordinate all similarities are alike, and so are their rounding errors, which then add up.
+    arguments = check.inputs(torch.float64 if check.width == 1 else dtype)
+    if "topk" in arguments:
+        arguments["topk"] = min(arguments["topk"], check.keys)
+    check.assert_matches_reference(arguments)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("checks", ALL_LOSSES)
+def test_vectors_of_any_length(checks: type[LossChecks], scale: float) -> None:
+    """Embeddings that are not normalized: finite losses and gradients, and the twin's."""
+    check = checks()
+    arguments = {name: value * scale if isinstance(value, Tensor) else value for name, value in check.inputs().items()}
+    loss, gradients = check.run(check.operation, arguments)
+    plain, _ = check.run(check.reference, arguments)
+    truth, _ = check.run(check.reference, in_dtype(arguments, torch.float64))
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert_as_accurate(loss, plain, truth, ulps=check.ulps)
+
+
+def test_the_queue_may_change_once_the_loss_is_known() -> None:
+    """Where the queue itself needs no gradient, InfoNCE keeps nothing of it for the backward pass."""
+    q, k, queue = unit(2, 3, 4).requires_grad_(), unit(2, 3, 4), unit(2, 5, 4)
+    (expected,) = torch.autograd.grad(ikem_ext.info_nce(q, k, queue, 0.07).sum(), q)
+    loss = ikem_ext.info_nce(q, k, queue, 0.07)
+    queue.zero_()
+    (gradient,) = torch.autograd.grad(loss.sum(), q)
+    assert torch.equal(gradient, expected)
+
+
+def test_second_derivatives_are_refused() -> None:
+    q, k, queue = unit(2, 3, 4).requires_grad_(), unit(2, 3, 4), unit(2, 5, 4)
+    (gradient,) = torch.autograd.grad(ikem_ext.info_nce(q, k, queue, 0.07).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+_SIMD_PROGRAM = """
+import torch, ikem_ext
+torch.manual_seed(0)
+q, k, queue = (torch.nn.functional.normalize(torch.randn(3, n, 8), dim=-1) for n in (5, 5, 1301))
+for function in (ikem_ext.info_nce, ikem_ext.cross_modal_nce):
+    results = []
+    for library in (ikem_ext, ikem_ext.reference):
+        leaf = q.clone().requires_grad_()
+        loss = getattr(library, function.__name__)(leaf, k, queue, 0.07)
+        results.append((loss, torch.autograd.grad(loss.sum(), leaf)))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+print(torch.ops.ikem_ext.simd_level())
+"""
+
+
+@pytest.mark.parametrize("level", torch.ops.ikem_ext.available_simd_levels().split())
+def test_every_simd_level(level: str) -> None:
+    environment = {**os.environ, "IKEM_SIMD": level}
+    command = [sys.executable, "-c", _SIMD_PROGRAM]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == level
 
 
 @pytest.mark.parametrize(
