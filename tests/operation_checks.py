@@ -37,7 +37,7 @@ Arguments = Mapping[str, Any]
 
 
 def assert_as_accurate(ours: Tensor, plain: Tensor, truth: Tensor, what: str = "", ulps: float = 1) -> None:
-    """Requires that ``ours`` errs at most twice as much as ``plain``, plus ``ulps``, both against float64's ``truth``."""
+    """Requires that ``ours`` errs at most twice as much as ``plain``, plus ``ulps``, both against the ``truth``."""
     assert ours.dtype == plain.dtype, f"{what}: {ours.dtype} instead of {plain.dtype}"
     assert ours.shape == plain.shape, f"{what}: {tuple(ours.shape)} instead of {tuple(plain.shape)}"
     if ours.numel() == 0:
