@@ -31,7 +31,9 @@ class _Lines:
         line = next(self.lines, None)
         if line is None:
             raise self.refuse("the file ends too early")
-        return [field for field in re.split("[ \t]", line.removesuffix("\r")) if field]
+        line = line.removesuffix("\r")
+        # Without control characters, white space is spaces, and splitting need not look out for others.
+        return line.split() if line.isprintable() else [field for field in re.split("[ \t]", line) if field]
 
     def count(self) -> int:
         fields = self.fields()
@@ -43,21 +45,19 @@ class _Lines:
         if len(fields) != count:
             raise self.refuse(f"expected {count} numbers, got {len(fields)} fields")
         try:
-            return [_number(field) for field in fields]
+            numbers = [float(field) for field in fields]
         except ValueError as error:
             raise self.refuse(str(error)) from None
+        for field, number in zip(fields, numbers, strict=True):
+            # float() lets pass what is no number in a file: 1_000, and 1e999 as infinity.
+            if "_" in field or (number in (math.inf, -math.inf) and "inf" not in field.lower()):
+                raise self.refuse(f"{field!r} is not a number")
+        return numbers
 
     def tracking_state(self, value: float) -> int:
         if not (0 <= value <= 255 and value == math.floor(value)):
             raise self.refuse(f"expected a tracking state from 0 to 255, got {value}")
         return int(value)
-
-
-def _number(field: str) -> float:
-    value = float(field)
-    if "_" in field or (math.isinf(value) and "inf" not in field.lower()):
-        raise ValueError(f"{field!r} is not a number")
-    return value
 
 
 def parse_skeleton(
