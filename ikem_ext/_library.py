@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,26 @@ def require_device(name: str, tensor: torch.Tensor) -> None:
         raise RuntimeError(f"{name}: on {tensor.device}, but {cuda_missing}")
     if tensor.device.type not in ("cpu", "cuda", "meta"):
         raise ValueError(f"{name}: expected to be on cpu or cuda, got {tensor.device}")
+
+
+def runs_on(architectures: list[str], capability: tuple[int, int]) -> bool:
+    """Whether code built for CMake's ``architectures`` runs on a GPU of this compute capability.
+
+    Machine code runs on later GPUs of the same generation; an architecture without the suffix ``-real`` also holds PTX,
+    which the driver translates for any later GPU.
+
+    Example:
+        >>> runs_on(["80-real", "90"], (8, 6)), runs_on(["80-real"], (9, 0)), runs_on(["80"], (9, 0))
+        (True, False, True)
+    """
+    for architecture in architectures:
+        number = re.match(r"(\d+)(\d)", architecture)
+        if number is None:  # "native", "all" and the like
+            return True
+        built = int(number[1]), int(number[2])
+        if built <= capability and (built[0] == capability[0] or not architecture.endswith("-real")):
+            return True
+    return False
 
 
 load()

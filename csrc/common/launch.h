@@ -37,6 +37,9 @@ class SharedArrays {
 // Null, or what is wrong with the launch just made.
 inline const char* launch_error() {
   const cudaError_t error = cudaGetLastError();
+  if (error == cudaErrorNoKernelImageForDevice) {
+    return "the CUDA operations were not built for this GPU; `python -m ikem_ext` says how to build them";
+  }
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
