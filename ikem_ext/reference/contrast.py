@@ -85,7 +85,12 @@ def _mined_nce(positive: Tensor, blocks: list[Tensor], nearest: Tensor, temperat
 
 def _nearest(similarities: Tensor, topk: int) -> Tensor:
     """Indices of the ``topk`` largest entries of each row; of equal ones those of the lowest index."""
-    return similarities.detach().sort(dim=-1, descending=True, stable=True).indices[..., :topk]
+    rest = similarities.detach().clone()
+    indices = [torch.empty_like(rest[..., :0], dtype=torch.int64)]
+    for _ in range(topk):
+        indices.append(rest.argmax(-1, keepdim=True))  # of equal ones the first
+        rest.scatter_(-1, indices[-1], -torch.inf)
+    return torch.cat(indices, dim=-1)
 
 
 def _positives(q: Tensor, k: Tensor) -> Tensor:
