@@ -179,9 +179,7 @@ class Parser {
     return false;
   }
 
-  std::string place() const {
-    return " of frame " + std::to_string(frame_ + 1) + " of " + std::to_string(num_frames_);
-  }
+  std::string place() const { return " of frame " + std::to_string(frame_ + 1) + " of " + std::to_string(num_frames_); }
 
   std::string body_place() const { return " of body " + std::to_string(body_ + 1) + place(); }
 
@@ -255,7 +253,7 @@ class Parser {
     }
     const std::string_view field = next_field();
     if (!to_number(field, count)) {
-      return fail(what() + " must be a whole number, got " + quoted(field));
+      return fail(what() + " must be a whole number below 2^63, got " + quoted(field));
     }
     if (count < 0) {
       return fail(what() + " must not be negative, got " + std::to_string(count));
@@ -333,8 +331,7 @@ class Parser {
     }
     recording_.body_ids.push_back(id);
     std::array<double, kBodyFields> fields;
-    if (!numbers(fields, 1, line_of_body) ||
-        !tracking_state(fields.back(), recording_.tracking_states, line_of_body)) {
+    if (!numbers(fields, 1, line_of_body) || !tracking_state(fields.back(), recording_.tracking_states, line_of_body)) {
       return false;
     }
     const auto joint_count = [this] { return "the number of joints" + body_place(); };

@@ -32,12 +32,17 @@ class _Lines:
         if line is None:
             raise self.refuse("the file ends too early")
         line = line.removesuffix("\r")
-        # Without control characters, white space is spaces, and splitting need not look out for others.
-        return line.split() if line.isprintable() else [field for field in re.split("[ \t]", line) if field]
+        if line.isprintable():
+            return line.split()
+        # split() and float() take more for white space than a file may have between its fields.
+        fields = [field for field in re.split("[ \t]", line) if field]
+        if not all(field.isprintable() for field in fields):
+            raise self.refuse(f"no numbers: {fields}")
+        return fields
 
     def count(self) -> int:
         fields = self.fields()
-        if len(fields) != 1 or not re.fullmatch(r"\+?\d+", fields[0]):
+        if len(fields) != 1 or not re.fullmatch(r"\+?\d+", fields[0]) or int(fields[0]) >= 2**63:
             raise self.refuse(f"expected a count, got {fields}")
         return int(fields[0])
 

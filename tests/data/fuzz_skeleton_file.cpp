@@ -37,20 +37,59 @@ auto parse(const std::string& text) {
 }
 
 std::string mutated(std::string text, const std::vector<std::string>& seeds) {
-  static const std::vector<std::string> words = {
-      "-1",  "0",     "25",  "26",   "99999999999999999999", "9223372036854775807", "18446744073709551615",
-      "nan", "-inf",  "1e5", "1e999", "1e-999", "0x10", "+1", "--1", "1.2.3", ".5", "5.", "-", "-.", "1,5", " ", "\t",
-      "\n",  "\r\n", "\r",  "0.12345678901234567890", "123456789012345678", "9007199254740993", "\xef\xbb\xbf", "1-2"};
+  static const std::vector<std::string> words = {"-1",
+                                                 "0",
+                                                 "25",
+                                                 "26",
+                                                 "99999999999999999999",
+                                                 "9223372036854775807",
+                                                 "18446744073709551615",
+                                                 "nan",
+                                                 "-inf",
+                                                 "1e5",
+                                                 "1e999",
+                                                 "1e-999",
+                                                 "0x10",
+                                                 "+1",
+                                                 "--1",
+                                                 "1.2.3",
+                                                 ".5",
+                                                 "5.",
+                                                 "-",
+                                                 "-.",
+                                                 "1,5",
+                                                 " ",
+                                                 "\t",
+                                                 "\n",
+                                                 "\r\n",
+                                                 "\r",
+                                                 "0.12345678901234567890",
+                                                 "123456789012345678",
+                                                 "9007199254740993",
+                                                 "\xef\xbb\xbf",
+                                                 "1-2"};
   for (std::size_t edits = 1 + below(4); edits > 0; --edits) {
     const std::size_t at = below(text.size());
     const std::size_t length = std::min(text.size() - at, below(1 + below(200)));
     switch (below(7)) {
-      case 0: text.resize(at); break;
-      case 1: text.erase(at, length); break;
-      case 2: text.insert(at, words[below(words.size())]); break;
-      case 3: text.replace(at, std::min<std::size_t>(length, 12), words[below(words.size())]); break;
-      case 4: if (!text.empty()) text[at] = static_cast<char>(generator()); break;
-      case 5: if (!text.empty()) text[at] = "0123456789.- \n"[below(14)]; break;
+      case 0:
+        text.resize(at);
+        break;
+      case 1:
+        text.erase(at, length);
+        break;
+      case 2:
+        text.insert(at, words[below(words.size())]);
+        break;
+      case 3:
+        text.replace(at, std::min<std::size_t>(length, 12), words[below(words.size())]);
+        break;
+      case 4:
+        if (!text.empty()) text[at] = static_cast<char>(generator());
+        break;
+      case 5:
+        if (!text.empty()) text[at] = "0123456789.- \n"[below(14)];
+        break;
       default: {
         const std::string& other = seeds[below(seeds.size())];
         text.insert(at, other, below(other.size()), below(2000));

@@ -128,7 +128,7 @@ def replaced(line: int, text: str) -> Callable[[list[str]], list[str]]:
 
 WRONG = {
     "empty": (lambda lines: [], 1, "the file ends where the number of frames was expected"),
-    "an empty line": (lambda lines: [""], 1, "the number of frames must be a whole number, got ''"),
+    "an empty line": (lambda lines: [""], 1, "the number of frames must be a whole number below 2\\^63, got ''"),
     "truncated after the count": (lambda lines: lines[:1], 1, "frames is 2, more than the other 0 bytes of the file"),
     "truncated in a body": (lambda lines: lines[:20], 21, "the file ends where joint 17 of body 1 of frame 1 of 2"),
     "truncated between frames": (lambda lines: lines[:29], 30, "ends where the number of bodies of frame 2 of 2"),
@@ -140,15 +140,15 @@ WRONG = {
     "a word for the number of frames": (
         replaced(1, "two"),
         1,
-        "the number of frames must be a whole number, got 'two'",
+        "the number of frames must be a whole number below 2\\^63, got 'two'",
     ),
-    "a fraction of frames": (replaced(1, "2.5"), 1, "must be a whole number, got '2.5'"),
+    "a fraction of frames": (replaced(1, "2.5"), 1, "must be a whole number below 2\\^63, got '2.5'"),
     "two numbers of frames": (replaced(1, "2 2"), 1, "more than one field for the number of frames: '2'"),
     "a negative number of frames": (replaced(1, "-2"), 1, "the number of frames must not be negative, got -2"),
     "too many frames": (replaced(1, "3"), 58, "the file ends where the number of bodies of frame 3 of 3"),
     "too few frames": (replaced(1, "1"), 30, "the file goes on after its 1 frames: '1'"),
     "an absurd number of frames": (replaced(1, "999999999999"), 1, "more than the other .* bytes of the file can hold"),
-    "frames beyond 64 bits": (replaced(1, "9" * 30), 1, "the number of frames must be a whole number"),
+    "frames beyond 64 bits": (replaced(1, "9" * 30), 1, "the number of frames must be a whole number below 2\\^63"),
     "a negative number of bodies": (replaced(2, "-1"), 2, "bodies of frame 1 of 2 must not be negative, got -1"),
     "an absurd number of bodies": (replaced(30, "100000"), 30, "bodies of frame 2 of 2 is 100000, more than the other"),
     "a body too many": (replaced(2, "2"), 30, "expected 10 fields for the line of body 2 of frame 1 of 2, got 1"),
