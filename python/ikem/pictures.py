@@ -122,9 +122,12 @@ def _side_color(joint: str) -> str:
 
 
 def _on_page(points: Array) -> Array:
-    """Projects (..., 3), y up, to (..., 2): seen a little from the side and above, so that depth shows."""
+    """Projects (..., 3) to (..., 2): as the camera sees it, a little from the side and above, so that depth shows.
+
+    In the frame of Kinect, x grows towards the camera's left, y upwards and z away from it.
+    """
     yaw, pitch = np.deg2rad(25), np.deg2rad(12)
-    x, y, z = np.moveaxis(points, -1, 0)
+    x, y, z = np.moveaxis(points * (-1, 1, 1), -1, 0)
     depth = np.cos(yaw) * z - np.sin(yaw) * x
     return np.stack((np.cos(yaw) * x + np.sin(yaw) * z, np.cos(pitch) * y + np.sin(pitch) * depth), axis=-1)
 
