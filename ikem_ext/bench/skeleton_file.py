@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ikem_ext._native import parse_skeleton
-
 from ikem_ext.reference.skeleton_file import parse_skeleton as plain_parse_skeleton
 
 
