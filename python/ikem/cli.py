@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from ikem import __version__
 from ikem.config import Config, find_config
@@ -73,6 +73,13 @@ def _add_arguments(command: ArgumentParser, name: str, takes_config: bool) -> No
         command.add_argument("--overwrite", action="store_true", help="replace what is there already")
 
 
+def _instantiated(parser: ArgumentParser, arguments: Namespace) -> Namespace:
+    try:
+        return parser.instantiate(arguments)
+    except TypeError as error:  # a single value where a section of options belongs
+        raise ValueError(f"configuration: a section has no options in it ({error})") from error
+
+
 def _call(name: str, takes_config: bool, arguments: dict[str, Any]) -> None:
     arguments.pop("config", None)
     if takes_config:
@@ -91,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser(argv)
     arguments = parser.parse_args(argv)
     try:
-        values = parser.instantiate(arguments)[arguments.command]
+        values = _instantiated(parser, arguments)[arguments.command]
         _call(arguments.command, COMMANDS[arguments.command][1], dict(vars(values)))
     except (ValueError, OSError) as error:
         if os.environ.get("IKEM_TRACEBACK"):

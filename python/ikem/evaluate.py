@@ -136,7 +136,7 @@ def extract_features(
 def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Scale every feature to mean 0 and deviation 1 over the training clips (axis 1)."""
     deviation, mean = torch.std_mean(train, dim=1, keepdim=True)
-    deviation = deviation.clamp_min(1e-6)
+    deviation = deviation.clamp_min(1e-12)  # of a feature that never fires; others may be small
     return (train - mean) / deviation, (test - mean) / deviation
 
 
@@ -223,7 +223,7 @@ def linear_probe(
         heads.parameters(), lr=options.learning_rate, momentum=0.9, weight_decay=options.weight_decay
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(options.milestones), gamma=0.1)
-    best = {part: torch.zeros(len(streams.all), device=train.device) for part in parts}
+    best = {part: torch.zeros(len(streams.all), dtype=torch.float64, device=train.device) for part in parts}
     for _ in range(options.epochs):
         for clips in torch.randperm(len(train_labels), generator=generator).split(options.batch_size):
             logits = heads(train[:, clips], heads.trained_mixing)
@@ -234,7 +234,7 @@ def linear_probe(
             optimizer.step()
         schedule.step()
         logits = heads.predict(test)
-        correct = (logits.argmax(-1) == test_labels).float()
+        correct = (logits.argmax(-1) == test_labels).double()
         best = {part: best[part].maximum(correct[:, clips].mean(-1)) for part, clips in parts.items()}
     return ProbeResult(logits.cpu(), {part: values.cpu() for part, values in best.items()})
 

@@ -274,6 +274,7 @@ def fit(
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=True)
     if trainer.is_global_zero:
         export_encoders(folder / ENCODERS, module.encoders, module.encoder_config, module.layout)
+        print(f"{command}: {last}")
     return last
 
 

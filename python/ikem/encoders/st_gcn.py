@@ -241,7 +241,7 @@ def load_published_state_dict(encoder: STGCN, state_dict: Mapping[str, Tensor]) 
             index, _, rest = rest.partition(".")
             module, _, leaf = rest.rpartition(".")
             if module == "gcn.conv":
-                value = value.view(graphs[int(index)].weight.shape)
+                value = value.view(getattr(graphs[int(index)], leaf).shape)
             state[f"blocks.{index}.{PUBLISHED_BLOCK_NAMES.get(module, module)}.{leaf}"] = value
         else:
             state[name] = value

@@ -1,0 +1,75 @@
+"""Views and batches: ranges, reproducibility, and the shares of several processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ikem.config import ViewsConfig
+from ikem.data.batches import ClipViews, ShuffledBatches
+from ikem.data.dataset import PreparedDataset
+from ikem.data.views import RandomViews
+from ikem.seeding import derive_seed, generator
+from ikem_ext import derive_modalities
+
+
+def test_views_have_the_published_ranges() -> None:
+    view = RandomViews(ViewsConfig(), frames=50)(4000, generator(0, "test"))
+    assert view.crop_padding == 8
+    assert sorted(set(view.crop_start.tolist())) == list(range(17))
+    assert (view.shear.diagonal(dim1=1, dim2=2) == 1).all()
+    off_diagonal = view.shear[:, ~torch.eye(3, dtype=torch.bool)]
+    assert off_diagonal.abs().max() <= 0.5
+    assert off_diagonal.std().item() == pytest.approx(1 / 12**0.5, rel=0.02)
+    assert torch.corrcoef(off_diagonal.T).fill_diagonal_(0).abs().max() < 0.1
+
+
+def test_views_can_be_switched_off(dataset: PreparedDataset) -> None:
+    joints, num_frames = torch.from_numpy(dataset.joints[[0, 1, 2, 3]]), torch.from_numpy(dataset.num_frames[:4])
+    view = RandomViews(ViewsConfig(shear_amplitude=0, crop_ratio=0), frames=8)(4, generator(0, "test"))
+    derived = derive_modalities(joints, num_frames, dataset.layout, modalities=("joint",), **view._asdict())
+    torch.testing.assert_close(derived[0], joints)
+
+
+def test_seeds_are_independent() -> None:
+    seeds = {
+        derive_seed(seed, purpose, step) for seed in range(5) for purpose in ("views", "order") for step in range(50)
+    }
+    assert len(seeds) == 500
+
+
+def test_every_epoch_has_an_order_of_its_own_and_leaves_out_an_incomplete_batch() -> None:
+    batches = ShuffledBatches(np.arange(100, 123), batch_size=5, seed=1)
+    epochs = []
+    for epoch in (0, 1, 0):
+        batches.set_epoch(epoch)
+        plans = list(batches)
+        assert len(plans) == len(batches) == 4
+        assert [plan.step for plan in plans] == list(range(4 * epoch, 4 * epoch + 4))
+        clips = np.concatenate([plan.clips for plan in plans])
+        assert len(set(clips)) == 20
+        assert set(clips) <= set(range(100, 123))
+        epochs.append(clips)
+    assert (epochs[0] == epochs[2]).all()
+    assert (epochs[0] != epochs[1]).any()
+    assert (epochs[0] != np.concatenate([plan.clips for plan in ShuffledBatches(np.arange(100, 123), 5, 2)])).any()
+
+
+def test_a_batch_larger_than_the_training_part_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.batch_size: expected at most the 3 training clips, got 4"):
+        ShuffledBatches(np.arange(3), batch_size=4, seed=1)
+
+
+def test_processes_share_the_joined_batch(dataset: PreparedDataset) -> None:
+    views = RandomViews(ViewsConfig(), frames=8)
+    plan = next(iter(ShuffledBatches(dataset.split("halves", "train"), batch_size=8, seed=1)))
+    joined = ClipViews(dataset, views, 1, rank=0, world_size=1)[plan]
+    np.testing.assert_array_equal(joined.joints, dataset.joints[plan.clips])
+    np.testing.assert_array_equal(joined.num_frames, dataset.num_frames[plan.clips])
+    assert not torch.equal(joined.views[0].shear, joined.views[1].shear)
+    shares = [ClipViews(dataset, views, 1, rank, world_size=2)[plan] for rank in (0, 1)]
+    assert torch.equal(torch.cat([share.joints for share in shares]), joined.joints)
+    for view in (0, 1):
+        assert torch.equal(torch.cat([share.views[view].shear for share in shares]), joined.views[view].shear)
+        assert torch.equal(torch.cat([share.views[view].crop_start for share in shares]), joined.views[view].crop_start)

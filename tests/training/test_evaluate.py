@@ -1,0 +1,186 @@
+"""Probe, neighbors and fusion against what they must be, and what an evaluation writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric import Fabric
+from sklearn.linear_model import RidgeClassifier
+
+from ikem.config import Config, EvaluateConfig
+from ikem.data.dataset import PreparedDataset
+from ikem.encoders import encoders_of
+from ikem.evaluate import (
+    LinearHeads,
+    Split,
+    Streams,
+    evaluate,
+    extract_features,
+    linear_probe,
+    nearest_labels,
+    per_class,
+    score,
+    standardize,
+    vote,
+)
+from ikem.pretrain import Pretraining
+from ikem_ext import MODALITIES, derive_modalities
+
+
+def blobs(modalities: int, clips: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features (G, n, 5) around a center per class, and labels (n,)."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(clips) % 4
+    centers = torch.randn(modalities, 4, 5, generator=generator)
+    return centers[:, labels] + spread * torch.randn(modalities, clips, 5, generator=generator), labels
+
+
+def test_streams() -> None:
+    six = Streams.of(MODALITIES)
+    assert list(six.trained) == [*MODALITIES, "fused3", "fused6"]
+    assert six.trained["fused3"] == (0, 1, 2)
+    assert list(six.late) == ["late_fused3", "late_fused6"]
+    assert list(Streams.of(("joint", "motion", "bone")).all) == ["joint", "motion", "bone", "fused3", "late_fused3"]
+    assert list(Streams.of(("bone",)).all) == ["bone"]
+
+
+def test_heads_average_the_logits_of_their_modalities() -> None:
+    streams = Streams.of(("joint", "motion", "bone"))
+    heads = LinearHeads(streams, in_width=5, num_classes=4, generator=torch.Generator().manual_seed(0))
+    features, _ = blobs(3, 8, 1.0)
+    torch.nn.init.normal_(heads.bias)
+    each = [features[g] @ heads.weight[h] + heads.bias[h] for h, g in enumerate([0, 1, 2, 0, 1, 2])]
+    logits = heads.predict(features)
+    for modality in range(3):
+        torch.testing.assert_close(logits[modality], each[modality])
+    torch.testing.assert_close(logits[3], torch.stack(each[3:]).mean(0))  # heads of its own
+    torch.testing.assert_close(logits[4], torch.stack(each[:3]).mean(0))  # the single streams' heads
+    torch.testing.assert_close(logits[:4], heads(features, heads.trained_mixing))
+
+
+def test_fused_heads_learn_from_the_fused_loss_alone() -> None:
+    """Training all streams side by side gives each what training it alone gives."""
+    streams = Streams.of(("joint", "motion", "bone"))
+    features, labels = blobs(3, 32, 1.0)
+    heads = LinearHeads(streams, 5, 4, torch.Generator().manual_seed(0))
+    logits = heads(features, heads.trained_mixing)
+    torch.nn.functional.cross_entropy(logits[3], labels).backward()
+    assert not heads.weight.grad[:3].any()
+    assert heads.weight.grad[3:].any(dim=(1, 2)).all()
+
+
+def test_probe_separates_what_is_separable() -> None:
+    train, labels = blobs(2, 80, 0.05)
+    options = EvaluateConfig(epochs=30, learning_rate=0.3, milestones=(20,), batch_size=16)
+    streams, parts = Streams.of(("joint", "motion")), {"test": np.arange(80), "few": np.arange(4)}
+    result = linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1)
+    assert result.logits.shape == (4, 80, 4)
+    assert (result.logits.argmax(-1) == labels).all()
+    assert result.best_top1["test"].tolist() == [1.0] * 4
+    again = linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1)
+    assert torch.equal(result.logits, again.logits)
+    chance = linear_probe(train, labels.roll(1)[torch.randperm(80)], train, labels, parts, streams, 4, options, seed=1)
+    assert (chance.logits.argmax(-1) == labels).float().mean() < 0.6
+
+
+def test_nearest_by_cosine() -> None:
+    train, labels = blobs(3, 60, 1.0)
+    test, _ = blobs(3, 12, 1.0)
+    test = test + 0.3
+    for members in ((1,), (0, 2)):
+        cosines = sum(torch.nn.functional.cosine_similarity(test[g][:, None], train[g][None], dim=-1) for g in members)
+        expected = labels[cosines.topk(20).indices].numpy()
+        np.testing.assert_array_equal(nearest_labels(train, labels.numpy(), test, members), expected)
+    assert nearest_labels(train[:, :7], labels[:7].numpy(), test, (0,)).shape == (12, 7)
+
+
+def test_votes_and_scores() -> None:
+    assert vote(np.array([[1, 2, 2], [0, 1, 2], [2, 0, 0]]), 3).tolist() == [2, 0, 0]
+    logits = np.eye(7)[[0, 1, 2, 3]] + 0.1 * np.arange(7)
+    assert score(logits, np.array([0, 1, 3, 0])) == {"top1": 0.5, "top5": 0.75}
+    assert per_class(np.array([[3, 1, 0], [0, 0, 0], [1, 1, 2]])) == [0.75, None, 0.5]
+
+
+def test_standardization_uses_the_training_clips_only() -> None:
+    train, test = torch.randn(2, 50, 3) * 1e-7 + 4, torch.randn(2, 9, 3)
+    train[:, :, 0] = 0  # a feature that never fires
+    scaled, other = standardize(train.double(), test.double())
+    torch.testing.assert_close(scaled[..., 1:].mean(1), torch.zeros(2, 2).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(scaled[..., 1:].std(1), torch.ones(2, 2).double(), atol=1e-6, rtol=0)
+    assert scaled.isfinite().all()
+    assert other.isfinite().all()
+
+
+def test_extraction_is_in_eval_mode_and_clip_by_clip(finished_run: Config, dataset: PreparedDataset) -> None:
+    module = Pretraining.from_checkpoint(finished_run.run / "pretrain" / "last.ckpt").train()
+    encoders = encoders_of(module.query)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    clips = np.array([3, 30, 7])
+    features = extract_features(encoders, dataset, clips, segments=2, fabric=fabric)
+    assert features.shape == (6, 3, 2 * 6)
+    alone = extract_features(encoders, dataset, clips[1:2], segments=2, fabric=fabric)
+    torch.testing.assert_close(features[:, 1:2], alone)
+    derived = derive_modalities(
+        torch.from_numpy(dataset.joints[clips]), torch.from_numpy(dataset.num_frames[clips]), dataset.layout
+    )
+    bone = encoders["bone"].eval()(derived[MODALITIES.index("bone")], segments=2)
+    torch.testing.assert_close(features[MODALITIES.index("bone")], bone)
+
+
+def test_split(dataset: PreparedDataset) -> None:
+    split = Split.of(dataset, "halves")
+    assert split.test.tolist() == list(range(20, 40))
+    assert set(split.parts) == {"test", "test_marked"}
+    assert split.test[split.parts["test_marked"]].tolist() == list(range(20, 40, 2))
+    with pytest.raises(ValueError, match="protocol"):
+        Split.of(dataset, "thirds")
+
+
+def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDataset) -> None:
+    result = json.loads((finished_run.run / "evaluation.json").read_text())
+    assert result["dataset"] == {
+        "name": "npz",
+        "layout": "sbu15",
+        "classes": ["walk", "wave", "sit"],
+        "protocol": "halves",
+        "train_clips": 20,
+        "test_clips": 20,
+    }
+    rows = {(row["stage"], row["stream"], row["part"]): row for row in result["rows"]}
+    assert len(rows) == len(result["rows"]) == 2 * (1 + 3 * 10 + 4)
+    assert {stage for stage, _, _ in rows} == {"raw", "random", "stage1", "stage2", "student"}
+    assert {stream for stage, stream, _ in rows if stage == "student"} == {"joint", "bone", "fused2", "late_fused2"}
+    with np.load(finished_run.run / "evaluation.npz", allow_pickle=False) as arrays:
+        labels = arrays["labels"]
+        np.testing.assert_array_equal(labels, dataset.labels[20:])
+        for stage, stream, part in rows:
+            if part == "test":
+                row, confusion = rows[stage, stream, part], arrays[f"confusion_{stage}_{stream}"]
+                np.testing.assert_array_equal(confusion.sum(1), np.bincount(labels))
+                assert row["linear"]["top1"] == pytest.approx(confusion.trace() / 20)
+                assert row["per_class"] == pytest.approx(list(confusion.diagonal() / confusion.sum(1)))
+                assert row["linear"]["top5"] == 1.0  # there are three classes
+                best = row["linear"]["top1_best_epoch"]
+                assert stage == "raw" if best is None else best >= row["linear"]["top1"]
+        assert arrays["features_student_bone"].shape == (20, 6)
+    assert result["checkpoints"]["stage1"] == {"file": "pretrain/stage1.ckpt", "epochs": 2}
+    assert result["checkpoints"]["stage2"]["epochs"] == 3
+    x = dataset.joints.transpose(0, 1, 3, 4, 2)
+    resampled = torch.nn.functional.interpolate(torch.tensor(x).reshape(40, -1, 8), size=32, mode="linear").flatten(1)
+    ridge = RidgeClassifier().fit(resampled[:20], dataset.labels[:20]).score(resampled[20:], dataset.labels[20:])
+    assert rows["raw", "joint", "test"]["linear"]["top1"] == pytest.approx(ridge)
+    assert rows["random", "joint", "test"]["knn1"] is not None
+
+
+def test_evaluation_is_reproducible_and_its_options_work(finished_run: Config) -> None:
+    first, second = evaluate(finished_run), evaluate(finished_run)
+    assert first["rows"] == second["rows"]
+    options = replace(finished_run.evaluate, standardize=True, segments=2, weight_decay=1e-3)
+    other = evaluate(replace(finished_run, evaluate=options))
+    assert other["rows"] != first["rows"]
+    assert other["config"]["evaluate"]["segments"] == 2
+    evaluate(finished_run)  # leaves the run as the other tests expect it

@@ -1,0 +1,153 @@
+"""The losses of the stages against the published code's numbers, and the moving parts of momentum contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ikem.config import Config, DistillConfig, EncoderConfig, OptimizationConfig, PretrainConfig
+from ikem.distill import Distillation
+from ikem.encoders import unit
+from ikem.pretrain import Pretraining
+from ikem.training import contrastive_accuracy, learning_rate_factor
+from ikem_ext import MODALITIES, get_layout
+
+TINY = EncoderConfig(base_width=1, feature_width=2)
+
+
+class Golden:
+    """The golden arrays of a name prefix, stacked over modalities, as leaves that gradients are wanted of."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.arrays = arrays
+
+    def __call__(self, prefix: str, modalities: tuple[str, ...] = MODALITIES) -> Tensor:
+        stacked = np.stack([self.arrays[f"{prefix}_{modality}"] for modality in modalities])
+        return torch.from_numpy(stacked).requires_grad_(stacked.ndim > 1)
+
+
+@pytest.fixture(scope="module")
+def exchange(golden: Callable[[str], dict[str, np.ndarray]]) -> Golden:
+    return Golden(golden("exchange_small"))
+
+
+def pretraining(exchange: Golden, **options: Any) -> Pretraining:
+    config = PretrainConfig(queue_length=96, temperature=float(exchange.arrays["temperature"]), **options)
+    module = Pretraining(config, TINY, get_layout("ntu25")).double()
+    module.exchange_heads = nn.ModuleDict({modality: nn.Identity() for modality in MODALITIES})
+    module.queue.keys.copy_(exchange("queue").detach().transpose(0, 1))
+    return module
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_stage_1_is_moco(exchange: Golden) -> None:
+    q, k = exchange("q"), exchange("k")
+    losses = pretraining(exchange).contrast(unit(q), unit(k.detach()))
+    assert list(losses) == ["contrast"]
+    close(losses["contrast"], exchange("moco_loss"))
+    losses["contrast"].sum().backward()
+    close(q.grad, exchange("moco_grad_q"))
+
+
+def test_stage_2_is_explicit_and_implicit_exchange(exchange: Golden) -> None:
+    q, h, k = exchange("q"), exchange("h"), exchange("k")
+    losses = pretraining(exchange).exchange(unit(q), unit(k.detach()), h)
+    close(losses["explicit"], exchange("explicit_loss"))
+    close(losses["implicit"], exchange("implicit_loss"))
+    sum(losses.values()).sum().backward()
+    close(q.grad, exchange("exchange_grad_q"))
+    close(h.grad, exchange("exchange_grad_h"))
+
+
+def test_options_of_stage_2(exchange: Golden) -> None:
+    q, k, h = (unit(exchange(name).detach()) for name in "qkh")
+    crosclr = pretraining(exchange, implicit=False).exchange(q, k, h)
+    assert list(crosclr) == ["explicit"]
+    moco_and_implicit = pretraining(exchange, explicit=False).exchange(q, k, h)
+    close(moco_and_implicit["contrast"], exchange("moco_loss"))
+    close(moco_and_implicit["implicit"], exchange("implicit_loss"))
+    no_context = pretraining(exchange, context=False).exchange(q, k, h)
+    assert (no_context["explicit"] < crosclr["explicit"]).all()
+    more = pretraining(exchange, topk=4).exchange(q, k, h)
+    assert not torch.allclose(more["explicit"], crosclr["explicit"])
+
+
+def test_distillation(exchange: Golden) -> None:
+    students = ("joint", "motion", "bone")
+    config = DistillConfig(queue_length=96, temperature=float(exchange.arrays["temperature"]), modalities=students)
+    teacher = Pretraining(PretrainConfig(queue_length=96), TINY, get_layout("ntu25")).query
+    module = Distillation(config, TINY, teacher, 128, get_layout("ntu25")).double()
+    module.guide_queue.keys.copy_(exchange("queue").detach().transpose(0, 1))
+    module.teacher_queue.keys.copy_(torch.from_numpy(exchange.arrays["queue_teacher"])[:, None])
+    h, q = exchange("student", students), unit(exchange("teacher_q").detach())
+    losses = module.distill(unit(h), unit(q.transpose(0, 1).flatten(1)), q)["distillation"]
+    close(losses, exchange("distill_loss", students))
+    losses.sum().backward()
+    close(h.grad, exchange("distill_grad_student", students))
+
+
+def test_key_encoders_start_as_copies_and_follow_by_momentum(config: Callable[..., Config]) -> None:
+    settings = config().pretrain
+    module = Pretraining(settings, TINY, get_layout("sbu15"))
+    pairs = [(module.key[m].encoder.blocks[4].temporal.weight, module.query[m].encoder.blocks[4].temporal.weight)
+             for m in settings.modalities]  # fmt: skip
+    for key, query in pairs:
+        assert torch.equal(key, query)
+        assert not key.requires_grad
+        with torch.no_grad():
+            query += 1
+    before = [key.clone() for key, _ in pairs]
+    module.update_key_encoders()
+    for old, (key, query) in zip(before, pairs, strict=True):
+        torch.testing.assert_close(key, 0.9 * old + 0.1 * query)
+
+
+def test_in_stage_2_only_chosen_key_encoders_follow(config: Callable[..., Config]) -> None:
+    settings = config(pretrain={"exchange_epoch": 0}).pretrain
+    module = Pretraining(settings, TINY, get_layout("sbu15"))
+    assert module.stage == 2
+    before = {name: value.clone() for name, value in module.key.state_dict().items()}
+    with torch.no_grad():
+        for parameter in module.query.parameters():
+            parameter += 1
+    module.update_key_encoders()
+    moved = {
+        name.split(".")[0] for name, value in module.key.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert moved == {"motion"}  # of joint, motion, bone; acceleration and angular velocity are not trained here
+
+
+def test_teacher_stays_in_eval_mode_and_has_no_gradient() -> None:
+    pretrained = Pretraining(PretrainConfig(queue_length=8), TINY, get_layout("sbu15"))
+    module = Distillation(DistillConfig(queue_length=8), TINY, pretrained.query, 128, get_layout("sbu15")).train()
+    assert module.student.training
+    assert not any(part.training for part in module.teacher.modules())
+    assert not any(parameter.requires_grad for parameter in module.teacher.parameters())
+
+
+def test_contrastive_accuracy_does_not_depend_on_the_tile() -> None:
+    torch.manual_seed(0)
+    q, k, queue = (unit(torch.randn(2, n, 3)) for n in (50, 50, 7))
+    similarities = q @ queue.mT
+    expected = ((q * k).sum(-1) > similarities.amax(-1)).float().mean(-1)
+    assert 0 < expected.min() < 1
+    for tile in (1, 3, 7, 100):
+        torch.testing.assert_close(contrastive_accuracy(q, k, queue, tile=tile), expected)
+
+
+def test_learning_rate_schedules() -> None:
+    step = OptimizationConfig(epochs=300, milestones=(100, 250), warmup_epochs=4)
+    assert [learning_rate_factor(step, epoch) for epoch in (0, 3, 4, 99, 100, 250)] == pytest.approx(
+        [0.2, 0.8, 1, 1, 0.1, 0.01]
+    )
+    cosine = OptimizationConfig(epochs=100, schedule="cosine")
+    assert [learning_rate_factor(cosine, epoch) for epoch in (0, 50)] == pytest.approx([1, 0.5])
+    assert 0 < learning_rate_factor(cosine, 99) < 0.001

@@ -1,0 +1,268 @@
+"""Whole trainings: reproducible, resumable to the bit, the same on two processes, and safe to load again."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from training import two_processes
+
+from ikem.checkpoint import load_encoders, read_checkpoint
+from ikem.config import Config, plain
+from ikem.data.batches import Batch
+from ikem.data.dataset import PreparedDataset
+from ikem.distill import distill, load_student
+from ikem.pretrain import Pretraining, pretrain
+
+
+def table(run: Path, command: str = "pretrain") -> list[dict[str, str]]:
+    """The rows of metrics.csv without the only column that is not reproducible."""
+    with (run / command / "metrics.csv").open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name != "clips_per_second"} for row in csv.DictReader(file)
+        ]
+
+
+def assert_same(first: Any, second: Any, where: str = "") -> None:
+    """Nested values and tensors are equal to the bit."""
+    assert type(first) is type(second), where
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{where}[{index}]")
+    else:
+        assert first == second, where
+
+
+def assert_same_training(first: Config, second: Config, command: str = "pretrain") -> None:
+    """Losses, weights, key encoders, queues, their pointers, optimizer and schedule are equal to the bit."""
+    assert table(first.run, command) == table(second.run, command)
+    checkpoints = [read_checkpoint(config.run / command / "last.ckpt", command) for config in (first, second)]
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert_same(checkpoints[0][part], checkpoints[1][part], part)
+
+
+def test_the_seed_decides_everything(config: Callable[..., Config]) -> None:
+    runs = [config("first"), config("second"), config("other", seed=2)]
+    for run in runs:
+        pretrain(run)
+    assert_same_training(runs[0], runs[1])
+    losses = [[row["loss"] for row in table(run.run)] for run in runs]
+    assert all(mine != other for mine, other in zip(losses[0], losses[2], strict=True))
+
+
+class InterruptionError(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_interrupted_and_resumed(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """In the middle of the first epoch, of the second, and of stage 2; each epoch has two steps."""
+    whole, broken = config("whole"), config("broken")
+    pretrain(whole)
+    training_step = Pretraining.training_step
+
+    def interrupted(self: Pretraining, batch: Batch, batch_idx: int) -> Any:
+        if self.global_step == step:
+            raise InterruptionError
+        return training_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, "training_step", interrupted)
+        with pytest.raises(InterruptionError):
+            pretrain(broken)
+    assert (broken.run / "pretrain" / "last.ckpt").exists() == (step > 1)
+    pretrain(broken)
+    assert_same_training(whole, broken)
+
+
+KILLED = """
+import os, signal, sys
+from ikem.cli import main
+from ikem.pretrain import Pretraining
+step = Pretraining.training_step
+def killed(self, batch, batch_idx):
+    if self.global_step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, batch_idx)
+Pretraining.training_step = killed
+main(sys.argv[1:])
+"""
+
+
+def test_killed_and_resumed(config: Callable[..., Config], tmp_path: Path) -> None:
+    whole, killed = config("whole"), config("killed")
+    pretrain(whole)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(plain(killed)))
+    command = [sys.executable, "-c", KILLED, "pretrain", "--config", str(settings)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert len(table(killed.run)) == 2
+    pretrain(killed)
+    assert_same_training(whole, killed)
+
+
+def test_interrupted_distillation(finished_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ikem.distill import Distillation
+
+    broken = Config(**{**vars(finished_run), "run": tmp_path / "broken"})
+    shutil.copytree(finished_run.run / "pretrain", broken.run / "pretrain")
+    training_step = Distillation.training_step
+
+    def interrupted(self: Distillation, batch: Batch, batch_idx: int) -> Any:
+        if self.global_step == 3:
+            raise InterruptionError
+        return training_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Distillation, "training_step", interrupted)
+        with pytest.raises(InterruptionError):
+            distill(broken)
+    distill(broken)
+    assert_same_training(finished_run, broken, "distill")
+
+
+def test_a_finished_run_is_left_as_it_is(config: Callable[..., Config]) -> None:
+    run = config()
+    last = pretrain(run)
+    before = last.stat().st_mtime_ns
+    pretrain(run)
+    assert last.stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused(config: Callable[..., Config]) -> None:
+    run = config()
+    pretrain(run)
+    changed = config(pretrain={"temperature": 0.2})
+    with pytest.raises(ValueError, match=r"pretrain\.temperature: 0\.07 there, 0\.2 here"):
+        pretrain(changed)
+    pretrain(config(trainer=run.trainer.__class__(accelerator="cpu", progress=False, accuracy_every=2)))
+    pretrain(changed, overwrite=True)
+    assert len(table(run.run)) == 3
+    assert Pretraining.from_checkpoint(run.run / "pretrain" / "last.ckpt").config.temperature == 0.2
+
+
+def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path) -> None:
+    """With fixed batch-norm statistics and no dropout, where the maths says so (see two_processes.py)."""
+    two_processes.main(dataset_folder, tmp_path / "1", devices=1)
+    script = Path(two_processes.__file__)
+    paths = os.pathsep.join([str(script.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, str(script), str(dataset_folder), str(tmp_path / "2"), "2"]
+    environment = {**os.environ, "PYTHONPATH": paths}
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert process.returncode == 0, process.stderr
+    one, two = (read_checkpoint(tmp_path / devices / "pretrain" / "last.ckpt", "pretrain") for devices in ("1", "2"))
+    assert one["global_step"] == two["global_step"] == 6
+    assert torch.equal(one["state_dict"]["queue.pointer"], two["state_dict"]["queue.pointer"])
+    torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-6, atol=1e-9)
+    for row_one, row_two in zip(table(tmp_path / "1"), table(tmp_path / "2"), strict=True):
+        numbers = [[float(value) for value in row.values() if value] for row in (row_one, row_two)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"modalities": ("motion",), "explicit": False, "implicit": False},
+        {"implicit": False, "context": False, "topk": 2},
+        {"explicit": False, "exchange_momentum_modalities": ()},
+    ],
+    ids=["moco", "crosclr without context", "implicit alone"],
+)
+def test_options_train(config: Callable[..., Config], options: dict[str, Any]) -> None:
+    run = config(pretrain=options)
+    pretrain(run)
+    rows = table(run.run)
+    modalities = run.pretrain.modalities
+    parts = {name for name, value in rows[-1].items() if value and "/" in name}
+    expected = {f"{name}/{modality}" for name in ("loss", "accuracy") for modality in modalities}
+    if run.pretrain.implicit:
+        expected |= {f"{name}/{modality}" for name in ("contrast", "implicit") for modality in modalities}
+    assert parts == expected
+    assert all(float(row["loss"]) == pytest.approx(sum(float(row[f"loss/{m}"]) for m in modalities)) for row in rows)
+    assert [row["lr"] for row in rows] == ["0.02", "0.02", "0.002"]
+
+
+def test_what_a_run_leaves_behind(finished_run: Config, dataset: PreparedDataset) -> None:
+    run = finished_run.run
+    rows = table(run)
+    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "2"), ("1", "4"), ("2", "6")]
+    assert rows[1]["explicit/joint"] == ""
+    assert float(rows[2]["loss/joint"]) == pytest.approx(
+        float(rows[2]["explicit/joint"]) + float(rows[2]["implicit/joint"])
+    )
+    assert yaml.safe_load((run / "config.yaml").read_text()) == plain(finished_run)
+    assert not list(run.rglob("*.tmp"))
+    stage1, last = (Pretraining.from_checkpoint(run / "pretrain" / name) for name in ("stage1.ckpt", "last.ckpt"))
+    assert int(stage1.queue.pointer) == 4 * 8 % 20
+    assert int(last.queue.pointer) == 6 * 8 % 20
+    for modality in ("joint", "bone", "rotation_axis"):  # their key encoders stay where stage 1 left them
+        assert_same(
+            dict(stage1.key[modality].named_parameters()), dict(last.key[modality].named_parameters()), modality
+        )
+    assert not torch.equal(stage1.key["motion"].projection[0].weight, last.key["motion"].projection[0].weight)
+    x = torch.randn(2, 3, 8, 15, 1)
+    exported = load_encoders(run / "pretrain" / "encoders.safetensors")
+    torch.testing.assert_close(exported["bone"](x), last.query["bone"].encoder.eval()(x))
+    student = load_encoders(run / "distill" / "encoders.safetensors")
+    torch.testing.assert_close(
+        student["joint"](x), load_student(run / "distill" / "last.ckpt")["joint"].encoder.eval()(x)
+    )
+    assert list((run / "pretrain" / "tensorboard").glob("events.*"))
+
+
+class Hostile:
+    """Runs code when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_checkpoints_run_no_code(tmp_path: Path) -> None:
+    torch.save({"ikem": {"kind": "pretrain"}, "state_dict": Hostile(tmp_path / "ran")}, tmp_path / "hostile.ckpt")
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        Pretraining.from_checkpoint(tmp_path / "hostile.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, finished_run: Config) -> None:
+    with pytest.raises(ValueError, match=r"expected a checkpoint of `ikem pretrain`, there is no file"):
+        Pretraining.from_checkpoint(tmp_path / "absent.ckpt")
+    (tmp_path / "rubbish.ckpt").write_bytes(b"\x80rubbish" * 10)
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        Pretraining.from_checkpoint(tmp_path / "rubbish.ckpt")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="checkpoint"):
+        Pretraining.from_checkpoint(tmp_path / "pickle.ckpt")
+    whole = (finished_run.run / "pretrain" / "last.ckpt").read_bytes()
+    (tmp_path / "truncated.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        Pretraining.from_checkpoint(tmp_path / "truncated.ckpt")
+    with pytest.raises(ValueError, match=r"expected one of `ikem distill`, .* is one of pretrain"):
+        load_student(finished_run.run / "pretrain" / "last.ckpt")
+
+
+def test_distillation_needs_a_teacher_of_the_same_skeleton(config: Callable[..., Config]) -> None:
+    with pytest.raises(ValueError, match="there is no file"):
+        distill(config())

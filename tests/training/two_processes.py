@@ -1,0 +1,36 @@
+"""Pretrains on one or two CPU processes: `two_processes.py DATASET RUN DEVICES`.
+
+Batch norm uses fixed statistics, since in training each process normalizes by its own share of the batch, and there is
+no dropout, since each process draws its own. All else must be equal on any number of processes: the gradients of the
+mean loss, the keys in the queue and their order, and the momentum update; in float64, so that only sums in another
+order differ.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+from training.tiny import tiny_config
+
+from ikem.config import EncoderConfig, TrainerConfig
+from ikem.pretrain import build_pretraining
+from ikem.training import fit, open_data
+
+
+def main(dataset: Path, run: Path, devices: int) -> None:
+    trainer = TrainerConfig(accelerator="cpu", devices=devices, precision="64-true", progress=False, accuracy_every=1)
+    encoder = EncoderConfig(base_width=2, feature_width=6, dropout=0, initialization="kaiming")
+    config = replace(tiny_config(run, dataset, trainer=trainer), encoder=encoder)
+    data = open_data(config)
+    module = build_pretraining(config, data.dataset.layout)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.eval()
+    fit(module, data, config, "pretrain", keep={}, overwrite=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
