@@ -54,7 +54,7 @@ class Streams:
 
     Attributes:
         trained: name -> positions of the modalities whose heads are trained together, on their averaged logits.
-        late: name -> positions of the modalities whose separately trained heads' logits are averaged afterwards.
+        late: name -> positions of the modalities whose separately trained heads' probabilities are averaged.
     """
 
     trained: dict[str, tuple[int, ...]]
@@ -152,44 +152,41 @@ class LinearHeads(nn.Module):
         generator: draws the initial weights from N(0, 0.02), as published.
     """
 
-    trained_mixing: Tensor
     mixing: Tensor
 
     def __init__(self, streams: Streams, in_width: int, num_classes: int, generator: torch.Generator) -> None:
         super().__init__()
+        self.streams = streams
         self.modality_of_head = [modality for members in streams.trained.values() for modality in members]
         heads = len(self.modality_of_head)
         self.weight = nn.Parameter(torch.randn(heads, in_width, num_classes, generator=generator) * 0.02)
         self.bias = nn.Parameter(torch.zeros(heads, 1, num_classes))
-        trained = torch.zeros(len(streams.trained), heads)
+        mixing = torch.zeros(len(streams.trained), heads)
         first = 0
-        for row, members in zip(trained, streams.trained.values(), strict=True):
+        for row, members in zip(mixing, streams.trained.values(), strict=True):
             row[first : first + len(members)] = 1 / len(members)
             first += len(members)
-        # The single modalities come first, so modality i alone is head i.
-        late = [
-            torch.zeros(heads).index_fill_(0, torch.tensor(members), 1 / len(members))
-            for members in streams.late.values()
-        ]
-        self.register_buffer("trained_mixing", trained)
-        self.register_buffer("mixing", torch.stack([*trained, *late]))
+        self.register_buffer("mixing", mixing)
 
-    def forward(self, features: Tensor, mixing: Tensor) -> Tensor:
-        """Map features (G, n, D) to the logits of the streams that ``mixing`` (streams, heads) averages."""
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (G, n, D) to the logits of the trained streams, (streams, n, L)."""
         logits = torch.baddbmm(self.bias, features[self.modality_of_head], self.weight)
-        return torch.einsum("sh,hnl->snl", mixing, logits)
+        return torch.einsum("sh,hnl->snl", self.mixing, logits)
 
     @torch.inference_mode()
     def predict(self, features: Tensor) -> Tensor:
-        """Return the logits (streams, n, L) of all streams, the late ones too, a part of the clips at a time."""
-        return torch.cat([self(part, self.mixing) for part in features.split(2048, dim=1)], dim=1)
+        """Return the probabilities (streams, n, L) of all streams, the late ones too, a part of the clips at a time."""
+        trained = torch.cat([self(part).softmax(-1) for part in features.split(2048, dim=1)], dim=1)
+        # The single modalities come first, so modality i alone is stream i.
+        late = [trained[list(members)].mean(0) for members in self.streams.late.values()]
+        return torch.stack([*trained, *late])
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Logits (streams, n, L) after the last epoch, and the best epoch's top-1 per test part and stream."""
+    """Probabilities (streams, n, L) after the last epoch, and the best epoch's top-1 per test part and stream."""
 
-    logits: Tensor
+    probabilities: Tensor
     best_top1: dict[str, Tensor]
 
 
@@ -226,17 +223,17 @@ def linear_probe(
     best = {part: torch.zeros(len(streams.all), dtype=torch.float64, device=train.device) for part in parts}
     for _ in range(options.epochs):
         for clips in torch.randperm(len(train_labels), generator=generator).split(options.batch_size):
-            logits = heads(train[:, clips], heads.trained_mixing)
+            logits = heads(train[:, clips])
             labels = train_labels[clips].expand(len(logits), -1)
             loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(logits)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
-        logits = heads.predict(test)
-        correct = (logits.argmax(-1) == test_labels).double()
+        probabilities = heads.predict(test)
+        correct = (probabilities.argmax(-1) == test_labels).double()
         best = {part: best[part].maximum(correct[:, clips].mean(-1)) for part, clips in parts.items()}
-    return ProbeResult(logits.cpu(), {part: values.cpu() for part, values in best.items()})
+    return ProbeResult(probabilities.cpu(), {part: values.cpu() for part, values in best.items()})
 
 
 def nearest_labels(
@@ -274,9 +271,9 @@ def vote(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
     return labels[np.arange(len(labels)), winners.argmax(1)]
 
 
-def score(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, float]:
+def score(scores: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, float]:
     """Return the fractions of clips whose class is the first, and among the first five."""
-    top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     hits = top == labels[:, None]
     return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(1).mean())}
 
@@ -336,7 +333,7 @@ class Evaluation:
         for position, (stream, members) in enumerate(streams.all.items()):
             neighbors = None if stream in streams.late else nearest_labels(train, self.train_labels, test, members)
             best = {part: float(values[position]) for part, values in probe.best_top1.items()}
-            self._add_rows(stage, stream, probe.logits[position].numpy(), best, neighbors)
+            self._add_rows(stage, stream, probe.probabilities[position].numpy(), best, neighbors)
 
     def add_raw(self) -> None:
         """Score the control: a ridge classifier on the prepared coordinates, resampled to 32 frames."""
@@ -345,9 +342,9 @@ class Evaluation:
         scores = classifier.decision_function(self._raw(self.split.test))
         if scores.ndim == 1:  # two classes
             scores = np.stack([-scores, scores], axis=1)
-        logits = np.full((len(scores), self.num_classes), -np.inf, dtype=scores.dtype)
-        logits[:, classifier.classes_] = scores
-        self._add_rows("raw", "joint", logits, {}, None)
+        of_all_classes = np.full((len(scores), self.num_classes), -np.inf, dtype=scores.dtype)
+        of_all_classes[:, classifier.classes_] = scores
+        self._add_rows("raw", "joint", of_all_classes, {}, None)
 
     def _raw(self, clips: Indices) -> NDArray[np.float32]:
         joints = torch.from_numpy(self.dataset.joints[clips]).movedim(2, -1).flatten(1, -2)
@@ -357,12 +354,12 @@ class Evaluation:
         self,
         stage: str,
         stream: str,
-        logits: NDArray[np.floating[Any]],
+        scores: NDArray[np.floating[Any]],
         best: Mapping[str, float],
         neighbors: NDArray[np.int64] | None,
     ) -> None:
         for part, clips in self.split.parts.items():
-            labels, some = self.test_labels[clips], logits[clips]
+            labels, some = self.test_labels[clips], scores[clips]
             confusion = confusion_matrix(labels, some.argmax(1), labels=range(self.num_classes))
             row: dict[str, Any] = {
                 "stage": stage,

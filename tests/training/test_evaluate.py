@@ -54,12 +54,12 @@ def test_heads_average_the_logits_of_their_modalities() -> None:
     features, _ = blobs(3, 8, 1.0)
     torch.nn.init.normal_(heads.bias)
     each = [features[g] @ heads.weight[h] + heads.bias[h] for h, g in enumerate([0, 1, 2, 0, 1, 2])]
-    logits = heads.predict(features)
+    logits, probabilities = heads(features), heads.predict(features)
     for modality in range(3):
         torch.testing.assert_close(logits[modality], each[modality])
     torch.testing.assert_close(logits[3], torch.stack(each[3:]).mean(0))  # heads of its own
-    torch.testing.assert_close(logits[4], torch.stack(each[:3]).mean(0))  # the single streams' heads
-    torch.testing.assert_close(logits[:4], heads(features, heads.trained_mixing))
+    torch.testing.assert_close(probabilities[:4], logits.softmax(-1))
+    torch.testing.assert_close(probabilities[4], torch.stack([part.softmax(-1) for part in each[:3]]).mean(0))
 
 
 def test_fused_heads_learn_from_the_fused_loss_alone() -> None:
@@ -67,7 +67,7 @@ def test_fused_heads_learn_from_the_fused_loss_alone() -> None:
     streams = Streams.of(("joint", "motion", "bone"))
     features, labels = blobs(3, 32, 1.0)
     heads = LinearHeads(streams, 5, 4, torch.Generator().manual_seed(0))
-    logits = heads(features, heads.trained_mixing)
+    logits = heads(features)
     torch.nn.functional.cross_entropy(logits[3], labels).backward()
     assert not heads.weight.grad[:3].any()
     assert heads.weight.grad[3:].any(dim=(1, 2)).all()
@@ -78,13 +78,13 @@ def test_probe_separates_what_is_separable() -> None:
     options = EvaluateConfig(epochs=30, learning_rate=0.3, milestones=(20,), batch_size=16)
     streams, parts = Streams.of(("joint", "motion")), {"test": np.arange(80), "few": np.arange(4)}
     result = linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1)
-    assert result.logits.shape == (4, 80, 4)
-    assert (result.logits.argmax(-1) == labels).all()
+    assert result.probabilities.shape == (4, 80, 4)
+    assert (result.probabilities.argmax(-1) == labels).all()
     assert result.best_top1["test"].tolist() == [1.0] * 4
     again = linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1)
-    assert torch.equal(result.logits, again.logits)
+    assert torch.equal(result.probabilities, again.probabilities)
     chance = linear_probe(train, labels.roll(1)[torch.randperm(80)], train, labels, parts, streams, 4, options, seed=1)
-    assert (chance.logits.argmax(-1) == labels).float().mean() < 0.6
+    assert (chance.probabilities.argmax(-1) == labels).float().mean() < 0.6
 
 
 def test_nearest_by_cosine() -> None:
