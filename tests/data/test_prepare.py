@@ -91,7 +91,14 @@ class TestRealRecordings:
         for clip, joints in zip(dataset.clips, dataset.joints, strict=True):
             np.testing.assert_allclose(joints, expected[f"{clip.name}/position50"], rtol=0, atol=3e-7)
             assert clip.num_frames == expected[f"{clip.name}/num_frames"]
-        published = {"frames": 50, "bodies": 2, "center": "frame", "align": True, "lost_frames": "keep"}
+        published = {
+            "frames": 50,
+            "bodies": 2,
+            "center": "frame",
+            "align": "frame",
+            "lost_frames": "keep",
+            "scale": False,
+        }
         assert dataset.preprocessing == published
         assert [clip.name for clip in dataset.clips if clip.subject == 20] == ["S017C003P020R002A055"]
 

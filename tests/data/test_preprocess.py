@@ -19,6 +19,8 @@ from ikem.data.preprocess import (
     face_camera,
     fill_lost_frames,
     resize_time,
+    scale_to_body,
+    turn_to_camera,
 )
 from ikem_ext import SkeletonLayout, get_layout
 
@@ -27,7 +29,7 @@ ARM = SkeletonLayout(name="arm", joint_names=("shoulder", "elbow", "hand"), pare
 
 
 def options(**changes: Any) -> Preprocessing:
-    published: dict[str, Any] = {"frames": 50, "bodies": 2, "center": "frame", "align": True, "lost_frames": "keep"}
+    published: dict[str, Any] = {"frames": 50, "bodies": 2, "center": "frame", "align": "frame", "lost_frames": "keep"}
     return Preprocessing(**{**published, **changes})
 
 
@@ -84,8 +86,8 @@ def test_resizing_stays_within_the_range(joints: np.ndarray, frames: int) -> Non
 @pytest.mark.parametrize("bodies", [1, 2, 3])
 def test_bodies_are_padded_or_cut(bodies: int) -> None:
     raw = recording(bodies=2)
-    whole = options(bodies=2, align=False)(raw, NTU).joints
-    clip = options(bodies=bodies, align=False)(raw, NTU).joints
+    whole = options(bodies=2, align="none")(raw, NTU).joints
+    clip = options(bodies=bodies, align="none")(raw, NTU).joints
     assert clip.shape == (3, 50, 25, bodies)
     shared = min(bodies, 2)
     np.testing.assert_array_equal(clip[..., :shared], whole[..., :shared])
@@ -117,8 +119,46 @@ class TestCentering:
 
     def test_none_leaves_coordinates_alone(self) -> None:
         raw = recording(frames=50)
-        clip = options(center="none", align=False, bodies=1)(raw, NTU)
+        clip = options(center="none", align="none", bodies=1)(raw, NTU)
         np.testing.assert_array_equal(clip.joints, raw.astype(np.float32))
+
+
+class TestOneFrameForTheClip:
+    def test_turning_is_one_rotation_that_puts_the_shoulders_across(self) -> None:
+        joints = center_joints(recording(bodies=2).astype(np.float32), NTU.root, "first_frame")
+        turned = turn_to_camera(joints, NTU)
+        _, left, right = NTU.torso
+        across = (turned[:, :, right, 0] - turned[:, :, left, 0]).mean(axis=1)
+        assert across[0] > 0
+        assert abs(across[2]) < 1e-5
+        rotation = np.linalg.lstsq(joints.reshape(3, -1).T, turned.reshape(3, -1).T, rcond=None)[0]
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
+        np.testing.assert_allclose(turned.reshape(3, -1), rotation.T @ joints.reshape(3, -1), atol=1e-4)
+
+    def test_turning_forgets_where_the_camera_stood(self) -> None:
+        joints = recording().astype(np.float32)
+        x, y, z = joints
+        seen_from_the_side = np.stack((z, y, -x))
+        np.testing.assert_allclose(turn_to_camera(seen_from_the_side, NTU), turn_to_camera(joints, NTU), atol=1e-4)
+
+    def test_scaling_forgets_the_size_of_the_body(self) -> None:
+        joints = recording().astype(np.float32)
+        joints[:, 3] = 0  # a frame without a body says nothing of its size
+        scaled = scale_to_body(joints, NTU)
+        np.testing.assert_allclose(scale_to_body(3 * joints, NTU), scaled, rtol=1e-5)
+        bones = np.delete(scaled - scaled[:, :, list(NTU.parents)], NTU.root, axis=2)
+        assert np.linalg.norm(np.delete(bones, 3, axis=1), axis=0).mean() == pytest.approx(1, rel=1e-5)
+
+    def test_an_absent_body_stays_absent(self) -> None:
+        absent = np.zeros((3, 5, 25, 1), dtype=np.float32)
+        assert not scale_to_body(absent, NTU).any()
+        assert not turn_to_camera(absent, NTU).any()
+
+    def test_both_are_options(self) -> None:
+        raw = recording()
+        plain = options(align="none", bodies=1)(raw, NTU).joints
+        both = options(align="clip", scale=True, bodies=1)(raw, NTU).joints
+        np.testing.assert_array_equal(both, scale_to_body(turn_to_camera(plain, NTU), NTU))
 
 
 class TestFacingTheCamera:
@@ -152,7 +192,7 @@ class TestLostFrames:
         return raw
 
     def clip(self, lost_frames: str, raw: np.ndarray | None = None, frames: int = 10) -> Any:
-        preprocessing = options(frames=frames, bodies=1, center="none", align=False, lost_frames=lost_frames)
+        preprocessing = options(frames=frames, bodies=1, center="none", align="none", lost_frames=lost_frames)
         return preprocessing(self.raw() if raw is None else raw, ARM)
 
     def test_interpolated(self) -> None:

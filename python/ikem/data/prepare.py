@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ikem_ext.skeleton import SkeletonLayout, get_layout
 
 from .dataset import Clip, DatasetWriter
-from .formats import FORMATS, ClipSource, Format, LostFrames
+from .formats import FORMATS, Align, ClipSource, Format, LostFrames
 from .formats.ntu import Ntu120, read_missing_lists
 from .preprocess import Center, NoBodyError, Preprocessed, Preprocessing
 from .protocols import make_protocols
@@ -42,7 +42,8 @@ def prepare(
     frames: int = 50,
     bodies: int | None = None,
     center: Center = "frame",
-    align: bool | None = None,
+    align: Align | None = None,
+    scale: bool = False,
     lost_frames: LostFrames | None = None,
     layout: str | None = None,
     missing: Path | list[Path] | None = None,
@@ -62,7 +63,9 @@ def prepare(
             2 for ntu60, ntu120 and sbu.
         center: what is subtracted from all joints: frame, the root joint of each body in each frame;
             first_frame, where the first body's root was first seen; or none.
-        align: turn bodies to face the camera. Default: yes for ntu60 and ntu120, as published, otherwise no.
+        align: who is turned to face the camera: frame, each body in each frame; clip, the whole clip by one angle;
+            or none. Default: frame for ntu60 and ntu120, as published, otherwise none.
+        scale: divide every clip by the mean length of its bones.
         lost_frames: frames in which no body is seen: interpolate them, drop them, or keep them as published for
             NTU. Default: keep for ntu60 and ntu120, otherwise interpolate.
         layout: the skeleton, a built-in layout by name or a YAML file. Default: that of the format.
@@ -95,6 +98,7 @@ def prepare(
         center=center,
         align=recordings.align if align is None else align,
         lost_frames=lost_frames or recordings.lost_frames,
+        scale=scale,
     )
     work = _Work(recordings, preprocessing, skeleton, _read_missing(missing, recordings))
     console = Console()

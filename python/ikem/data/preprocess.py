@@ -1,8 +1,8 @@
 """From the joints of a recording to an array of fixed size.
 
 The steps are those that Wei et al. (arXiv 2309.12009) take on NTU RGB+D, following Li et al. ("3D Human Action
-Representation Learning via Cross-View Consistency Pursuit", CVPR 2021): center, resize time, face the camera.
-Joints are float32 arrays (3, frames, V, M), in meters with y up.
+Representation Learning via Cross-View Consistency Pursuit", CVPR 2021): center, resize time, face the camera; and,
+for sets of few people, scale to the size of the body. Joints are float32 arrays (3, frames, V, M), in meters with y up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ikem_ext.skeleton import SkeletonLayout
 
-from .formats import LostFrames
+from .formats import Align, LostFrames
 
 __all__ = [
     "Center",
@@ -26,6 +26,8 @@ __all__ = [
     "face_camera",
     "fill_lost_frames",
     "resize_time",
+    "scale_to_body",
+    "turn_to_camera",
 ]
 
 Joints = NDArray[np.float32]
@@ -60,7 +62,9 @@ class Preprocessing:
         center: what is subtracted: ``frame``, the root of each body in each frame; ``first_frame``, the root
             of the first body in the first frame in which one is seen, so that people still walk and stand
             apart; or ``none``.
-        align: whether bodies are turned to face the camera in every frame.
+        align: who is turned to face the camera: ``frame``, each body in each frame, as published; ``clip``, all
+            bodies of the clip together, by one angle, so that people still turn and face each other; or ``none``.
+        scale: whether a clip is divided by the mean length of its bones.
         lost_frames: what becomes of frames in which a body is not seen: ``interpolate`` fills them in,
             ``drop`` takes out the frames without any body, and ``keep`` leaves them as they are, but, as
             published, takes only the first L frames, where L is the number of frames in which the first
@@ -69,7 +73,7 @@ class Preprocessing:
     Example:
         >>> from ikem_ext import get_layout
         >>> recording = np.random.default_rng(0).normal(size=(3, 80, 25, 1))
-        >>> preprocessing = Preprocessing(frames=50, bodies=2, center="frame", align=True, lost_frames="keep")
+        >>> preprocessing = Preprocessing(frames=50, bodies=2, center="frame", align="frame", lost_frames="keep")
         >>> clip = preprocessing(recording, get_layout("ntu25"))
         >>> clip.joints.shape, clip.num_frames
         ((3, 50, 25, 2), 80)
@@ -78,15 +82,16 @@ class Preprocessing:
     frames: int
     bodies: int
     center: Center
-    align: bool
+    align: Align
     lost_frames: LostFrames
+    scale: bool = False
 
     def __post_init__(self) -> None:
         for name in ("frames", "bodies"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {value!r}")
-        for name, choices in (("center", Center), ("lost_frames", LostFrames)):
+        for name, choices in (("center", Center), ("align", Align), ("lost_frames", LostFrames)):
             if getattr(self, name) not in choices.__args__:  # type: ignore[attr-defined]
                 raise ValueError(f"{name}: expected one of {choices.__args__}, got {getattr(self, name)!r}")  # type: ignore[attr-defined]
 
@@ -117,8 +122,12 @@ class Preprocessing:
                 raise NoBodyError("the first joint of the first body is never seen")
         joints = center_joints(joints, layout.root, self.center)
         joints = resize_time(joints[:, :num_frames], self.frames)
-        if self.align:
+        if self.align == "frame":
             joints = face_camera(joints, layout)
+        elif self.align == "clip":
+            joints = turn_to_camera(joints, layout)
+        if self.scale:
+            joints = scale_to_body(joints, layout)
         padding = self.bodies - joints.shape[3]
         return Preprocessed(
             np.pad(joints, ((0, 0), (0, 0), (0, 0), (0, padding))), num_frames, len(seen) - int(seen.sum())
@@ -237,7 +246,40 @@ def face_camera(joints: Joints, layout: SkeletonLayout) -> Joints:
     across_x, _, across_z = joints[:, :, right] - joints[:, :, left]  # (frames, M) each
     length = np.sqrt(across_x**2 + across_z**2)
     theta = np.arccos(across_x / (length + np.float32(1e-4)))
-    theta = np.where(across_z.sum(axis=0) >= 0, -theta, theta)[:, None, :]
+    return _rotate(joints, np.where(across_z.sum(axis=0) >= 0, -theta, theta)[:, None, :])
+
+
+def turn_to_camera(joints: Joints, layout: SkeletonLayout) -> Joints:
+    """Turns a clip about the vertical axis so that the first body's shoulders face the camera on average.
+
+    All bodies and frames are rotated by one angle, which takes the mean over the frames of the vector from the left
+    to the right shoulder to the direction of x.
+
+    Args:
+        joints: (3, frames, V, M), y up; joints 1 and 2 of the layout's torso are the shoulders.
+        layout: the skeleton.
+    """
+    _, left, right = layout.torso
+    across_x, _, across_z = (joints[:, :, right, 0] - joints[:, :, left, 0]).mean(axis=1)
+    return _rotate(joints, -np.arctan2(across_z, across_x))
+
+
+def _rotate(joints: Joints, theta: NDArray[np.float32]) -> Joints:
     cosine, sine = np.cos(theta), np.sin(theta)
     x, y, z = joints
     return np.stack((cosine * x - sine * z, y, sine * x + cosine * z))
+
+
+def scale_to_body(joints: Joints, layout: SkeletonLayout) -> Joints:
+    """Divides a clip by the mean length of its bones, over all frames in which a body is seen.
+
+    What is left does not tell tall people from small ones.
+
+    Args:
+        joints: (3, frames, V, M).
+        layout: the skeleton.
+    """
+    bones = np.delete(joints - joints[:, :, list(layout.parents)], layout.root, axis=2)
+    lengths = np.linalg.norm(bones, axis=0).mean(axis=1)  # (frames, M)
+    seen = lengths > 0
+    return joints * (seen.sum() / lengths.sum()) if seen.any() else joints

@@ -1,6 +1,6 @@
 """The recordings that can be read: one reader per data set, all with the interface of :class:`Format`."""
 
-from .base import ClipSource, Discovery, FileFormat, Format, LostFrames, RawClip
+from .base import Align, ClipSource, Discovery, FileFormat, Format, LostFrames, RawClip
 from .msr_action3d import MsrAction3d
 from .npz import Npz
 from .ntu import Ntu60, Ntu120, SkeletonRecording, read_skeleton_file
@@ -10,6 +10,7 @@ from .utd_mhad import UtdMhad
 
 __all__ = [
     "FORMATS",
+    "Align",
     "ClipSource",
     "Discovery",
     "FileFormat",

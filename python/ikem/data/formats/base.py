@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ikem_ext.skeleton import SkeletonLayout
 
-__all__ = ["ClipSource", "Discovery", "FileFormat", "Format", "LostFrames", "RawClip", "read_number_rows"]
+__all__ = ["Align", "ClipSource", "Discovery", "FileFormat", "Format", "LostFrames", "RawClip", "read_number_rows"]
 
+Align = Literal["frame", "clip", "none"]
 LostFrames = Literal["interpolate", "drop", "keep"]
 
 
@@ -77,8 +78,8 @@ class Format(ABC):
     classes: tuple[str, ...]
     bodies: int
     """How many bodies of a clip are kept unless another number is asked for."""
-    align: bool = False
-    """Whether clips are turned to face the camera unless asked otherwise."""
+    align: Align = "none"
+    """Who is turned to face the camera unless asked otherwise."""
     lost_frames: LostFrames = "interpolate"
     """What becomes of frames without any body unless asked otherwise."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from ikem_ext._native import parse_skeleton
 from numpy.typing import NDArray
 
-from .base import ClipSource, FileFormat, LostFrames, RawClip
+from .base import Align, ClipSource, FileFormat, LostFrames, RawClip
 
 __all__ = ["Ntu60", "Ntu120", "SkeletonRecording", "read_missing_lists", "read_skeleton_file"]
 
@@ -125,7 +125,7 @@ class Ntu120(FileFormat):
     layout = "ntu25"
     classes = _CLASSES
     bodies = 2
-    align = True
+    align: Align = "frame"
     lost_frames: LostFrames = "keep"
     glob = "*.skeleton"
     pattern = re.compile(r"/S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})\.skeleton$")
