@@ -1,0 +1,166 @@
+// Vectors as wide as the SIMD level has them, in the notation of GCC and Clang, and a product of matrices on them.
+// Only for kernels, which are compiled once per SIMD level: everything here is local to the file that includes it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "common/scalar.h"
+
+namespace ikem::IKEM_SIMD_LEVEL {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+
+template <class C>
+struct VectorOf {
+  typedef C type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <class C>
+using Vector = typename VectorOf<C>::type;
+
+template <class C>
+constexpr int lanes = VECTOR_BYTES / static_cast<int>(sizeof(C));
+
+constexpr int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+template <class C>
+IKEM_INLINE Vector<C> load(const C* from) {
+  Vector<C> vector;
+  memcpy(&vector, from, sizeof(vector));
+  return vector;
+}
+
+template <class C>
+IKEM_INLINE void store(C* to, Vector<C> vector) {
+  memcpy(to, &vector, sizeof(vector));
+}
+
+// For `mask ? vector : vector`, lane by lane.
+template <class C>
+using Mask = decltype(Vector<C>{} < Vector<C>{});
+
+template <class C>
+IKEM_INLINE Mask<C> first_lanes(int64_t count) {
+  Mask<C> mask;
+  for (int i = 0; i < lanes<C>; ++i) {
+    mask[i] = i < count ? -1 : 0;
+  }
+  return mask;
+}
+
+template <class C>
+IKEM_INLINE C sum_of_lanes(Vector<C> vector) {
+  C parts[lanes<C>];
+  store(parts, vector);
+  for (int width = lanes<C> / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) {
+      parts[i] += parts[i + width];
+    }
+  }
+  return parts[0];
+}
+
+// The lanes of `a` and `b` by turns, from their lower or their upper halves.
+template <class C, bool UPPER, int... I>
+IKEM_INLINE Vector<C> interleave(Vector<C> a, Vector<C> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, ((I % 2) * lanes<C> + I / 2 + (UPPER ? lanes<C> / 2 : 0))...);
+}
+
+// Transposes a square of vectors: each step turns the bits of (row, lane) by one place.
+template <class C>
+IKEM_INLINE void transpose(Vector<C> (&rows)[lanes<C>]) {
+  constexpr int L = lanes<C>;
+  constexpr auto order = std::make_integer_sequence<int, L>{};
+  for (int step = 1; step < L; step *= 2) {
+    Vector<C> next[L];
+    for (int i = 0; i < L / 2; ++i) {
+      next[2 * i] = interleave<C, false>(rows[i], rows[i + L / 2], order);
+      next[2 * i + 1] = interleave<C, true>(rows[i], rows[i + L / 2], order);
+    }
+    for (int i = 0; i < L; ++i) {
+      rows[i] = next[i];
+    }
+  }
+}
+
+// A left factor of a product, element (i, j) at data[i * row + j * column].
+template <class C>
+struct Factor {
+  const C* data;
+  int64_t row, column;
+};
+
+// What `multiply` rounds the number of rows up to, and reads and writes beyond it.
+constexpr int64_t ROWS_AT_ONCE = 8;
+
+// R rows by V vectors of the product stay in registers while the sum runs.
+template <int R, int V, class C>
+void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row, bool accumulate) {
+  constexpr int L = lanes<C>;
+  Vector<C> sum[R][V] = {};
+  if (accumulate) {
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < V; ++v) {
+        sum[r][v] = load(out + r * out_row + v * L);
+      }
+    }
+  }
+  for (int64_t d = 0; d < depth; ++d) {
+    Vector<C> right[V];
+    for (int v = 0; v < V; ++v) {
+      right[v] = load(b + d * b_row + v * L);
+    }
+    for (int r = 0; r < R; ++r) {
+      const C left = a.data[r * a.row + d * a.column];
+      for (int v = 0; v < V; ++v) {
+        sum[r][v] += left * right[v];
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) {
+      store(out + r * out_row + v * L, sum[r][v]);
+    }
+  }
+}
+
+template <int R, int V, class C>
+void multiply_columns(int64_t rows, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row,
+                      bool accumulate) {
+  for (int64_t i = 0; i < rows; i += R) {
+    multiply_block<R, V>(depth, {a.data + i * a.row, a.row, a.column}, b, b_row, out + i * out_row, out_row,
+                         accumulate);
+  }
+}
+
+// out = a b, or out += a b; b and out have rows of whole vectors, `columns` counts the elements that matter.
+template <class C>
+void multiply(int64_t rows, int64_t columns, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out,
+              int64_t out_row, bool accumulate) {
+  constexpr int64_t L = lanes<C>;
+  rows = round_up(rows, ROWS_AT_ONCE);
+  for (int64_t left = round_up(columns, L) / L; left > 0;) {
+    const int64_t now = left == 4 ? 2 : left < 3 ? left : 3;
+    if (now == 3) {
+      multiply_columns<4, 3>(rows, depth, a, b, b_row, out, out_row, accumulate);
+    } else if (now == 2) {
+      multiply_columns<4, 2>(rows, depth, a, b, b_row, out, out_row, accumulate);
+    } else {
+      multiply_columns<8, 1>(rows, depth, a, b, b_row, out, out_row, accumulate);
+    }
+    left -= now;
+    b += now * L;
+    out += now * L;
+  }
+}
+
+}  // namespace
+}  // namespace ikem::IKEM_SIMD_LEVEL

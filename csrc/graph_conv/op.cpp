@@ -1,0 +1,378 @@
+// Defines the operations and their CPU side. Arguments are checked with friendly messages in ikem_ext/graph_conv.py;
+// the checks here are those without which a kernel could read astray.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "common/tensor.h"
+#include "graph_conv/kernel.h"
+
+namespace ikem::graph_conv {
+namespace {
+
+using Integers = std::vector<int64_t>;
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Element strides; axes that are not `present` get the stride 0.
+template <class S, int AXES>
+Strided<S, AXES> strided(const Tensor& tensor, const bool (&present)[AXES]) {
+  Strided<S, AXES> result;
+  result.data = static_cast<S*>(const_cast<void*>(tensor.const_data_ptr()));
+  int64_t axis = 0;
+  for (int i = 0; i < AXES; ++i) {
+    result.strides[i] = present[i] ? tensor.stride(axis++) : 0;
+  }
+  return result;
+}
+
+// The arguments that both operations share, and the problem that they pose.
+struct Arguments {
+  const Tensor &x, &weight;
+  const std::optional<Tensor>& bias;
+  const Tensor& adjacency;
+  const bool grouped = x.dim() == 5;
+  const int64_t adjacency_axes = adjacency.dim() - (grouped ? 1 : 0);
+  Problem problem{};
+
+  Arguments(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& adjacency)
+      : x(x), weight(weight), bias(bias), adjacency(adjacency) {
+    STD_TORCH_CHECK(x.dim() == 4 || x.dim() == 5, "x: expected shape (N, C_in, T, V) or (G, N, C_in, T, V)");
+    STD_TORCH_CHECK(weight.dim() == x.dim() - 1, "weight: expected as many leading dimensions as x has");
+    STD_TORCH_CHECK(adjacency_axes >= 3 && adjacency_axes <= 5,
+                    "adjacency: expected shape (K, V, W), (N, K, V, W) or (N, K, C_out, V, W)");
+    problem.groups = grouped ? x.size(0) : 1;
+    problem.clips = x.size(-4);
+    problem.in_channels = x.size(-3);
+    problem.frames = x.size(-2);
+    problem.joints = x.size(-1);
+    problem.parts = weight.size(-3);
+    problem.out_channels = weight.size(-2);
+    problem.out_joints = adjacency.size(-1);
+    problem.per_clip = adjacency_axes >= 4;
+    problem.per_channel = adjacency_axes == 5;
+    require("weight", weight, {problem.parts, problem.out_channels, problem.in_channels});
+    if (bias.has_value()) {
+      require("bias", *bias, {problem.parts, problem.out_channels});
+    }
+    Integers sizes{problem.parts, problem.joints, problem.out_joints};
+    if (problem.per_channel) {
+      sizes.insert(sizes.begin() + 1, problem.out_channels);
+    }
+    if (problem.per_clip) {
+      sizes.insert(sizes.begin(), problem.clips);
+    }
+    require("adjacency", adjacency, sizes);
+  }
+
+  template <class S>
+  Operands<S> operands() const {
+    Operands<S> operands{};
+    operands.x = strided<const S>(x, {grouped, true, true, true, true});
+    operands.weight = strided<const S>(weight, {grouped, true, true, true});
+    if (bias.has_value()) {
+      operands.bias = strided<const S>(*bias, {grouped, true, true});
+    }
+    operands.adjacency =
+        strided<const S>(adjacency, {grouped, problem.per_clip, true, problem.per_channel, true, true});
+    return operands;
+  }
+
+  void require(const char* name, const Tensor& tensor, Integers sizes) const {
+    if (grouped) {
+      sizes.insert(sizes.begin(), problem.groups);
+    }
+    const auto own = tensor.sizes();
+    STD_TORCH_CHECK(std::equal(own.begin(), own.end(), sizes.begin(), sizes.end()) &&
+                        tensor.scalar_type() == x.scalar_type() && tensor.device() == x.device(),
+                    name, ": expected another shape, dtype or device");
+  }
+
+  Integers output_sizes() const {
+    Integers sizes{problem.clips, problem.out_channels, problem.frames, problem.out_joints};
+    if (grouped) {
+      sizes.insert(sizes.begin(), problem.groups);
+    }
+    return sizes;
+  }
+
+  // A tensor whose last three axes, (C, T, V), lie in memory as those of x do: channels last or else contiguous.
+  Tensor empty_like_x(Integers sizes) const {
+    const bool channels_last = x.size(-3) > 1 && x.stride(-3) == 1 && !x.is_contiguous();
+    if (!channels_last) {
+      return torch::stable::new_empty(x, sizes);
+    }
+    std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
+    const Tensor last = torch::stable::new_empty(x, sizes);
+    return torch::stable::transpose(torch::stable::transpose(last, -1, -2), -2, -3);
+  }
+
+  template <class C>
+  Tensor empty_partials(int64_t count) const {
+    return torch::stable::new_empty(x, Integers{count}, compute_type(x.scalar_type()));
+  }
+};
+
+// How much arithmetic a pass is, in multiply-adds: the sums over channels that it makes, the sums over joints, and the
+// adjacency's gradient. A multiply-add of a sum over joints takes about twice as long as one of a product.
+struct Work {
+  int64_t sums_over_channels, sums_over_joints;
+  bool adjacency_gradient;
+
+  int64_t of(const Problem& problem, Order order, int64_t values) const {
+    const bool aggregate = order == Order::aggregate_first;
+    const int64_t channels = aggregate ? problem.in_channels : problem.out_channels;
+    const int64_t joints = aggregate ? problem.out_joints : problem.joints;
+    // The K-fold features that the adjacency's gradient needs are there when aggregation comes first and x wants its
+    // gradient; otherwise they are made for it.
+    return sums_over_channels * problem.parts * problem.in_channels * problem.out_channels * joints +
+           2 * sums_over_joints * values * channels +
+           (adjacency_gradient ? problem.parts * problem.joints * problem.out_joints * channels : 0);
+  }
+};
+
+template <class S>
+int64_t count_values(const Problem& problem, const Strided<const S, 6>& adjacency) {
+  int64_t count = 0;
+  for (int64_t k = 0; k < problem.parts; ++k) {
+    for (int64_t v = 0; v < problem.joints; ++v) {
+      for (int64_t w = 0; w < problem.out_joints; ++w) {
+        const int64_t* strides = adjacency.strides;
+        count += widen(adjacency.data[k * strides[2] + v * strides[4] + w * strides[5]]) != 0;
+      }
+    }
+  }
+  return count;
+}
+
+// Chooses the cheaper order; the first group's first adjacency speaks for all.
+template <class S>
+void choose_order(Problem& problem, const Operands<S>& operands, const Work& aggregate, const Work& transform) {
+  const int64_t values = problem.groups * problem.clips > 0 ? count_values(problem, operands.adjacency) : 0;
+  const bool aggregate_first = !problem.per_channel && aggregate.of(problem, Order::aggregate_first, values) <=
+                                                           transform.of(problem, Order::transform_first, values);
+  problem.order = aggregate_first ? Order::aggregate_first : Order::transform_first;
+}
+
+// A tile stays in a core's own cache, and there are enough of them to go round.
+void choose_tiles(Problem& problem, size_t scalar_bytes) {
+  constexpr int64_t TILE_BYTES = 512 * 1024;
+  constexpr int64_t MIN_TILES = 16;
+  const bool aggregate = problem.order == Order::aggregate_first;
+  const int64_t narrow = aggregate ? problem.in_channels : problem.out_channels;
+  const int64_t plain = aggregate ? problem.out_channels : problem.in_channels;
+  const int64_t frame_bytes = static_cast<int64_t>(scalar_bytes) * (problem.out_joints + problem.joints) *
+                              (problem.parts * narrow + narrow + plain) / 2;
+  const int64_t by_cache = TILE_BYTES / std::max<int64_t>(frame_bytes, 1);
+  const int64_t by_number = divide_up(problem.groups * problem.clips * problem.frames, MIN_TILES);
+  const int64_t most = std::clamp<int64_t>(std::min(by_cache, by_number), 1, problem.frames);
+  problem.tiles_per_clip = divide_up(problem.frames, most);
+  problem.tile_frames = divide_up(problem.frames, problem.tiles_per_clip);
+}
+
+// Enough chunks for many threads, but none with so few positions that its sums cost more than they bring.
+Chunks choose_chunks(const Problem& problem) {
+  constexpr int64_t MAX_CHUNKS = 64;
+  constexpr int64_t MIN_POSITIONS = 1024;
+  const int64_t positions = problem.clips * problem.frames * std::max(problem.joints, problem.out_joints);
+  const int64_t wanted =
+      std::clamp<int64_t>(positions / MIN_POSITIONS, 1, std::max<int64_t>(MAX_CHUNKS / problem.groups, 1));
+  if (wanted <= problem.clips) {
+    const int64_t clips = divide_up(problem.clips, wanted);
+    return {divide_up(problem.clips, clips), clips, 1};
+  }
+  const int64_t ranges = std::min(divide_up(wanted, problem.clips), problem.tiles_per_clip);
+  return {problem.clips * ranges, 1, ranges};
+}
+
+// Less arithmetic than this is not worth waking a thread for.
+constexpr int64_t MIN_WORK_PER_THREAD = 1 << 21;
+
+int64_t grain(const Problem& problem, int64_t tasks) {
+  const int64_t work = problem.groups * problem.clips * problem.frames * std::max(problem.joints, problem.out_joints) *
+                       problem.parts * problem.in_channels * problem.out_channels;
+  return std::max<int64_t>(1, tasks * MIN_WORK_PER_THREAD / std::max<int64_t>(work, 1));
+}
+
+template <class S>
+void forward_tasks(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(forward<S>(problem, operands, y, first, last))
+}
+
+template <class S>
+void backward_chunks(const Problem& problem, const Operands<S>& operands, Strided<const S, 5> grad_y,
+                     const Gradients<S>& gradients, const Chunks& chunks, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(backward<S>(problem, operands, grad_y, gradients, chunks, first, last))
+}
+
+template <class S>
+void reduce_partials(const Compute<S>* partials, int64_t count, int64_t stride, int64_t step, S* out,
+                     int64_t size){IKEM_DISPATCH_SIMD(reduce<S>(partials, count, stride, step, out, size))}
+
+Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& adjacency) {
+  const Arguments arguments(x, weight, bias, adjacency);
+  Tensor y = arguments.empty_like_x(arguments.output_sizes());
+  if (y.numel() == 0) {
+    return y;
+  }
+  dispatch_floating(x, "x", [&](auto scalar) {
+    using S = decltype(scalar);
+    const Operands<S> operands = arguments.operands<S>();
+    Problem problem = arguments.problem;
+    choose_order(problem, operands, {1, 1, false}, {1, 1, false});
+    choose_tiles(problem, sizeof(Compute<S>));
+    const auto out = strided<S>(y, {arguments.grouped, true, true, true, true});
+    const int64_t tasks = problem.groups * problem.clips * problem.tiles_per_clip;
+    torch::stable::parallel_for(0, tasks, grain(problem, tasks), [&](int64_t first, int64_t last) {
+      forward_tasks(problem, operands, out, first, last);
+    });
+  });
+  return y;
+}
+
+// The backward pass of one dtype.
+template <class S>
+class Backward {
+  using C = Compute<S>;
+
+ public:
+  Backward(const Arguments& arguments, const Tensor& grad_y, bool for_x, bool for_weight, bool for_bias,
+           bool for_adjacency)
+      : arguments_(arguments),
+        operands_(arguments.operands<S>()),
+        grad_y_(strided<const S>(grad_y, {arguments.grouped, true, true, true, true})),
+        problem_(arguments.problem) {
+    const Tensor& like = arguments.x;
+    const auto empty = [&](bool wanted, const Tensor& tensor) {
+      const auto sizes = tensor.sizes();
+      return torch::stable::new_empty(like, wanted ? Integers(sizes.begin(), sizes.end()) : Integers{0});
+    };
+    const auto x_sizes = like.sizes();
+    x = for_x ? arguments.empty_like_x(Integers(x_sizes.begin(), x_sizes.end())) : empty(false, like);
+    weight = empty(for_weight, arguments.weight);
+    bias = empty(for_bias, for_bias ? *arguments.bias : like);
+    adjacency = empty(for_adjacency, arguments.adjacency);
+    choose_order(problem_, operands_, {for_weight + (for_x || for_adjacency), for_weight + for_x, for_adjacency},
+                 {for_weight + for_x + for_adjacency, for_weight || for_x, for_adjacency});
+    choose_tiles(problem_, sizeof(C));
+  }
+
+  void run() {
+    const Problem& problem = problem_;
+    const bool anything = problem.clips * problem.frames > 0;
+    const Chunks chunks = anything ? choose_chunks(problem) : Chunks{0, 1, 1};
+    const int64_t total = problem.groups * chunks.per_group;
+    const int64_t bias_size = problem.parts * problem.out_channels;
+    // Where nothing is left to be summed, the partial sums are the gradient.
+    const bool direct = problem.per_clip && chunks.ranges == 1 && std::is_same_v<S, C> && anything;
+    const int64_t slots = problem.per_clip ? problem.groups * problem.clips * chunks.ranges : total;
+    const auto partials = [&](const Tensor& gradient, int64_t size) {
+      return arguments_.empty_partials<C>(gradient.numel() > 0 ? size : 0);
+    };
+    const Tensor weights = partials(weight, total * weight_partial_size(problem));
+    const Tensor biases = partials(bias, total * bias_size);
+    const Tensor adjacencies = direct ? adjacency : partials(adjacency, slots * adjacency_size(problem));
+    Gradients<S> gradients{};
+    if (x.numel() > 0) {
+      gradients.x = strided<S>(x, {arguments_.grouped, true, true, true, true});
+    }
+    gradients.weight = data(weights);
+    gradients.bias = data(biases);
+    gradients.adjacency = data(adjacencies);
+    torch::stable::parallel_for(0, total, grain(problem, total), [&](int64_t first, int64_t last) {
+      backward_chunks(problem, operands_, grad_y_, gradients, chunks, first, last);
+    });
+
+    reduce_weight(gradients.weight, chunks);
+    reduce_groups(bias, gradients.bias, problem.groups, chunks.per_group, bias_size);
+    if (!direct) {
+      const int64_t count = problem.per_clip ? chunks.ranges : chunks.per_group;
+      const int64_t outputs = problem.per_clip ? problem.groups * problem.clips : problem.groups;
+      reduce_groups(adjacency, gradients.adjacency, outputs, count, adjacency_size(problem));
+    }
+  }
+
+  Tensor x, weight, bias, adjacency;
+
+ private:
+  static C* data(const Tensor& tensor) {
+    return tensor.numel() > 0 ? static_cast<C*>(tensor.mutable_data_ptr()) : nullptr;
+  }
+
+  void reduce_weight(const C* partials, const Chunks& chunks) {
+    if (weight.numel() == 0) {
+      return;
+    }
+    const Problem& problem = problem_;
+    S* out = static_cast<S*>(weight.mutable_data_ptr());
+    const int64_t size = weight_partial_size(problem);
+    const int64_t row = weight_partial_row(problem);
+    const int64_t rows_per_group = problem.parts * problem.out_channels;
+    const int64_t channels = problem.in_channels;
+    torch::stable::parallel_for(0, problem.groups * rows_per_group, ROWS_PER_THREAD, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t k = i % rows_per_group / problem.out_channels;
+        const int64_t o = i % problem.out_channels;
+        const C* from = partials + i / rows_per_group * chunks.per_group * size;
+        if (problem.order == Order::aggregate_first) {
+          reduce_partials<S>(from + o * row + k * channels, chunks.per_group, size, 1, out + i * channels, channels);
+        } else {
+          reduce_partials<S>(from + k * problem.out_channels + o, chunks.per_group, size, row, out + i * channels,
+                             channels);
+        }
+      }
+    });
+  }
+
+  // out[i] = the sum of partials[i][0 .. count)
+  void reduce_groups(const Tensor& gradient, const C* partials, int64_t outputs, int64_t count, int64_t size) {
+    if (gradient.numel() == 0) {
+      return;
+    }
+    S* out = static_cast<S*>(gradient.mutable_data_ptr());
+    for (int64_t i = 0; i < outputs; ++i) {
+      reduce_partials<S>(partials + i * count * size, count, size, 1, out + i * size, size);
+    }
+  }
+
+  static constexpr int64_t ROWS_PER_THREAD = 64;
+
+  const Arguments& arguments_;
+  const Operands<S> operands_;
+  const Strided<const S, 5> grad_y_;
+  Problem problem_;
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(const Tensor& grad_y, const Tensor& x,
+                                                               const Tensor& weight, std::optional<Tensor> bias,
+                                                               const Tensor& adjacency, bool for_x, bool for_weight,
+                                                               bool for_bias, bool for_adjacency) {
+  const Arguments arguments(x, weight, bias, adjacency);
+  const auto& problem = arguments.problem;
+  arguments.require("grad_y", grad_y, {problem.clips, problem.out_channels, problem.frames, problem.out_joints});
+  STD_TORCH_CHECK(!for_bias || bias.has_value(), "for_bias: there is no bias");
+  return dispatch_floating(x, "x", [&](auto scalar) {
+    Backward<decltype(scalar)> backward(arguments, grad_y, for_x, for_weight, for_bias, for_adjacency);
+    backward.run();
+    return std::tuple(backward.x, backward.weight, backward.bias, backward.adjacency);
+  });
+}
+
+}  // namespace
+}  // namespace ikem::graph_conv
+
+STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
+  library.def("graph_conv(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency) -> Tensor");
+  library.def(
+      "graph_conv_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, bool for_x, "
+      "bool for_weight, bool for_bias, bool for_adjacency) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
+  library.impl("graph_conv", TORCH_BOX(&ikem::graph_conv::graph_conv));
+  library.impl("graph_conv_backward", TORCH_BOX(&ikem::graph_conv::graph_conv_backward));
+}
