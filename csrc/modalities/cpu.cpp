@@ -387,10 +387,15 @@ class Backward : Tile<S> {
       if (problem_.wants(ANGULAR_VELOCITY)) {
         add_angular_velocity(clip, first, last, s);
       }
+      // Copies, which the compiler can tell are not changed by what the loop writes.
+      const Planes<C> bone = bone_, partner = partner_, g_axis = g_axis_, g_bone = g_bone_, g_partner = g_partner_;
+      const C* const g_angle = g_angle_;
+      const int64_t ahead = L;
       LANES (int64_t i = 0; i < lanes; ++i) {
-        const BonePair<C> g = rotation_gradient(bone_.get(i + L), partner_.get(i + L), g_axis_.get(i), g_angle_[i]);
-        g_bone_.add(i, g.bone);
-        g_partner_.set(i, g.partner);
+        // No named structures, which would keep GCC from vectorizing.
+        g_bone.add(i, rotation_gradient(bone.get(i + ahead), partner.get(i + ahead), g_axis.get(i), g_angle[i]));
+        g_partner.set(
+            i, rotation_gradient(partner.get(i + ahead), bone.get(i + ahead), C(-1) * g_axis.get(i), g_angle[i]));
       }
       for_each_joint(rows, [&](int64_t body, int64_t joint) {
         if (skeleton_.partners[joint] != joint) {
@@ -408,18 +413,24 @@ class Backward : Tile<S> {
     });
   }
 
-  // Adds to the gradients of the axes and of the angles.
+  // Sets the gradients of the angles and adds to those of the axes.
   void add_angular_velocity(int64_t clip, int64_t first, int64_t last, C s) {
     const int64_t lanes = (last - first) * L;
     this->derive_angles(bone_, partner_, last - first + 2, angle_, axis_);
     load_gradient(ANGULAR_VELOCITY, clip, first - 1, last, problem_.frames - 1, g_out_);
-    LANES (int64_t i = 0; i < lanes + L; ++i) {
-      g_turn_[i] = s * dot(g_out_.get(i), axis_.get(i));
+    const Planes<C> bone = bone_, partner = partner_, axis = axis_, g_out = g_out_, g_axis = g_axis_;
+    const C* const angle = angle_;
+    C* const g_angle = g_angle_;
+    C* const g_turn = g_turn_;
+    const int64_t ahead = L;
+    LANES (int64_t i = 0; i < lanes + ahead; ++i) {
+      g_turn[i] = s * dot(g_out.get(i), axis.get(i));
     }
     LANES (int64_t i = 0; i < lanes; ++i) {
-      g_angle_[i] += g_turn_[i] - g_turn_[i + L];
-      const C turn = s * (angle_[i + 2 * L] - angle_[i + L]);
-      g_axis_.add(i, normalize_gradient(cross(bone_.get(i + L), partner_.get(i + L)), turn * g_out_.get(i + L)));
+      g_angle[i] = g_turn[i] - g_turn[i + ahead];
+      const C turn = s * (angle[i + 2 * ahead] - angle[i + ahead]);
+      g_axis.add(i,
+                 normalize_gradient(cross(bone.get(i + ahead), partner.get(i + ahead)), turn * g_out.get(i + ahead)));
     }
   }
 

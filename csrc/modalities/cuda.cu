@@ -392,9 +392,8 @@ struct BackwardTile : Tile<S> {
           g_axis = g_axis +
                    normalize_gradient(cross(b, w), turn * gradient(ANGULAR_VELOCITY, clip, first + row, T - 1, lane));
         }
-        const BonePair<C> pair = rotation_gradient(b, w, g_axis, g_angle);
-        g = g + pair.bone;
-        shared.g_partner.set(i, pair.partner);
+        g = g + rotation_gradient(b, w, g_axis, g_angle);
+        shared.g_partner.set(i, rotation_gradient(w, b, C(-1) * g_axis, g_angle));
       }
       shared.g_bone.set(i, g);
     });

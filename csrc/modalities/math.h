@@ -60,11 +60,10 @@ IKEM_INLINE Vec3<C> normalize(Vec3<C> v) {
 template <class C>
 IKEM_INLINE Vec3<C> normalize_gradient(Vec3<C> v, Vec3<C> gradient) {
   const C size = length(v);
-  const bool divided = size > epsilon<C>;
-  const C inverse = C(1) / (divided ? size : epsilon<C>);
-  const Vec3<C> unit = inverse * v;
-  const C along = divided ? dot(unit, gradient) : C(0);
-  return inverse * (gradient - along * unit);
+  const C inverse = C(1) / (size > epsilon<C> ? size : epsilon<C>);
+  // Where v is not divided by its length, the length does not matter: nothing of the gradient is taken away.
+  const Vec3<C> unit = (size > epsilon<C> ? inverse : C(0)) * v;
+  return inverse * (gradient - dot(unit, gradient) * unit);
 }
 
 // Coefficients of Q in atan(a) = a + a^3 Q(a^2), 0 <= a <= 1, interpolated at Chebyshev nodes.
@@ -138,15 +137,11 @@ IKEM_INLINE C angle_between(Vec3<C> bone, Vec3<C> partner) {
   return arctangent(length(cross(u, w)), dot(u, w));
 }
 
+// Gradient of the bone, given those of `cross(bone, partner)` and of the angle between the two. (The partner's is had
+// by changing places, with the axis turned around.) The angle's is zero where the two are parallel or one of them has
+// no length.
 template <class C>
-struct BonePair {
-  Vec3<C> bone, partner;
-};
-
-// Gradient of `cross(bone, partner)` (g_axis) and of the angle between the two (g_angle).
-// The angle's gradient is zero where the two bones are parallel or one of them has no length.
-template <class C>
-IKEM_INLINE BonePair<C> rotation_gradient(Vec3<C> bone, Vec3<C> partner, Vec3<C> g_axis, C g_angle) {
+IKEM_INLINE Vec3<C> rotation_gradient(Vec3<C> bone, Vec3<C> partner, Vec3<C> g_axis, C g_angle) {
   const Vec3<C> u = normalize(bone);
   const Vec3<C> w = normalize(partner);
   const Vec3<C> normal = cross(u, w);
@@ -154,10 +149,9 @@ IKEM_INLINE BonePair<C> rotation_gradient(Vec3<C> bone, Vec3<C> partner, Vec3<C>
   const C cosine = dot(u, w);
   const C square = sine * sine + cosine * cosine;
   const C factor = g_angle / (square == 0 ? C(1) : square);
-  const C g_cosine = -sine * factor;
-  const Vec3<C> g_normal = (cosine * factor / (sine == 0 ? C(1) : sine)) * normal;
-  return {cross(partner, g_axis) + normalize_gradient(bone, cross(w, g_normal) + g_cosine * w),
-          cross(g_axis, bone) + normalize_gradient(partner, cross(g_normal, u) + g_cosine * u)};
+  const C along_normal = cosine * factor / (sine == 0 ? C(1) : sine);
+  const Vec3<C> g_unit = along_normal * cross(w, normal) - (sine * factor) * w;
+  return cross(partner, g_axis) + normalize_gradient(bone, g_unit);
 }
 
 // Unit normal of the torso, by the bones that end at the spine and at the two shoulders.
