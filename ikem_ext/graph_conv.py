@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from . import reference
+from . import (
+    _library,  # noqa: F401  loads the native operations
+    reference,
+)
 from ._checks import Shapes, check_same
 
 __all__ = ["graph_conv"]
@@ -26,8 +31,14 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         All may carry one more leading dimension G: G independent graph convolutions in one call.
 
     Returns:
-        (N, C_out, T, W), or (G, N, C_out, T, W), in the dtype of ``x`` and summed in float32 or wider.
-        Differentiable in all inputs. Under autocast all inputs are cast to autocast's dtype.
+        (N, C_out, T, W), or (G, N, C_out, T, W), in the dtype of ``x`` and summed in float32 or wider; in memory
+        channels last if ``x`` is. Differentiable, once, in all inputs; only the gradients asked for are made, that of
+        the adjacency for all its entries, zero or not. Under autocast all inputs are cast to autocast's dtype.
+
+        On the CPU a native operation: zeros of an adjacency that is not per channel are left out of the sum over joints
+        (also where they would meet infinity), sums over channels and over joints are made in the cheaper order, and
+        the same input gives the same bits for any number of threads. On any other device this is
+        :func:`ikem_ext.reference.graph_conv`, plain PyTorch.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -56,5 +67,67 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         shapes.check("bias", bias, group + "K C_out")
     shapes.check("adjacency", adjacency, *(group + form for form in ("K V W", "N K V W", "N K C_out V W")))
     check_same(("x", x), weight=weight, bias=bias, adjacency=adjacency)
-    with torch.autocast(x.device.type, enabled=False):
-        return reference.graph_conv(x, weight, bias, adjacency)
+    if x.device.type != "cpu":
+        with torch.autocast(x.device.type, enabled=False):
+            return reference.graph_conv(x, weight, bias, adjacency)
+    return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency)
+
+
+def _empty_like_x(x: Tensor, *sizes: int) -> Tensor:
+    """Channels last where ``x`` is, as the native operation makes it."""
+    *batch, channels, frames, joints = sizes
+    if x.shape[-3] > 1 and x.stride(-3) == 1 and not x.is_contiguous():
+        return x.new_empty((*batch, frames, joints, channels)).movedim(-1, -3)
+    return x.new_empty(sizes)
+
+
+@torch.library.register_fake("ikem_ext::graph_conv")
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
+    return _empty_like_x(x, *x.shape[:-3], weight.shape[-2], x.shape[-2], adjacency.shape[-1])
+
+
+@torch.library.register_fake("ikem_ext::graph_conv_backward")
+def _fake_backward(
+    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *wanted: bool
+) -> tuple[Tensor, ...]:
+    for_x, *others = wanted
+    return (
+        _empty_like_x(x, *x.shape) if for_x else x.new_empty(0),
+        *(
+            x.new_empty(tensor.shape if tensor is not None and asked else 0)
+            for tensor, asked in zip((weight, bias, adjacency), others, strict=True)
+        ),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    wanted = ctx.needs_input_grad
+    gradients = torch.ops.ikem_ext.graph_conv_backward(grad_y, *ctx.saved_tensors, *wanted)
+    return tuple(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True))
+
+
+def _refuse_double_backward(ctx: Any, *gradients: Tensor) -> None:
+    raise NotImplementedError("graph_conv: its gradients are not differentiable; use ikem_ext.reference.graph_conv")
+
+
+torch.library.register_autograd("ikem_ext::graph_conv", _backward, setup_context=_setup_context)
+torch.library.register_autograd("ikem_ext::graph_conv_backward", _refuse_double_backward)
+
+
+@torch.library.register_vmap("ikem_ext::graph_conv")
+def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor | None) -> tuple[Tensor, int]:
+    """Takes the mapped axis for that of the groups, or, where there are groups, the two for one."""
+
+    def merged(argument: Tensor | None, axis: int | None) -> Tensor | None:
+        if argument is None:
+            return None
+        mapped = argument.expand(info.batch_size, *argument.shape) if axis is None else argument.movedim(axis, 0)
+        return mapped.flatten(0, 1) if grouped else mapped
+
+    grouped = args[0].dim() - (in_dims[0] is not None) == 5  # type: ignore[union-attr]
+    y = torch.ops.ikem_ext.graph_conv(*(merged(*each) for each in zip(args, in_dims, strict=True)))
+    return (y.unflatten(0, (info.batch_size, -1)) if grouped else y), 0

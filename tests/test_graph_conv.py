@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operation_checks import Arguments, OperationChecks, assert_as_accurate, non_contiguous
 from torch import Tensor
 
 import ikem_ext
+from ikem_ext import reference
+
+NAMES = ("x", "weight", "bias", "adjacency")
+PER = ("shared", "clip", "channel")
 
 
 def written_out(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
@@ -20,10 +31,68 @@ def written_out(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tenso
     return y
 
 
-def arguments(n: int, c_in: int, c_out: int, t: int, v: int, w: int, k: int, per: str) -> tuple[Tensor, ...]:
+def arguments(
+    n: int, c_in: int, c_out: int, t: int, v: int, w: int, k: int, per: str, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, ...]:
     adjacency = {"shared": (k, v, w), "clip": (n, k, v, w), "channel": (n, k, c_out, v, w)}[per]
     shapes = (n, c_in, t, v), (k, c_out, c_in), (k, c_out), adjacency
-    return tuple(torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    return tuple(torch.randn(shape, dtype=dtype) for shape in shapes)
+
+
+class TestSharedAdjacency(OperationChecks):
+    operation = staticmethod(ikem_ext.graph_conv)
+    reference = staticmethod(reference.graph_conv)
+    differentiable = NAMES
+    autocast_dtype = torch.bfloat16
+    ulps = 4  # sums of other orders: of few numbers, either may be lucky
+    per: ClassVar[str] = "shared"
+    groups: ClassVar[tuple[int, ...]] = ()
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Tensor]:
+        """Channels that fill no vector, and then some; both orders of summing; zeros in the adjacency."""
+        torch.manual_seed(seed)
+        c_in, c_out = ((3, 18), (18, 3), (16, 16))[seed % 3]
+        groups = [arguments(3, c_in, c_out, 5, 6, 7, 3, self.per) for _ in range(sum(self.groups) or 1)]
+        values = [torch.stack(each).view(self.groups + each[0].shape) for each in zip(*groups, strict=True)]
+        values[-1] *= torch.rand(values[-1].shape[-3:]) < 0.5
+        return {name: value.to(device, dtype) for name, value in zip(NAMES, values, strict=True)}
+
+    def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        operations = torch.ops.ikem_ext
+        if arguments["x"].device.type != "cpu":
+            return
+        yield operations.graph_conv.default, tuple(arguments.values())
+        plain = [value.detach() for value in arguments.values()]
+        gradient = torch.ones_like(ikem_ext.graph_conv(*plain))
+        last = non_contiguous(gradient)
+        for wanted in ((True, True, True, True), (False, True, False, True), (True, False, False, False)):
+            yield operations.graph_conv_backward.default, (gradient, *plain, *wanted)
+            yield operations.graph_conv_backward.default, (last, non_contiguous(plain[0]), *plain[1:], *wanted)
+
+
+class TestAdjacencyPerClip(TestSharedAdjacency):
+    per = "clip"
+
+
+class TestAdjacencyPerChannel(TestSharedAdjacency):
+    per = "channel"
+
+
+class TestGroups(TestSharedAdjacency):
+    per = "clip"
+    groups = (2,)
+
+
+def check_against_twin(values: tuple[Tensor | None, ...]) -> None:
+    """Output and gradients in float64."""
+    results = []
+    for function in (ikem_ext.graph_conv, reference.graph_conv):
+        leaves = [None if value is None else value.detach().requires_grad_() for value in values]
+        y = function(*leaves)
+        gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+        results.append((y, *torch.autograd.grad(y, [leaf for leaf in leaves if leaf is not None], gradient)))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9 * max([1, *plain.detach().abs().flatten()]))
 
 
 sizes = st.tuples(
@@ -66,24 +135,143 @@ def test_golden_layer_of_st_gcn(golden) -> None:
     torch.testing.assert_close(bias.grad, arrays["grad/conv.bias"], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("per", ["shared", "clip", "channel"])
-def test_gradients(per: str) -> None:
-    inputs = tuple(x.requires_grad_() for x in arguments(2, 3, 4, 2, 5, 6, 3, per))
-    assert torch.autograd.gradcheck(ikem_ext.graph_conv, inputs)
+any_size = st.tuples(
+    st.integers(0, 4),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 30),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.sampled_from(PER),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    any_size, st.booleans(), st.sampled_from(("contiguous", "channels last", "strided")), st.sampled_from((0, 0.9, 1))
+)
+def test_any_size_and_layout(sizes: tuple, biased: bool, layout: str, zeros: float) -> None:
+    x, weight, bias, adjacency = arguments(*sizes)
+    adjacency *= torch.rand(adjacency.shape) >= zeros
+    if layout == "channels last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "strided":
+        x, weight, bias, adjacency = map(non_contiguous, (x, weight, bias, adjacency))
+    check_against_twin((x, weight, bias if biased else None, adjacency))
+
+
+@pytest.mark.parametrize("per", PER)
+@pytest.mark.parametrize(("clips", "frames"), [(37, 50), (2, 700)], ids=["many clips", "long clips"])
+def test_same_bits_for_any_number_of_threads_of_a_large_problem(per: str, clips: int, frames: int) -> None:
+    """Tiles, chunks and their partial sums: enough work to be given to several threads."""
+    values = arguments(clips, 16, 20, frames, 25, 25, 3, per, torch.float32)
+    leaves = [value.requires_grad_() for value in values]
+    cotangent = torch.randn(clips, 20, frames, 25)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 4, 3):
+            torch.set_num_threads(threads)
+            y = ikem_ext.graph_conv(*leaves)
+            results.append((y, *torch.autograd.grad(y, leaves, cotangent)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    truth = reference.graph_conv(*wide)
+    plain = reference.graph_conv(*leaves)
+    truths = (truth, *torch.autograd.grad(truth, wide, cotangent.double()))
+    plains = (plain, *torch.autograd.grad(plain, leaves, cotangent))
+    for name, *each in zip(("output", *NAMES), results[0], plains, truths, strict=True):
+        assert_as_accurate(*(value.detach() for value in each), name)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 5, 25), (2, 2, 16, 5, 25)], ids=["plain", "grouped"])
+def test_channels_last_stays_channels_last(shape: tuple[int, ...]) -> None:
+    group = shape[:-4]
+    weight, bias, adjacency = torch.randn(*group, 3, 8, 16), torch.randn(*group, 3, 8), torch.randn(*group, 3, 25, 25)
+    x = torch.randn(shape)
+    last = x.movedim(-3, -1).contiguous().movedim(-1, -3).requires_grad_()
+    y, y_last = (ikem_ext.graph_conv(each, weight, bias, adjacency) for each in (x, last))
+    assert y.is_contiguous() and y_last.movedim(-3, -1).is_contiguous()
+    assert torch.equal(y, y_last)
+    (gradient,) = torch.autograd.grad(y_last, last, torch.ones_like(y_last))
+    assert gradient.movedim(-3, -1).is_contiguous()
+
+
+@pytest.mark.parametrize("per", PER)
+def test_empty_batch_has_gradients_of_zero(per: str) -> None:
+    leaves = [value.requires_grad_() for value in arguments(0, 3, 4, 5, 6, 7, 3, per)]
+    y = ikem_ext.graph_conv(*leaves)
+    assert y.shape == (0, 4, 5, 7)
+    for leaf, gradient in zip(leaves, torch.autograd.grad(y.sum(), leaves), strict=True):
+        assert gradient.shape == leaf.shape
+        assert not gradient.any()
+
+
+def test_infinity_stays_in_its_part_of_the_graph() -> None:
+    """The parts' channels lie side by side in vectors; none may reach the gradient of another part."""
+    x, weight, bias, adjacency = arguments(2, 3, 18, 5, 6, 7, 3, "shared")
+    weight[1] = float("inf")
+    adjacency.requires_grad_()
+    (gradient,) = torch.autograd.grad(ikem_ext.graph_conv(x, weight, bias, adjacency).sum(), adjacency)
+    assert gradient[0].isfinite().all() and gradient[2].isfinite().all()
+    assert not gradient[1].isfinite().any()
+
+
+def test_double_backward_is_refused_aloud() -> None:
+    leaves = [value.requires_grad_() for value in arguments(2, 3, 4, 5, 6, 7, 3, "shared")]
+    (gradient,) = torch.autograd.grad(ikem_ext.graph_conv(*leaves).sum(), leaves[0], create_graph=True)
+    with pytest.raises(NotImplementedError, match="graph_conv: its gradients are not differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("level", torch.ops.ikem_ext.available_simd_levels().split())
+def test_each_simd_level(level: str) -> None:
+    """The comparisons above once more, in a process that runs at the level."""
+    tests = "in_use or matches_the_plain_twin or any_size_and_layout or infinity"
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__, "-k", tests],
+        env={**os.environ, "IKEM_SIMD": level},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_simd_level_in_use() -> None:
+    assert torch.ops.ikem_ext.simd_level() == os.environ.get(
+        "IKEM_SIMD", torch.ops.ikem_ext.available_simd_levels().split()[-1]
+    )
 
 
 def test_autocast_computes_in_its_dtype() -> None:
-    x, weight, bias, adjacency = (a.float() for a in arguments(2, 3, 4, 5, 6, 6, 3, "shared"))
+    values = arguments(2, 3, 4, 5, 6, 6, 3, "shared", torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        y = ikem_ext.graph_conv(x, weight, bias, adjacency)
-    assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.float(), ikem_ext.graph_conv(x, weight, bias, adjacency), rtol=0.02, atol=0.1)
+        y = ikem_ext.graph_conv(*values)
+    assert torch.equal(y, ikem_ext.graph_conv(*(value.bfloat16() for value in values)))
 
 
-def test_compiles_without_graph_breaks() -> None:
-    inputs = arguments(2, 3, 4, 5, 6, 6, 3, "shared")
-    compiled = torch.compile(ikem_ext.graph_conv, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*inputs), ikem_ext.graph_conv(*inputs))
+@pytest.mark.parametrize("grouped", [False, True])
+def test_vmap_is_one_more_group(grouped: bool) -> None:
+    x, weight, bias, adjacency = (
+        torch.stack([value] * 2) if grouped else value for value in arguments(2, 3, 4, 5, 6, 7, 3, "clip")
+    )
+    many = torch.stack([x, 2 * x, -x], 1)
+    y = torch.vmap(ikem_ext.graph_conv, in_dims=(1, None, None, None))(many, weight, bias, adjacency)
+    each = [ikem_ext.graph_conv(one, weight, bias, adjacency) for one in many.unbind(1)]
+    torch.testing.assert_close(y, torch.stack(each))
+    y = torch.vmap(ikem_ext.graph_conv)(many.movedim(1, 0), *(torch.stack([v] * 3) for v in (weight, bias, adjacency)))
+    torch.testing.assert_close(y, torch.stack(each))
+
+
+def test_compiles_with_dynamic_sizes() -> None:
+    compiled = torch.compile(ikem_ext.graph_conv, fullgraph=True, dynamic=True, backend="aot_eager")
+    for clips, frames in ((2, 5), (3, 8), (5, 2)):
+        values = arguments(clips, 3, 4, frames, 6, 7, 3, "clip")
+        torch.testing.assert_close(compiled(*values), ikem_ext.graph_conv(*values))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +285,6 @@ def test_compiles_without_graph_breaks() -> None:
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, Tensor], error: type[Exception], message: str) -> None:
-    names = ("x", "weight", "bias", "adjacency")
-    good = dict(zip(names, (a.float() for a in arguments(2, 3, 4, 5, 6, 6, 3, "shared")), strict=True))
+    good = dict(zip(NAMES, arguments(2, 3, 4, 5, 6, 6, 3, "shared", torch.float32), strict=True))
     with pytest.raises(error, match=message):
         ikem_ext.graph_conv(**{**good, **change})
