@@ -73,7 +73,7 @@ class EncoderConfig:
         base_width: channels of the first blocks of ST-GCN.
         feature_width: channels of its last block, the width of the features.
         dropout: probability.
-        initialization: ``published``, N(0, 0.02); or ``kaiming``.
+        initialization: of encoders and heads: ``published``, N(0, 0.02); or ``kaiming``.
     """
 
     base_width: int = 16
@@ -197,8 +197,11 @@ class EvaluateConfig:
         milestones: epochs at which the learning rate is multiplied by 0.1.
         weight_decay: L2 penalty on its weights.
         batch_size: of the probe.
-        standardize: scale every feature to mean 0 and deviation 1 over the training clips before the probe.
-        segments: average features over each of this many equal parts of time and concatenate; 1 is the published mean.
+        standardize: scale every feature to mean 0 and deviation 1 over the training clips, before probe and neighbors.
+        segments: S; a second probe, logistic regression for each modality, sees the features of every joint apart,
+            averaged over each of S equal parts of time; fused, their probabilities are averaged. Meant for small
+            datasets; 0 for none.
+        logistic_c: inverse strength of its L2 penalty.
         ridge_alpha: penalty of the ridge classifier on raw coordinates.
     """
 
@@ -208,13 +211,16 @@ class EvaluateConfig:
     weight_decay: float = 0.0
     batch_size: int = 128
     standardize: bool = False
-    segments: int = 1
+    segments: int = 0
+    logistic_c: float = 200.0
     ridge_alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "segments"):
+        for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, f"evaluate.{name}: expected at least 1, got {getattr(self, name)}")
-        _require(self.learning_rate > 0, f"evaluate.learning_rate: expected > 0, got {self.learning_rate}")
+        for name in ("learning_rate", "logistic_c"):
+            _require(getattr(self, name) > 0, f"evaluate.{name}: expected > 0, got {getattr(self, name)}")
+        _require(self.segments >= 0, f"evaluate.segments: expected at least 0, got {self.segments}")
 
 
 @dataclass

@@ -1,8 +1,9 @@
-"""Evaluation of frozen features: linear probe, nearest neighbors, and the controls that they must beat.
+"""Evaluation of frozen features: linear probes, nearest neighbors, and the controls that they must beat.
 
-Features are extracted once, in eval mode and without augmentation. The probe and the neighbors see them per
-modality, fused over three and over all modalities; the same encoder with random weights and a ridge classifier on
-the raw coordinates are always evaluated beside.
+Features are extracted once, in eval mode and without augmentation. The published probe and the neighbors see their
+mean over time and joints, per modality, fused over three and over all modalities. For small datasets a second probe,
+logistic regression, sees joints and parts of time apart. The same encoder with random weights and linear classifiers
+on the raw coordinates are always evaluated beside.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import THREE_STREAMS, Config, EvaluateConfig, plain, write_text
 from ikem.data.dataset import PreparedDataset
 from ikem.distill import load_student
-from ikem.encoders import encoders_of
+from ikem.encoders import STGCN, encoders_of
 from ikem.pretrain import STAGE1_CHECKPOINT, Pretraining, build_pretraining
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT
@@ -98,26 +99,35 @@ class Split:
         return cls(clips["train"], test, {name: np.searchsorted(test, clips[name]) for name in names})
 
 
+class Features(NamedTuple):
+    """Features of clips by G modalities, on the CPU in float32.
+
+    Attributes:
+        means: over time and joints, (G, n, F).
+        parts: every joint apart, averaged over each of S parts of time, (G, n, F * S * V); without parts if S = 0.
+    """
+
+    means: Tensor
+    parts: Tensor
+
+
 @torch.inference_mode()
 def extract_features(
-    encoders: Mapping[str, nn.Module],
+    encoders: Mapping[str, STGCN],
     dataset: PreparedDataset,
     clips: Indices,
     *,
-    segments: int = 1,
+    segments: int = 0,
     fabric: Fabric,
-) -> Tensor:
+) -> Features:
     """Encode clips in eval mode and without augmentation.
 
     Args:
         encoders: G encoders by modality.
         dataset: where the clips are.
         clips: (n,) indices into the dataset.
-        segments: S, parts of time whose mean features are concatenated.
+        segments: S, into how many parts of time the features of single joints are averaged.
         fabric: device and precision.
-
-    Returns:
-        (G, n, S * F) float32 on the CPU.
     """
     models = [encoder.to(fabric.device).eval() for encoder in encoders.values()]
     batches = []
@@ -128,9 +138,11 @@ def extract_features(
         )
         derived = derive_modalities(joints, num_frames, dataset.layout, modalities=tuple(encoders))
         with fabric.autocast():
-            features = [model(part, segments=segments) for model, part in zip(models, derived, strict=True)]
-        batches.append(torch.stack(features).float().cpu())
-    return torch.cat(batches, dim=1)
+            maps = torch.stack([model.feature_map(part) for model, part in zip(models, derived, strict=True)]).float()
+        by_parts = functional.adaptive_avg_pool2d(maps.flatten(0, 1), (max(segments, 1), maps.shape[-1]))
+        parts = by_parts[:, :, :segments].reshape(*maps.shape[:2], -1)
+        batches.append(Features(maps.mean((3, 4)).cpu(), parts.cpu()))
+    return Features(*(torch.cat(tensors, dim=1) for tensors in zip(*batches, strict=True)))
 
 
 def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,6 +248,38 @@ def linear_probe(
     return ProbeResult(probabilities.cpu(), {part: values.cpu() for part, values in best.items()})
 
 
+def logistic_probe(
+    train: Tensor, train_labels: NDArray[np.int64], test: Tensor, num_classes: int, c: float
+) -> NDArray[np.float64]:
+    """Return the probabilities (m, L) that L2-penalised logistic regression gives to the classes of the test clips.
+
+    Features are scaled to mean 0 and deviation 1 over the training clips (those that hardly vary, to less), and all
+    together so that a training clip's squared length is 1 on average.
+
+    Args:
+        train: (n, D).
+        train_labels: (n,).
+        test: (m, D).
+        num_classes: L.
+        c: inverse strength of the penalty, as scikit-learn counts it.
+    """
+    deviation, mean = torch.std_mean(train.double(), dim=0)
+    deviation = deviation + 0.01 * deviation.mean()
+    z, z_test = ((x.double() - mean) / deviation for x in (train, test))
+    length = z.square().sum(1).mean().sqrt()
+    z, z_test = z / length, z_test / length
+    if z.shape[1] > len(z):
+        # The penalty keeps the weights in the span of the training clips: coordinates in it say all.
+        squares, basis = torch.linalg.eigh(z @ z.mT)
+        kept = squares > 1e-10 * squares[-1]
+        axes = basis[:, kept] / squares[kept].sqrt()
+        z, z_test = z @ (z.mT @ axes), z_test @ (z.mT @ axes)
+    model = LogisticRegression(C=c, max_iter=1000).fit(z.numpy(), train_labels)
+    probabilities = np.zeros((len(z_test), num_classes))
+    probabilities[:, model.classes_] = model.predict_proba(z_test.numpy())
+    return probabilities
+
+
 def nearest_labels(
     train: Tensor, train_labels: NDArray[np.int64], test: Tensor, members: Sequence[int]
 ) -> NDArray[np.int64]:
@@ -307,22 +351,21 @@ class Evaluation:
         self.rows: list[dict[str, Any]] = []
         self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[self.split.parts["test"]]}
 
-    def add_encoders(self, stage: str, encoders: Mapping[str, nn.Module]) -> None:
+    def add_encoders(self, stage: str, encoders: Mapping[str, STGCN]) -> None:
         """Score the encoders of a stage, alone and fused."""
         options, device = self.config.evaluate, self.fabric.device
         train, test = (
             extract_features(encoders, self.dataset, clips, segments=options.segments, fabric=self.fabric)
             for clips in (self.split.train, self.split.test)
         )
-        for modality, features in zip(encoders, test, strict=True):
+        for modality, features in zip(encoders, test.means, strict=True):
             self.arrays[f"features_{stage}_{modality}"] = features[self.split.parts["test"]].numpy()
-        if options.standardize:
-            train, test = standardize(train, test)
+        means, test_means = standardize(train.means, test.means) if options.standardize else (train.means, test.means)
         streams = Streams.of(tuple(encoders))
         probe = linear_probe(
-            train.to(device),
+            means.to(device),
             torch.from_numpy(self.train_labels).to(device),
-            test.to(device),
+            test_means.to(device),
             torch.from_numpy(self.test_labels).to(device),
             self.split.parts,
             streams,
@@ -330,21 +373,32 @@ class Evaluation:
             options,
             self.config.seed,
         )
+        logistic = [self._logistic(*parts) for parts in zip(train.parts, test.parts, strict=True) if options.segments]
         for position, (stream, members) in enumerate(streams.all.items()):
-            neighbors = None if stream in streams.late else nearest_labels(train, self.train_labels, test, members)
             best = {part: float(values[position]) for part, values in probe.best_top1.items()}
-            self._add_rows(stage, stream, probe.probabilities[position].numpy(), best, neighbors)
+            neighbors = averaged = None
+            if stream in streams.trained:
+                neighbors = nearest_labels(means, self.train_labels, test_means, members)
+                if logistic:  # one for each modality; fused, their probabilities are averaged
+                    averaged = np.mean([logistic[member] for member in members], axis=0)
+            self._add_rows(stage, stream, probe.probabilities[position].numpy(), best, neighbors, averaged)
 
     def add_raw(self) -> None:
-        """Score the control: a ridge classifier on the prepared coordinates, resampled to 32 frames."""
-        classifier = RidgeClassifier(alpha=self.config.evaluate.ridge_alpha)
-        classifier.fit(self._raw(self.split.train), self.train_labels)
-        scores = classifier.decision_function(self._raw(self.split.test))
+        """Score the controls: linear classifiers on the prepared coordinates, resampled to 32 frames."""
+        raw, raw_test = self._raw(self.split.train), self._raw(self.split.test)
+        classifier = RidgeClassifier(alpha=self.config.evaluate.ridge_alpha).fit(raw, self.train_labels)
+        scores = classifier.decision_function(raw_test)
         if scores.ndim == 1:  # two classes
             scores = np.stack([-scores, scores], axis=1)
-        of_all_classes = np.full((len(scores), self.num_classes), -np.inf, dtype=scores.dtype)
-        of_all_classes[:, classifier.classes_] = scores
-        self._add_rows("raw", "joint", of_all_classes, {}, None)
+        logits = np.full((len(scores), self.num_classes), -np.inf, dtype=scores.dtype)
+        logits[:, classifier.classes_] = scores
+        logistic = None
+        if self.config.evaluate.segments:
+            logistic = self._logistic(torch.from_numpy(raw), torch.from_numpy(raw_test))
+        self._add_rows("raw", "joint", logits, {}, None, logistic)
+
+    def _logistic(self, train: Tensor, test: Tensor) -> NDArray[np.float64]:
+        return logistic_probe(train, self.train_labels, test, self.num_classes, self.config.evaluate.logistic_c)
 
     def _raw(self, clips: Indices) -> NDArray[np.float32]:
         joints = torch.from_numpy(self.dataset.joints[clips]).movedim(2, -1).flatten(1, -2)
@@ -357,6 +411,7 @@ class Evaluation:
         scores: NDArray[np.floating[Any]],
         best: Mapping[str, float],
         neighbors: NDArray[np.int64] | None,
+        logistic: NDArray[np.float64] | None,
     ) -> None:
         for part, clips in self.split.parts.items():
             labels, some = self.test_labels[clips], scores[clips]
@@ -366,6 +421,7 @@ class Evaluation:
                 "stream": stream,
                 "part": part,
                 "linear": {**score(some, labels), "top1_best_epoch": best.get(part)},
+                "logistic": None if logistic is None else score(logistic[clips], labels),
                 "knn1": None,
                 "knn20": None,
                 "per_class": per_class(confusion),
@@ -394,7 +450,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def trained_stages(config: Config) -> Iterator[tuple[str, dict[str, nn.Module], dict[str, Any]]]:
+def trained_stages(config: Config) -> Iterator[tuple[str, dict[str, STGCN], dict[str, Any]]]:
     """Yield the run's trained stages: name, encoders by modality, and where they come from."""
     folder = config.run / "pretrain"
     for stage, number, name in (("stage1", 1, STAGE1_CHECKPOINT), ("stage2", 2, LAST_CHECKPOINT)):
@@ -465,16 +521,19 @@ def results_table(result: Mapping[str, Any]) -> Table:
     name, clips = f"{dataset['name']}, {dataset['protocol']}", dataset["test_clips"]
     table = Table(title=f"{name}: accuracy in % on {clips} test clips")
     several = len({row["part"] for row in result["rows"]}) > 1
+    with_logistic = any(row["logistic"] for row in result["rows"])
     for column in ("stage", "stream", *(["part"] if several else [])):
         table.add_column(column)
-    for column in ("linear", "top-5", "best epoch", "1-NN", "20-NN"):
+    for column in ("linear", "top-5", "best epoch", "1-NN", "20-NN", *(["logistic"] if with_logistic else [])):
         table.add_column(column, justify="right")
     stage = None
     for row in result["rows"]:
         if stage not in (None, row["stage"]):
             table.add_section()
         stage, linear = row["stage"], row["linear"]
-        numbers = (linear["top1"], linear["top5"], linear["top1_best_epoch"], row["knn1"], row["knn20"])
+        numbers = [linear["top1"], linear["top5"], linear["top1_best_epoch"], row["knn1"], row["knn20"]]
+        if with_logistic:
+            numbers.append(row["logistic"] and row["logistic"]["top1"])
         names = (row["stage"], row["stream"], *([row["part"]] if several else []))
         table.add_row(*names, *("" if number is None else f"{100 * number:.1f}" for number in numbers))
     return table

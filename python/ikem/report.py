@@ -222,6 +222,7 @@ def results_table(rows: Iterable[Row]) -> str:
     Example:
         >>> linear = {"top1": 0.5, "top5": 0.9, "top1_best_epoch": 0.55}
         >>> row = {"stage": "stage1", "stream": "bone", "part": "test", "linear": linear, "knn1": 0.4, "knn20": None}
+        >>> row |= {"logistic": None}
         >>> print(results_table([row]).splitlines()[-1])
         | after stage 1 (contrast) | bone | 50.0 | 90.0 | 55.0 | 40.0 | |
     """
@@ -229,13 +230,22 @@ def results_table(rows: Iterable[Row]) -> str:
     several = len({row["part"] for row in rows}) > 1
     columns = ["stage", "stream", *(["part"] if several else [])]
     numbers = ["linear top-1", "linear top-5", "linear top-1, best epoch", "1-NN", "20-NN"]
+    with_logistic = any(row["logistic"] for row in rows)
+    if with_logistic:
+        numbers.append("logistic top-1")
     lines = [[*columns, *numbers], ["---"] * len(columns) + ["---:"] * len(numbers)]
     for row in rows:
         linear = row["linear"]
-        values = (linear["top1"], linear["top5"], linear.get("top1_best_epoch"), row["knn1"], row["knn20"])
+        values = [linear["top1"], linear["top5"], linear.get("top1_best_epoch"), row["knn1"], row["knn20"]]
+        if with_logistic:
+            values.append(_logistic(row))
         names = [pictures.STAGE_NAMES[row["stage"]], pictures.stream_name(row["stream"])]
         lines.append([*names, *([row["part"]] if several else []), *map(_percent, values)])
     return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines)
+
+
+def _logistic(row: Row) -> float | None:
+    return row["logistic"]["top1"] if row["logistic"] else None
 
 
 def _conclusions(run: Run) -> list[str]:
@@ -278,7 +288,12 @@ def _conclusions(run: Run) -> list[str]:
 def _difference(ours: Row, theirs: Row, clips: int) -> str:
     """The differences in points with 95 % intervals of two independent binomials."""
     parts = []
-    for name, measure in (("linear", lambda row: row["linear"]["top1"]), ("1-NN", lambda row: row["knn1"])):
+    measures: dict[str, Callable[[Row], float | None]] = {
+        "linear": lambda row: row["linear"]["top1"],
+        "1-NN": lambda row: row["knn1"],
+        "logistic": _logistic,
+    }
+    for name, measure in measures.items():
         a, b = measure(ours), measure(theirs)
         if a is not None and b is not None:
             margin = 1.96 * math.sqrt((a * (1 - a) + b * (1 - b)) / clips)

@@ -20,13 +20,14 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from torch import Tensor, nn
+from torch import Tensor
 
 from ikem.checkpoint import export_encoders
 from ikem.config import Config, EncoderConfig, OptimizationConfig, store_config, write_text
 from ikem.data.batches import Batch, ContrastiveData
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import View
+from ikem.encoders import STGCN
 from ikem.seeding import derive_seed
 from ikem_ext import SkeletonLayout, derive_modalities
 
@@ -101,7 +102,7 @@ class ContrastiveModule(lightning.LightningModule):
 
     @property
     @abstractmethod
-    def encoders(self) -> dict[str, nn.Module]:
+    def encoders(self) -> dict[str, STGCN]:
         """The encoders that are trained, by modality."""
 
     def derive(self, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:

@@ -44,13 +44,12 @@ def test_published_state_dict_must_fit(golden: Callable[[str], dict[str, np.ndar
         load_published_state_dict(small_encoder().double(), parameters)
 
 
-def test_segments_are_means_over_parts_of_time() -> None:
+def test_features_are_the_mean_of_the_feature_map() -> None:
     encoder = small_encoder(initialization="kaiming").eval()
-    x = torch.randn(2, 3, 32, 25, 2)  # 8 frames are left after the strides
-    whole, parts = encoder(x), encoder(x, segments=4)
-    assert parts.shape == (2, 4 * 24)
-    torch.testing.assert_close(parts.view(2, 4, 24).mean(1), whole)
-    assert not torch.allclose(parts[:, :24], parts[:, 24:48])
+    x = torch.randn(2, 3, 32, 25, 2)
+    features = encoder.feature_map(x)
+    assert features.shape == (2, 24, 8, 25)  # 8 frames are left after the strides
+    torch.testing.assert_close(features.mean((2, 3)), encoder(x))
 
 
 def test_bodies_are_averaged() -> None:
@@ -70,6 +69,7 @@ def test_initialization(initialization: str, weight_std: float) -> None:
     assert (encoder.blocks[0].graph.edge_importance == 1).all()
     assert bool((encoder.data_norm.weight == 1).all()) == (initialization == "kaiming")
     assert mlp(256, 256, 128)[0].weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert mlp(256, 256, 128, "kaiming")[0].weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 24, 1), (2, 2, 16, 25, 1), (2, 3, 16, 25)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
 from ikem.config import Config, EvaluateConfig
 from ikem.data.dataset import PreparedDataset
@@ -21,6 +21,7 @@ from ikem.evaluate import (
     evaluate,
     extract_features,
     linear_probe,
+    logistic_probe,
     nearest_labels,
     per_class,
     score,
@@ -87,6 +88,22 @@ def test_probe_separates_what_is_separable() -> None:
     assert (chance.probabilities.argmax(-1) == labels).float().mean() < 0.6
 
 
+@pytest.mark.parametrize("width", [3, 500])
+def test_logistic_probe_is_the_regression_in_full(width: int) -> None:
+    """With more features than clips it works in the clips' span, which changes nothing."""
+    generator = torch.Generator().manual_seed(0)
+    labels = np.arange(40) % 3
+    train, test = torch.randn(40, width, generator=generator) + torch.tensor(labels)[:, None], torch.randn(9, width)
+    probabilities = logistic_probe(train, labels, test, 4, c=10.0)
+    deviation, mean = torch.std_mean(train.double(), dim=0)
+    deviation = deviation + 0.01 * deviation.mean()
+    z, z_test = (train - mean) / deviation, (test - mean) / deviation
+    length = z.square().sum(1).mean().sqrt()
+    model = LogisticRegression(C=10.0, max_iter=5000, tol=1e-8).fit((z / length).numpy(), labels)
+    np.testing.assert_allclose(probabilities[:, :3], model.predict_proba((z_test / length).numpy()), atol=1e-3)
+    assert not probabilities[:, 3].any()  # a class without training clips
+
+
 def test_nearest_by_cosine() -> None:
     train, labels = blobs(3, 60, 1.0)
     test, _ = blobs(3, 12, 1.0)
@@ -121,14 +138,20 @@ def test_extraction_is_in_eval_mode_and_clip_by_clip(finished_run: Config, datas
     fabric = Fabric(accelerator="cpu", devices=1)
     clips = np.array([3, 30, 7])
     features = extract_features(encoders, dataset, clips, segments=2, fabric=fabric)
-    assert features.shape == (6, 3, 2 * 6)
+    assert features.means.shape == (6, 3, 6)
+    assert features.parts.shape == (6, 3, 6 * 2 * 15)
     alone = extract_features(encoders, dataset, clips[1:2], segments=2, fabric=fabric)
-    torch.testing.assert_close(features[:, 1:2], alone)
+    torch.testing.assert_close(features.means[:, 1:2], alone.means)
+    torch.testing.assert_close(features.parts[:, 1:2], alone.parts, rtol=1e-3, atol=1e-3)
+    assert extract_features(encoders, dataset, clips, fabric=fabric).parts.shape == (6, 3, 0)
     derived = derive_modalities(
         torch.from_numpy(dataset.joints[clips]), torch.from_numpy(dataset.num_frames[clips]), dataset.layout
     )
-    bone = encoders["bone"].eval()(derived[MODALITIES.index("bone")], segments=2)
-    torch.testing.assert_close(features[MODALITIES.index("bone")], bone)
+    position = MODALITIES.index("bone")
+    bone = encoders["bone"].eval().feature_map(derived[position])
+    torch.testing.assert_close(features.means[position], bone.mean((2, 3)))
+    parts = features.parts[position].view(3, 6, 2, 15)
+    torch.testing.assert_close(parts[:, :, 0], bone[:, :, : (bone.shape[2] + 1) // 2].mean(2))
 
 
 def test_split(dataset: PreparedDataset) -> None:
@@ -183,4 +206,10 @@ def test_evaluation_is_reproducible_and_its_options_work(finished_run: Config) -
     other = evaluate(replace(finished_run, evaluate=options))
     assert other["rows"] != first["rows"]
     assert other["config"]["evaluate"]["segments"] == 2
+    for row in other["rows"]:
+        if row["stream"].startswith("late"):
+            assert row["logistic"] is None
+        else:
+            assert 0 <= row["logistic"]["top1"] <= row["logistic"]["top5"] <= 1
+    assert not any(row["logistic"] for row in first["rows"])
     evaluate(finished_run)  # leaves the run as the other tests expect it

@@ -661,7 +661,7 @@ class Recordings:
 
 
 def generate(
-    *, subjects: int = 20, repetitions: int = 2, seed: int = 0, noise: float = 1.0, max_yaw: float = 60.0
+    *, subjects: int = 20, repetitions: int = 2, seed: int = 0, noise: float = 1.0, max_yaw: float = 90.0
 ) -> Recordings:
     """Makes a data set in which every subject performs every action.
 
@@ -768,7 +768,7 @@ def synthesize(
     repetitions: int = 2,
     seed: int = 0,
     noise: float = 1.0,
-    max_yaw: float = 60.0,
+    max_yaw: float = 90.0,
     overwrite: bool = False,
 ) -> Recordings:
     """Makes synthetic recordings and writes them to a file that ``ikem prepare npz`` reads.

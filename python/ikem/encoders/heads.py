@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ikem.encoders.st_gcn import Initialization
 
-def mlp(in_width: int, hidden_width: int, out_width: int) -> nn.Sequential:
+from ikem.encoders.st_gcn import STGCN
+
+
+def mlp(
+    in_width: int, hidden_width: int, out_width: int, initialization: Initialization = "published"
+) -> nn.Sequential:
     """Return the two-layer head of the method, ``in -> hidden -> ReLU -> out``.
 
-    Weights are drawn from N(0, 0.02) and biases are 0, as for the encoder (Wei et al., arXiv 2309.12009, published
-    code).
+    Weights are drawn as for the encoder and biases are 0: ``published`` from N(0, 0.02) (Wei et al.,
+    arXiv 2309.12009, published code); ``kaiming`` from N(0, 2 / fan_in). As embeddings are normalized, small weights
+    make large steps: heads much narrower than the published ones collapse if they start as small.
 
     Example:
         >>> mlp(256, 256, 128)(torch.zeros(4, 256)).shape
@@ -20,7 +29,10 @@ def mlp(in_width: int, hidden_width: int, out_width: int) -> nn.Sequential:
     head = nn.Sequential(nn.Linear(in_width, hidden_width), nn.ReLU(), nn.Linear(hidden_width, out_width))
     for layer in head:
         if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
+            if initialization == "published":
+                nn.init.normal_(layer.weight, 0.0, 0.02)
+            else:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     return head
 
@@ -43,7 +55,7 @@ class Stream(nn.Module):
         projection: maps features (N, F) to embeddings (N, C).
     """
 
-    def __init__(self, encoder: nn.Module, projection: nn.Module) -> None:
+    def __init__(self, encoder: STGCN, projection: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.projection = projection
@@ -69,6 +81,6 @@ def embed(streams: nn.ModuleDict, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(features), torch.stack(embeddings)
 
 
-def encoders_of(streams: nn.ModuleDict) -> dict[str, nn.Module]:
+def encoders_of(streams: nn.ModuleDict) -> dict[str, STGCN]:
     """Return the encoders of streams, by modality."""
-    return {modality: stream.get_submodule("encoder") for modality, stream in streams.items()}
+    return {modality: cast(STGCN, stream.encoder) for modality, stream in streams.items()}

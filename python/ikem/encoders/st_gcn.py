@@ -109,8 +109,8 @@ class STGCN(nn.Module):
         >>> from ikem_ext.skeleton import get_layout
         >>> encoder = STGCN(get_layout("ntu25"), base_width=4, feature_width=24)
         >>> clips = torch.zeros(2, 3, 50, 25, 2)
-        >>> encoder(clips).shape, encoder(clips, segments=4).shape
-        (torch.Size([2, 24]), torch.Size([2, 96]))
+        >>> encoder(clips).shape, encoder.feature_map(clips).shape
+        (torch.Size([2, 24]), torch.Size([2, 24, 13, 25]))
     """
 
     def __init__(
@@ -145,15 +145,18 @@ class STGCN(nn.Module):
         )
         self.apply(_initialize_published if initialization == "published" else _initialize_kaiming)
 
-    def forward(self, x: Tensor, *, segments: int = 1) -> Tensor:
-        """Encode skeletons.
+    def forward(self, x: Tensor) -> Tensor:
+        """Map skeletons (N, 3, T, V, M) to features (N, F), the mean of the feature map over time and joints."""
+        return self.feature_map(x).mean((2, 3))
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Encode skeletons, time and joints apart.
 
         Args:
             x: (N, 3, T, V, M).
-            segments: S; features are averaged over each of S equal parts of time, and the parts concatenated.
 
         Returns:
-            (N, S * F): with one segment the mean over time, joints and bodies.
+            (N, F, T', V), T' a quarter of T: the output of the last block, averaged over the bodies.
 
         Raises:
             ValueError: if the channels or joints of ``x`` are not those of the encoder.
@@ -165,10 +168,7 @@ class STGCN(nn.Module):
         clips, channels, frames, joints, bodies = x.shape
         x = x.permute(0, 4, 3, 1, 2).reshape(clips * bodies, joints * channels, frames)
         x = self.data_norm(x).view(clips * bodies, joints, channels, frames).permute(0, 2, 3, 1)
-        x = self.blocks(x.contiguous())
-        x = functional.adaptive_avg_pool2d(x, (segments, 1))  # (N * M, F, S, 1)
-        x = x.view(clips, bodies, self.feature_width, segments).mean(1)
-        return x.transpose(1, 2).flatten(1)
+        return self.blocks(x.contiguous()).unflatten(0, (clips, bodies)).mean(1)
 
 
 def _initialize_published(module: nn.Module) -> None:
