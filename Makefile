@@ -28,7 +28,7 @@ build: setup ## Builds the native code again after a change of it.
 
 demo: setup ## Runs the whole method on synthetic recordings; the report lands in runs/demo/report.md.
 	$(BIN)/ikem synthesize $(DEMO)/recordings.npz --overwrite
-	$(BIN)/ikem prepare npz $(DEMO)/recordings.npz $(DEMO)/data --overwrite
+	$(BIN)/ikem prepare npz $(DEMO)/recordings.npz $(DEMO)/data --frames 25 --overwrite
 	$(BIN)/ikem pretrain --config demo --overwrite
 	$(BIN)/ikem distill --config demo --overwrite
 	$(BIN)/ikem evaluate --config demo

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ikem.encoders.st_gcn import Initialization
-
-from ikem.encoders.st_gcn import STGCN
+from ikem.encoders.st_gcn import STGCN, Initialization
 
 
 def mlp(
