@@ -14,7 +14,7 @@ import torch
 from .measure import OURS, Row, machine, measure
 
 #: Modules of this package with a function ``cases(device, dtype, quick)`` that yields its cases.
-FAMILIES = ("modalities",)
+FAMILIES = ("modalities", "contrast")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for family in options.families or FAMILIES:
         module = importlib.import_module(f"ikem_ext.bench.{family}")
         for case in module.cases(options.device, getattr(torch, options.dtype), options.quick):
-            measured = measure(case, options.device, facts["copy_gb_per_s"] * 1e9, 0.3 if options.quick else 2)
+            measured = measure(case, options.device, facts, 0.3 if options.quick else 2)
             print_case(measured)
             rows += measured
             torch.compiler.reset()
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def print_case(rows: list[Row]) -> None:
     """The rows of one case as a table."""
     print(f"\n{rows[0].family}: {rows[0].case}")
-    print(f"  {'':28}{'median':>11}  {'quartiles':22}{'extra memory':>14}{'of copy':>9}  ours is")
+    print(f"  {'':28}{'median':>11}  {'quartiles':22}{'extra memory':>14}{'of limit':>9}  ours is")
     for row in rows:
         quartiles = " to ".join(f"{value:.3f}" for value in row.quartiles_ms)
         memory = "" if row.extra_memory_mib is None else f"{row.extra_memory_mib:.1f} MiB"
         faster = "" if row.variant == OURS else f"{row.ours_is_faster:.1f}x faster"
         times = f"{row.median_ms:8.3f} ms  {quartiles:22}"
-        print(f"  {row.variant:28}{times}{memory:>14}{row.share_of_copy:9.1%}  {faster}", flush=True)
+        print(f"  {row.variant:28}{times}{memory:>14}{row.share_of_limit:9.1%}  {faster}", flush=True)
 
 
 def write_json(file: Path, facts: dict[str, Any], rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -29,12 +29,15 @@ class Case:
         name: what is worked on.
         variants: functions without arguments by name; the first is ours and is called "ikem_ext".
         bytes_moved: what has to be read and written at least, each once.
+        operations: multiplications and additions of the matrix products, in the form that needs the fewest; 0 where
+            there are none to speak of.
     """
 
     family: str
     name: str
-    variants: dict[str, Callable[[], Any]]
+    variants: Mapping[str, Callable[[], Any]]
     bytes_moved: int
+    operations: int = 0
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,7 +52,7 @@ class Row:
     quartiles_ms: tuple[float, float]
     runs: int
     extra_memory_mib: float | None
-    share_of_copy: float
+    share_of_limit: float  # the time that the machine's limits allow, over the median
     ours_is_faster: float
     parameters: dict[str, Any]
 
@@ -58,8 +61,9 @@ class Row:
         return asdict(self)
 
 
-def measure(case: Case, device: torch.device, copy_bandwidth: float, seconds: float) -> list[Row]:
-    """Rows of the case's variants, each run for about ``seconds`` (at least 5 times)."""
+def measure(case: Case, device: torch.device, facts: Mapping[str, Any], seconds: float) -> list[Row]:
+    """Rows of the case's variants, each run for about ``seconds`` (at least 5 times); ``facts`` as of `machine`."""
+    floor = max(case.bytes_moved / (facts["copy_gb_per_s"] * 1e9), case.operations / (facts["sgemm_gflop_per_s"] * 1e9))
     memory = {name: peak_extra_memory(run, device) for name, run in case.variants.items()}  # compiles too
     first = {name: _seconds(run, device) for name, run in case.variants.items()}
     times: dict[str, list[float]] = {name: [] for name in case.variants}
@@ -80,7 +84,7 @@ def measure(case: Case, device: torch.device, copy_bandwidth: float, seconds: fl
             quartiles_ms=(float(quartiles[name][0]) * 1e3, float(quartiles[name][2]) * 1e3),
             runs=len(times[name]),
             extra_memory_mib=memory[name],
-            share_of_copy=case.bytes_moved / median / copy_bandwidth,
+            share_of_limit=floor / median,
             ours_is_faster=median / medians[OURS],
             parameters=case.parameters,
         )

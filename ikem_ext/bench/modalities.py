@@ -44,7 +44,7 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
             variant: partial(work, function, joints, num_frames, NTU, **options)
             for variant, function in functions.items()
         }
-        return Case("modalities", f"{name}, {clips} clips", variants, bytes_moved, parameters)
+        return Case("modalities", f"{name}, {clips} clips", variants, bytes_moved, parameters=parameters)
 
     yield case("forward", once, _forward)
     yield case("crop, shear, forward", once, _forward, **augmentation)

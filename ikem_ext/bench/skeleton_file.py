@@ -9,6 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ikem_ext._native import parse_skeleton
@@ -24,11 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'file':36} {'KiB':>7} {'plain':>10} {'native':>10} {'ratio':>6}")
     for file in options.files:
         plain, native = (
-            _median_seconds(lambda parse=parse, file=file: parse(file.read_bytes(), str(file)), options.seconds)
+            _median_seconds(partial(_read, parse, file), options.seconds)
             for parse in (plain_parse_skeleton, parse_skeleton)
         )
         size = file.stat().st_size / 1024
         print(f"{file.name:36} {size:7.0f} {plain * 1e3:7.3f} ms {native * 1e3:7.3f} ms {plain / native:6.1f}")
+
+
+def _read(parse: Callable[[bytes, str], object], file: Path) -> None:
+    parse(file.read_bytes(), str(file))
 
 
 def _median_seconds(function: Callable[[], object], budget: float) -> float:
