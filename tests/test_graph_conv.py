@@ -228,8 +228,8 @@ def test_double_backward_is_refused_aloud() -> None:
         gradient.sum().backward()
 
 
-@pytest.mark.parametrize("level", torch.ops.ikem_ext.available_simd_levels().split())
-def test_each_simd_level(level: str) -> None:
+@pytest.mark.parametrize("level", torch.ops.ikem_ext.available_simd_levels().split()[:-1])
+def test_lower_simd_levels(level: str) -> None:
     """The comparisons above once more, in a process that runs at the level."""
     tests = "in_use or matches_the_plain_twin or any_size_and_layout or infinity"
     result = subprocess.run(

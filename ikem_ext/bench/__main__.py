@@ -14,7 +14,7 @@ import torch
 from .measure import OURS, Row, machine, measure
 
 #: Modules of this package with a function ``cases(device, dtype, quick)`` that yields its cases.
-FAMILIES = ("modalities", "contrast")
+FAMILIES = ("modalities", "graph_conv", "contrast")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
