@@ -1,0 +1,189 @@
+// The kernels of the graph convolution over many shapes: both orders of summing against the formula written out and
+// against each other. Meant to be built with -fsanitize=address,undefined; ends with 0 if all agree.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+#include "graph_conv/kernel.h"
+
+using namespace ikem::graph_conv;
+
+namespace {
+
+using Values = std::vector<double>;
+
+std::mt19937 generator(0);
+
+Values random_values(int64_t count, double zeros = 0) {
+  std::normal_distribution<double> normal;
+  std::uniform_real_distribution<double> uniform;
+  Values values(static_cast<size_t>(count));
+  for (double& value : values) {
+    value = uniform(generator) < zeros ? 0 : normal(generator);
+  }
+  return values;
+}
+
+bool agree(const char* what, const Values& a, const Values& b) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!(std::fabs(a[i] - b[i]) <= 1e-9 * (1 + std::fabs(a[i])))) {
+      std::fprintf(stderr, "%s, element %zu: %.17g and %.17g\n", what, i, a[i], b[i]);
+      return false;
+    }
+  }
+  return true;
+}
+
+// (1, N, C, T, V), contiguous or with the channels last.
+template <class S>
+Strided<S, 5> features(S* data, int64_t channels, int64_t frames, int64_t joints, bool channels_last) {
+  const int64_t clip = channels * frames * joints;
+  return channels_last ? Strided<S, 5>{data, {0, clip, 1, joints * channels, channels}}
+                       : Strided<S, 5>{data, {0, clip, frames * joints, joints, 1}};
+}
+
+struct Shape {
+  int64_t clips, in, out, frames, joints, out_joints, parts;
+  bool per_clip, per_channel, channels_last;
+};
+
+struct Results {
+  Values y, grad_x, grad_weight, grad_bias, grad_adjacency;
+};
+
+struct Case {
+  explicit Case(const Shape& shape) : shape(shape) {}
+
+  const Shape shape;
+  const int64_t adjacencies = (shape.per_clip ? shape.clips : 1) * shape.parts * (shape.per_channel ? shape.out : 1);
+  const Values x = random_values(shape.clips * shape.in * shape.frames * shape.joints);
+  const Values weight = random_values(shape.parts * shape.out * shape.in);
+  const Values bias = random_values(shape.parts * shape.out);
+  const Values adjacency = random_values(adjacencies * shape.joints * shape.out_joints, 0.6);
+  const Values grad_y = random_values(shape.clips * shape.out * shape.frames * shape.out_joints);
+
+  int64_t part_stride() const { return (shape.per_channel ? shape.out : 1) * shape.joints * shape.out_joints; }
+
+  Results run(Order order, int64_t tile_frames) const {
+    const auto [clips, in, out, frames, joints, out_joints, parts, per_clip, per_channel, last] = shape;
+    const int64_t tiles = (frames + tile_frames - 1) / tile_frames;
+    const Problem problem{1,          clips,    parts,       in,    out,         frames, joints,
+                          out_joints, per_clip, per_channel, order, tile_frames, tiles};
+    const Operands<double> operands{features(x.data(), in, frames, joints, last),
+                                    {weight.data(), {0, out * in, in, 1}},
+                                    {bias.data(), {0, out, 1}},
+                                    {adjacency.data(),
+                                     {0, per_clip ? parts * part_stride() : 0, part_stride(),
+                                      per_channel ? joints * out_joints : 0, out_joints, 1}}};
+    Results results{Values(grad_y.size()), Values(x.size()), Values(weight.size()), Values(bias.size()),
+                    Values(adjacency.size())};
+    plain::forward<double>(problem, operands, features(results.y.data(), out, frames, out_joints, last), 0,
+                           clips * tiles);
+
+    const Chunks chunks{clips * tiles, 1, tiles};
+    const int64_t weight_size = weight_partial_size(problem);
+    const int64_t adjacency_part = adjacency_size(problem);
+    Values weights(static_cast<size_t>(clips * tiles * weight_size), NAN);
+    Values biases(static_cast<size_t>(clips * tiles * parts * out), NAN);
+    Values adjacency_sums(static_cast<size_t>(clips * tiles * adjacency_part), NAN);
+    const Gradients<double> gradients{features(results.grad_x.data(), in, frames, joints, last), weights.data(),
+                                      biases.data(), adjacency_sums.data()};
+    plain::backward<double>(problem, operands, features(grad_y.data(), out, frames, out_joints, last), gradients,
+                            chunks, 0, clips * tiles);
+    const bool aggregate = order == Order::aggregate_first;
+    const int64_t row = weight_partial_row(problem);
+    for (int64_t k = 0; k < parts; ++k) {
+      for (int64_t o = 0; o < out; ++o) {
+        plain::reduce<double>(weights.data() + (aggregate ? o * row + k * in : k * out + o), clips * tiles, weight_size,
+                              aggregate ? 1 : row, results.grad_weight.data() + (k * out + o) * in, in);
+      }
+    }
+    plain::reduce<double>(biases.data(), clips * tiles, parts * out, 1, results.grad_bias.data(), parts * out);
+    const int64_t sums = per_clip ? tiles : clips * tiles;
+    for (int64_t i = 0; i < (per_clip ? clips : 1); ++i) {
+      plain::reduce<double>(adjacency_sums.data() + i * sums * adjacency_part, sums, adjacency_part, 1,
+                            results.grad_adjacency.data() + i * adjacency_part, adjacency_part);
+    }
+    return results;
+  }
+
+  // The formula, and its gradients, term by term.
+  Results written_out() const {
+    const auto [clips, in, out, frames, joints, out_joints, parts, per_clip, per_channel, last] = shape;
+    Results results{Values(grad_y.size()), Values(x.size()), Values(weight.size()), Values(bias.size()),
+                    Values(adjacency.size())};
+    const Strided<const double, 5> x_view = features(x.data(), in, frames, joints, last);
+    const Strided<const double, 5> y_view = features(grad_y.data(), out, frames, out_joints, last);
+    const auto at = [](const Strided<const double, 5>& view, int64_t n, int64_t c, int64_t t, int64_t v) {
+      return n * view.strides[1] + c * view.strides[2] + t * view.strides[3] + v * view.strides[4];
+    };
+    for (int64_t n = 0; n < clips; ++n) {
+      for (int64_t k = 0; k < parts; ++k) {
+        for (int64_t o = 0; o < out; ++o) {
+          for (int64_t t = 0; t < frames; ++t) {
+            for (int64_t v = 0; v < joints; ++v) {
+              double transformed = bias[k * out + o];
+              for (int64_t c = 0; c < in; ++c) {
+                transformed += weight[(k * out + o) * in + c] * x[at(x_view, n, c, t, v)];
+              }
+              double gradient = 0;
+              for (int64_t w = 0; w < out_joints; ++w) {
+                const int64_t a = ((per_clip ? n * parts : 0) + k) * part_stride() +
+                                  ((per_channel ? o * joints : 0) + v) * out_joints + w;
+                const int64_t y = at(y_view, n, o, t, w);
+                results.y[y] += adjacency[a] * transformed;
+                results.grad_adjacency[a] += grad_y[y] * transformed;
+                gradient += grad_y[y] * adjacency[a];
+              }
+              results.grad_bias[k * out + o] += gradient;
+              for (int64_t c = 0; c < in; ++c) {
+                results.grad_weight[(k * out + o) * in + c] += gradient * x[at(x_view, n, c, t, v)];
+                results.grad_x[at(x_view, n, c, t, v)] += gradient * weight[(k * out + o) * in + c];
+              }
+            }
+          }
+        }
+      }
+    }
+    return results;
+  }
+};
+
+bool check(const Shape& shape) {
+  const Case drawn(shape);
+  const Results truth = drawn.written_out();
+  bool good = true;
+  for (const Order order : {Order::aggregate_first, Order::transform_first}) {
+    if (order == Order::aggregate_first && shape.per_channel) {
+      continue;
+    }
+    for (const int64_t tile_frames : {int64_t{1}, (shape.frames + 1) / 2, shape.frames}) {
+      const Results ours = drawn.run(order, tile_frames);
+      good = good && agree("y", truth.y, ours.y) && agree("gradient of x", truth.grad_x, ours.grad_x) &&
+             agree("gradient of weight", truth.grad_weight, ours.grad_weight) &&
+             agree("gradient of bias", truth.grad_bias, ours.grad_bias) &&
+             agree("gradient of adjacency", truth.grad_adjacency, ours.grad_adjacency);
+    }
+  }
+  return good;
+}
+
+}  // namespace
+
+int main() {
+  bool good = true;
+  for (const bool channels_last : {false, true}) {
+    for (int per = 0; per < 3; ++per) {
+      for (const int64_t channels : {1, 3, 16, 19}) {
+        for (const int64_t frames : {1, 2, 9}) {
+          good = good && check({2, channels, 17, frames, 5, 7, 3, per > 0, per > 1, channels_last});
+          good = good && check({1, 9, channels, frames, 6, 1, 2, per > 0, per > 1, channels_last});
+          good = good && check({1, 4, channels, frames, 1, 25, 1, per > 0, per > 1, channels_last});
+        }
+      }
+    }
+  }
+  return good ? 0 : 1;
+}
