@@ -416,7 +416,7 @@ struct BackwardTile : Tile<S> {
 };
 
 template <class S>
-__global__ void __launch_bounds__(THREADS, 2)
+__global__ void __launch_bounds__(THREADS, sizeof(Compute<S>) == 8 ? 1 : 2)
     backward_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Clips<const S> joints,
                     const __grid_constant__ DerivedClips<const S> grad_out, const __grid_constant__ Children children,
                     const __grid_constant__ Children partnered, S* grad_joints, int64_t tile_frames) {
