@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ikem_ext import MODALITIES, derive_modalities
@@ -248,6 +250,7 @@ def _draw_strip(
             width=0.0032,
             headwidth=3.2,
             headlength=3.6,
+            clip_on=False,
             zorder=3,
         )
     axes.set_aspect("equal")
@@ -280,11 +283,11 @@ def training(curves: Mapping[str, Mapping[str, Array]], exchange_epoch: int | No
     panels = [
         (command, prefix, label)
         for command, prefix, label in (
-            ("pretrain", "loss/", "contrastive loss"),
+            ("pretrain", "loss/", "loss"),
             ("pretrain", "accuracy/", "contrastive accuracy (%)"),
             ("pretrain", "explicit/", "explicit exchange loss"),
             ("pretrain", "implicit/", "implicit exchange loss"),
-            ("distill", "loss/", "distillation loss"),
+            ("distill", "loss/", "loss"),
         )
         if any(name.startswith(prefix) for name in curves.get(command, {}))
     ]
@@ -295,17 +298,17 @@ def training(curves: Mapping[str, Mapping[str, Array]], exchange_epoch: int | No
     for place, (command, prefix, label) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
         factor = 100 if prefix == "accuracy/" else 1
-        for name, values in curves[command].items():
-            if name.startswith(prefix):
-                modality = name.removeprefix(prefix)
+        for modality, color in MODALITY_COLORS.items():
+            values = curves[command].get(prefix + modality)
+            if values is not None:
                 measured = np.isfinite(values)
-                color = MODALITY_COLORS.get(modality, BLACK)
                 epochs = curves[command]["epoch"][measured]
                 (line,) = axes.plot(epochs, factor * values[measured], color=color, linewidth=1.5)
                 handles.setdefault(stream_name(modality), line)
         if command == "pretrain" and exchange_epoch is not None:
             handles["start of stage 2"] = axes.axvline(exchange_epoch, color=BLACK, linestyle=":", linewidth=1.2)
         axes.set_title(f"{command}: {label}", fontsize=FONT_SIZE + 1, loc="left")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _tidy(axes, xlabel="epoch")
     if handles:
         figure.legend(
@@ -394,7 +397,7 @@ def _in_two_dimensions(features: Array) -> Array:
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]], *, chance: float) -> Figure:
-    """Top-1 accuracies of the linear probe and of the nearest neighbor, per stream and stage.
+    """Top-1 accuracies of every probe, per stream and stage.
 
     Args:
         rows: the evaluation's rows of one part of the test set.
@@ -402,23 +405,30 @@ def accuracies(rows: Sequence[Mapping[str, Any]], *, chance: float) -> Figure:
     """
     stages = [stage for stage in STAGE_NAMES if stage != "raw" and any(row["stage"] == stage for row in rows)]
     streams = [s for s in (*MODALITIES, "fused3", "fused6") if any(row["stream"] == s for row in rows)]
-    measures = (("linear probe", lambda row: row["linear"]["top1"]), ("nearest neighbor", lambda row: row["knn1"]))
-    figure = _figure(1.5 * len(streams) + 2, 6.4)
+    possible: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+        "linear probe": lambda row: row["linear"]["top1"],
+        "nearest neighbor": lambda row: row["knn1"],
+        "logistic regression": lambda row: row["logistic"]["top1"] if row["logistic"] else None,
+    }
+    measures = {name: measure for name, measure in possible.items() if any(measure(row) is not None for row in rows)}
+    figure = _figure(1.5 * len(streams) + 2, 3 * len(measures) + 0.4)
     handles: dict[str, Any] = {}
-    for place, (name, measure) in enumerate(measures):
+    for place, (name, measure) in enumerate(measures.items()):
         axes = figure.add_subplot(len(measures), 1, place + 1)
         width = 0.8 / max(len(stages), 1)
         for offset, stage in enumerate(stages):
             values = {row["stream"]: measure(row) for row in rows if row["stage"] == stage}
-            at = [(i, 100 * values[s]) for i, s in enumerate(streams) if values.get(s) is not None]
+            at = [(i, 100 * value) for i, s in enumerate(streams) if (value := values.get(s)) is not None]
             if at:
                 x = np.array([i for i, _ in at]) + (offset - (len(stages) - 1) / 2) * width
                 bars = axes.bar(x, [v for _, v in at], 0.92 * width, color=STAGE_COLORS[stage])
-                axes.bar_label(bars, fmt="%.0f", fontsize=FONT_SIZE - 2, padding=1)
+                outline = [withStroke(linewidth=2.5, foreground="white")]  # readable where a line crosses
+                axes.bar_label(bars, fmt="%.0f", fontsize=FONT_SIZE - 2, padding=1, path_effects=outline, zorder=4)
                 handles[STAGE_NAMES[stage]] = bars
-        raw = [measure(row) for row in rows if row["stage"] == "raw" and measure(row) is not None]
+        raw = [measure(row) for row in rows if row["stage"] == "raw"]
         for value in raw:
-            handles["raw coordinates"] = axes.axhline(100 * value, color=BLACK, linestyle="--", linewidth=1.1)
+            if value is not None:
+                handles["raw coordinates"] = axes.axhline(100 * value, color=BLACK, linestyle="--", linewidth=1.1)
         handles["guessing"] = axes.axhline(100 * chance, color=VERMILION, linestyle=":", linewidth=1.2)
         axes.set_xticks(
             range(len(streams)), [stream_name(s).replace(" ", "\n", 1) for s in streams], fontsize=FONT_SIZE

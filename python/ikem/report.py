@@ -141,7 +141,7 @@ def _training_picture(run: Run) -> tuple[Figure, str] | None:
     return pictures.training(run.curves, options.get("exchange_epoch") if exchanges else None), (
         "Losses per modality over the epochs, and the share of clips whose two views are closer to each other than to "
         "anything in the queue (contrastive accuracy). The dotted line marks the start of stage 2, where the "
-        "modalities exchange knowledge and the loss is another one."
+        "modalities exchange knowledge and the loss is another one, the sum of the explicit and the implicit one."
     )
 
 
@@ -281,7 +281,7 @@ def _conclusions(run: Run) -> list[str]:
             run.row(stage, student),
         )
     raw = next((row for row in run.rows if row["stage"] == "raw"), None)
-    compare(f"**{name.capitalize()} against a ridge classifier on the raw coordinates**", best, raw)
+    compare(f"**{name.capitalize()} against classifiers of the raw coordinates**", best, raw)
     return found
 
 
@@ -330,7 +330,8 @@ def _markdown(run: Run, captions: Mapping[str, str]) -> str:
         "## Accuracy",
         "In percent. The encoders are frozen; a linear classifier is trained on their features, and nearest neighbors "
         "are found by cosine. The best epoch is chosen on the test clips, as published code does, and is given for "
-        "comparison only.",
+        "comparison only. Logistic regression, where it was asked for, sees the features of joints and parts of time "
+        "apart, and on raw coordinates the coordinates themselves.",
         results_table(run.evaluation["rows"]),
         "## What the numbers show",
         "Differences in percentage points, with 95 % intervals for the finite number of test clips; they do not "
