@@ -215,8 +215,10 @@ def _draw_strip(
     """The skeletons of some frames side by side, with the modality's vectors as arrows."""
     places = _on_page(joints[..., bodies].transpose(1, 3, 2, 0))  # (T, bodies, V, 2)
     vectors = values[..., bodies].transpose(1, 3, 2, 0)
-    places = places[frames] - places[frames].mean(axis=(1, 2), keepdims=True)
-    vectors = vectors[frames]
+    places, vectors = places[frames], vectors[frames]
+    if np.ptp(places[:, :, layout.root], axis=1).max() < 1e-6:  # bodies centered each on its own root
+        places[..., 0] += 0.5 * np.ptp(places[..., 1]) * np.arange(len(bodies))[:, None]
+    places = places - places.mean(axis=(1, 2), keepdims=True)
     left, right = places[..., 0].min(axis=(1, 2)), places[..., 0].max(axis=(1, 2))
     low, high = places[..., 1].min(), places[..., 1].max()
     size = high - low
@@ -251,6 +253,7 @@ def _draw_strip(
             headwidth=3.2,
             headlength=3.6,
             clip_on=False,
+            in_layout=False,
             zorder=3,
         )
     axes.set_aspect("equal")

@@ -128,7 +128,7 @@ def _modalities_picture(run: Run) -> tuple[Figure, str] | None:
         f"The six modalities of the test clip `{run.dataset.clips[clip].name}` ({name}), as the encoders see them: "
         "centered on the root joint and resized in time. Lengths are in the recordings' unit, motion and angular "
         "velocity per frame of a clip of 50 frames, angles in radians. The bone of the root, a unit normal of the "
-        "torso, is drawn short."
+        "torso, is drawn short; bodies that are each centered on their own root are drawn side by side."
     )
 
 
