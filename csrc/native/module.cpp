@@ -3,9 +3,6 @@
 
 namespace py = pybind11;
 
-#if __has_include("native/skeleton_file_binding.cpp")
-#define HAS_SKELETON_FILE
-#endif
 void bind_skeleton_file(py::module_& module);  // skeleton_file_binding.cpp
 
 namespace {
@@ -29,7 +26,5 @@ PYBIND11_MODULE(_native, module) {
   module.doc() = "Skeleton files and build facts; independent of torch.";
   module.def("build_info", &build_info,
              "What this build was made from: versions, compilers, SIMD levels and CUDA architectures.");
-#ifdef HAS_SKELETON_FILE
   bind_skeleton_file(module);
-#endif
 }
