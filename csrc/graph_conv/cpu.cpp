@@ -724,7 +724,7 @@ class Backward : Pass<S> {
   void aggregate_first(int64_t first, int64_t last) {
     const int64_t frames = last - first;
     read_rows(this->y_plane(grad_y_, first, last), +this->plain_, this->plain_row_);
-    if (this->biased()) {
+    if (this->biased() && (gradients_.bias != nullptr || gradients_.adjacency != nullptr)) {
       pass_bias(frames);
     }
     if (gradients_.weight != nullptr || gradients_.adjacency != nullptr) {
@@ -755,6 +755,9 @@ class Backward : Pass<S> {
     if (gradients_.adjacency != nullptr) {
       this->widen_plain(frames, /*with_bias=*/true);
       add_adjacency(frames);
+    }
+    if (gradients_.x.data == nullptr && gradients_.weight == nullptr && gradients_.bias == nullptr) {
+      return;
     }
     this->spread(frames);
     if (gradients_.bias != nullptr) {

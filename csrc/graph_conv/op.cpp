@@ -334,12 +334,16 @@ class Backward {
       return;
     }
     S* out = static_cast<S*>(gradient.mutable_data_ptr());
-    for (int64_t i = 0; i < outputs; ++i) {
-      reduce_partials<S>(partials + i * count * size, count, size, 1, out + i * size, size);
-    }
+    const int64_t grain = std::max<int64_t>(1, MIN_SUMS_PER_THREAD / (std::max<int64_t>(count, 1) * size));
+    torch::stable::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        reduce_partials<S>(partials + i * count * size, count, size, 1, out + i * size, size);
+      }
+    });
   }
 
   static constexpr int64_t ROWS_PER_THREAD = 64;
+  static constexpr int64_t MIN_SUMS_PER_THREAD = 1 << 16;
 
   const Arguments& arguments_;
   const Operands<S> operands_;
