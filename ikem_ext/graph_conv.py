@@ -7,10 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import (
-    _library,  # noqa: F401  loads the native operations
-    reference,
-)
+from . import reference
 from ._checks import Shapes, check_same
 
 __all__ = ["graph_conv"]
