@@ -10,7 +10,10 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
 "$python" - <<'PYTHON' || exit 1
+import importlib.util
 import sys
+if importlib.util.find_spec("torch") is None:
+    sys.exit(f"gpu-check: PyTorch is not installed for {sys.executable}; PYTHON=<interpreter> names another")
 import torch
 if not torch.cuda.is_available():
     sys.exit(f"gpu-check: no NVIDIA GPU is in reach of torch {torch.__version__} (built for CUDA: {torch.version.cuda})")
