@@ -55,14 +55,23 @@ class ViewsConfig:
     Attributes:
         shear_amplitude: off-diagonal entries of the shear are uniform in [-amplitude, amplitude].
         crop_ratio: T // crop_ratio frames are mirrored on at each end before T frames are cropped; 0 for no crop.
+        turn_degrees: clips are turned about the vertical axis by up to this angle.
+        tilt_degrees: and about the horizontal axis across the view by up to this one.
+        bone_jitter: the length of each bone is multiplied by exp(bone_jitter * n), n normal.
+        least_window: a part of the clip, at least this share of it, is stretched to its full length; 1 for all of it.
     """
 
     shear_amplitude: float = 0.5
     crop_ratio: int = 6
+    turn_degrees: float = 0.0
+    tilt_degrees: float = 0.0
+    bone_jitter: float = 0.0
+    least_window: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.shear_amplitude >= 0, f"views.shear_amplitude: expected >= 0, got {self.shear_amplitude}")
-        _require(self.crop_ratio >= 0, f"views.crop_ratio: expected >= 0, got {self.crop_ratio}")
+        for name in ("shear_amplitude", "crop_ratio", "turn_degrees", "tilt_degrees", "bone_jitter"):
+            _require(getattr(self, name) >= 0, f"views.{name}: expected >= 0, got {getattr(self, name)}")
+        _require(0 < self.least_window <= 1, f"views.least_window: expected in (0, 1], got {self.least_window}")
 
 
 @dataclass

@@ -29,7 +29,7 @@ from ikem.data.dataset import PreparedDataset
 from ikem.data.views import View
 from ikem.encoders import STGCN
 from ikem.seeding import derive_seed
-from ikem_ext import SkeletonLayout, derive_modalities
+from ikem_ext import SkeletonLayout
 
 LAST_CHECKPOINT = "last.ckpt"
 ENCODERS = "encoders.safetensors"
@@ -107,7 +107,7 @@ class ContrastiveModule(lightning.LightningModule):
 
     def derive(self, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:
         """Apply a view to a batch and derive modalities, (len(modalities), N, 3, T, V, M)."""
-        return derive_modalities(batch.joints, batch.num_frames, self.layout, modalities=modalities, **view._asdict())
+        return view.derive(batch.joints, batch.num_frames, self.layout, modalities)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make what dropout draws a function of the step, so that a resumed run draws the same."""

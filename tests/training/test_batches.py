@@ -9,13 +9,13 @@ import torch
 from ikem.config import ViewsConfig
 from ikem.data.batches import ClipViews, ShuffledBatches
 from ikem.data.dataset import PreparedDataset
-from ikem.data.views import RandomViews
+from ikem.data.views import RandomViews, View, scale_bones, stretch_window
 from ikem.seeding import derive_seed, generator
 from ikem_ext import derive_modalities
 
 
 def test_views_have_the_published_ranges() -> None:
-    view = RandomViews(ViewsConfig(), frames=50)(4000, generator(0, "test"))
+    view = RandomViews(ViewsConfig(), frames=50, joints=25)(4000, generator(0, "test"))
     assert view.crop_padding == 8
     assert sorted(set(view.crop_start.tolist())) == list(range(17))
     assert (view.shear.diagonal(dim1=1, dim2=2) == 1).all()
@@ -26,10 +26,50 @@ def test_views_have_the_published_ranges() -> None:
 
 
 def test_views_can_be_switched_off(dataset: PreparedDataset) -> None:
-    joints, num_frames = torch.from_numpy(dataset.joints[[0, 1, 2, 3]]), torch.from_numpy(dataset.num_frames[:4])
-    view = RandomViews(ViewsConfig(shear_amplitude=0, crop_ratio=0), frames=8)(4, generator(0, "test"))
-    derived = derive_modalities(joints, num_frames, dataset.layout, modalities=("joint",), **view._asdict())
-    torch.testing.assert_close(derived[0], joints)
+    joints, num_frames = torch.from_numpy(dataset.joints[:4].copy()), torch.from_numpy(dataset.num_frames[:4])
+    view = RandomViews(ViewsConfig(shear_amplitude=0, crop_ratio=0), frames=8, joints=15)(4, generator(0, "test"))
+    derived = view.derive(joints, num_frames, dataset.layout, ("joint", "motion"))
+    plain = derive_modalities(joints, num_frames, dataset.layout, modalities=("joint", "motion"))
+    torch.testing.assert_close(derived, plain)
+
+
+def test_turning_and_tilting_are_rotations() -> None:
+    config = ViewsConfig(shear_amplitude=0, turn_degrees=30, tilt_degrees=10)
+    rotation = RandomViews(config, frames=8, joints=15)(500, generator(0, "test")).shear
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(500, 3, 3))
+    up = rotation[:, :, 1]  # where the vertical axis goes: only tilting moves it
+    tilts = torch.rad2deg(torch.atan2(up[:, 2], up[:, 1]))
+    torch.testing.assert_close(up[:, 0], torch.zeros(500))
+    turns = torch.rad2deg(torch.atan2(rotation[:, 0, 2], rotation[:, 0, 0]))
+    for angles, limit in ((tilts, 10), (turns, 30)):
+        assert angles.abs().max() <= limit + 1e-3
+        assert angles.max() > 0.9 * limit > -0.9 * limit > angles.min()
+
+
+def test_scaled_bones_keep_their_directions(dataset: PreparedDataset) -> None:
+    layout, joints = dataset.layout, torch.from_numpy(dataset.joints[:3].copy())
+    scale = torch.rand(3, 15) + 0.5
+    scaled = scale_bones(joints, scale, layout)
+    parents = list(layout.parents)
+    bones, scaled_bones = (x - x[..., parents, :] for x in (joints, scaled))
+    torch.testing.assert_close(scaled[..., layout.root, :], joints[..., layout.root, :])
+    torch.testing.assert_close(scaled_bones, bones * scale[:, None, None, :, None], atol=1e-5, rtol=1e-4)
+
+
+def test_windows_are_resized_parts_and_change_the_pace(dataset: PreparedDataset) -> None:
+    joints, num_frames = torch.from_numpy(dataset.joints[:3].copy()), torch.full((3,), 40)
+    whole = stretch_window(joints, torch.tensor([[0.0, 1.0]]).expand(3, 2))
+    torch.testing.assert_close(whole, joints)
+    window = torch.tensor([[2 / 7, 3 / 7]]).expand(3, 2)  # frames 2 to 5 of 8
+    part = stretch_window(joints, window)
+    expected = torch.nn.functional.interpolate(
+        joints[:, :, 2:6].flatten(3).movedim(2, -1).flatten(1, 2), size=8, mode="linear", align_corners=True
+    )
+    torch.testing.assert_close(part.flatten(3).movedim(2, -1).flatten(1, 2), expected)
+    still = View(torch.eye(3).expand(3, 3, 3), torch.zeros(3, dtype=torch.long), 0, window=window)
+    derived = still.derive(joints, num_frames, dataset.layout, ("motion",))
+    expected = derive_modalities(part, torch.full((3,), 17), dataset.layout, modalities=("motion",))
+    torch.testing.assert_close(derived, expected)
 
 
 def test_seeds_are_independent() -> None:
@@ -62,7 +102,7 @@ def test_a_batch_larger_than_the_training_part_is_refused() -> None:
 
 
 def test_processes_share_the_joined_batch(dataset: PreparedDataset) -> None:
-    views = RandomViews(ViewsConfig(), frames=8)
+    views = RandomViews(ViewsConfig(bone_jitter=0.1, least_window=0.5), frames=8, joints=15)
     plan = next(iter(ShuffledBatches(dataset.split("halves", "train"), batch_size=8, seed=1)))
     joined = ClipViews(dataset, views, 1, rank=0, world_size=1)[plan]
     np.testing.assert_array_equal(joined.joints, dataset.joints[plan.clips])

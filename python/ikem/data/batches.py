@@ -124,7 +124,7 @@ class ContrastiveData(lightning.LightningDataModule):
         self.config = config
         self.dataset = dataset
         self.batches = ShuffledBatches(clips, config.data.batch_size, config.seed)
-        self.views = RandomViews(config.views, frames=dataset.joints.shape[2])
+        self.views = RandomViews(config.views, *dataset.joints.shape[2:4])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of this process's batches."""
