@@ -211,7 +211,6 @@ class EvaluateConfig:
             averaged over each of S equal parts of time; fused, their probabilities are averaged. Meant for small
             datasets; 0 for none.
         logistic_c: inverse strength of its L2 penalty.
-        ridge_alpha: penalty of the ridge classifier on raw coordinates.
     """
 
     epochs: int = 100
@@ -222,7 +221,6 @@ class EvaluateConfig:
     standardize: bool = False
     segments: int = 0
     logistic_c: float = 200.0
-    ridge_alpha: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

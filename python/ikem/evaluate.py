@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ Indices = NDArray[np.int64]
 
 EXTRACTION_BATCH = 128  # clips
 RAW_FRAMES = 32  # of the control on raw coordinates
+RIDGE_PENALTIES = np.logspace(-3, 4, 8)  # of which that control takes the one that is best in leaving clips out
 NEIGHBORS = 20
 
 
@@ -386,7 +387,7 @@ class Evaluation:
     def add_raw(self) -> None:
         """Score the controls: linear classifiers on the prepared coordinates, resampled to 32 frames."""
         raw, raw_test = self._raw(self.split.train), self._raw(self.split.test)
-        classifier = RidgeClassifier(alpha=self.config.evaluate.ridge_alpha).fit(raw, self.train_labels)
+        classifier = RidgeClassifierCV(alphas=RIDGE_PENALTIES).fit(raw, self.train_labels)
         scores = classifier.decision_function(raw_test)
         if scores.ndim == 1:  # two classes
             scores = np.stack([-scores, scores], axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 
 from ikem.config import Config, EvaluateConfig
 from ikem.data.dataset import PreparedDataset
@@ -194,7 +194,11 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
     assert result["checkpoints"]["stage2"]["epochs"] == 3
     x = dataset.joints.transpose(0, 1, 3, 4, 2)
     resampled = torch.nn.functional.interpolate(torch.tensor(x).reshape(40, -1, 8), size=32, mode="linear").flatten(1)
-    ridge = RidgeClassifier().fit(resampled[:20], dataset.labels[:20]).score(resampled[20:], dataset.labels[20:])
+    ridge = (
+        RidgeClassifierCV(np.logspace(-3, 4, 8))
+        .fit(resampled[:20], dataset.labels[:20])
+        .score(resampled[20:], dataset.labels[20:])
+    )
     assert rows["raw", "joint", "test"]["linear"]["top1"] == pytest.approx(ridge)
     assert rows["random", "joint", "test"]["knn1"] is not None
 
