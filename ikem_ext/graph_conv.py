@@ -108,7 +108,7 @@ def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _refuse_double_backward(ctx: Any, *gradients: Tensor) -> None:
-    raise NotImplementedError("graph_conv: its gradients are not differentiable; use ikem_ext.reference.graph_conv")
+    raise RuntimeError("graph_conv: its gradients are not differentiable; use ikem_ext.reference.graph_conv")
 
 
 torch.library.register_autograd("ikem_ext::graph_conv", _backward, setup_context=_setup_context)
