@@ -15,10 +15,9 @@
 //
 // Rows are padded to whole vectors. What stands in the padding may be anything (a store to the K-fold rows spills
 // over what the next part overwrites), except that rows read from tensors are padded with zeros.
-#include <cstdlib>
-#include <new>
 #include <type_traits>
 
+#include "common/memory.h"
 #include "common/vector.h"
 #include "graph_conv/kernel.h"
 
@@ -28,28 +27,6 @@ namespace {
 using namespace ::ikem::IKEM_SIMD_LEVEL;
 
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Zeros, aligned to cache lines.
-template <class T>
-class Array {
- public:
-  explicit Array(int64_t size) : memory_(std::calloc(static_cast<size_t>(size) * sizeof(T) + LINE, 1)) {
-    if (memory_ == nullptr) {
-      throw std::bad_alloc();
-    }
-    data_ = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory_) + LINE - 1) / LINE * LINE);
-  }
-  ~Array() { std::free(memory_); }
-  Array(const Array&) = delete;
-  Array& operator=(const Array&) = delete;
-
-  operator T*() const { return data_; }
-
- private:
-  static constexpr size_t LINE = 64;
-  void* memory_;
-  T* data_;
-};
 
 // The length of a row that holds `channels`: whole vectors, and an odd number of cache lines so that rows do not
 // compete for the same places of the cache.

@@ -2,9 +2,8 @@
 // each other, so that whatever looks `k` frames ahead looks `k * L` lanes ahead, L lanes to a frame.
 #include <algorithm>
 #include <cassert>
-#include <cstdlib>
-#include <new>
 
+#include "common/memory.h"
 #include "modalities/kernel.h"
 #include "modalities/math.h"
 
@@ -34,26 +33,19 @@ struct Planes {
 template <class C>
 class Scratch {
  public:
-  Scratch(int64_t num_planes, int64_t lanes) : lanes_((lanes + 15) / 16 * 16), num_planes_(num_planes) {
-    memory_ = static_cast<C*>(std::malloc(sizeof(C) * static_cast<size_t>(larger(num_planes * lanes_, 1))));
-    if (memory_ == nullptr) {
-      throw std::bad_alloc();
-    }
-  }
-  ~Scratch() { std::free(memory_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
+  Scratch(int64_t num_planes, int64_t lanes) : lanes_((lanes + 15) / 16 * 16), memory_(num_planes * lanes_) {}
 
   C* plane() {
-    assert(used_ < num_planes_);
-    return memory_ + lanes_ * used_++;
+    C* const plane = memory_ + used_;
+    used_ += lanes_;
+    assert(used_ <= memory_.size());
+    return plane;
   }
   Planes<C> planes() { return {{plane(), plane(), plane()}}; }
 
  private:
-  C* memory_;
   int64_t lanes_;
-  [[maybe_unused]] int64_t num_planes_;
+  Array<C> memory_;
   int64_t used_ = 0;
 };
 
