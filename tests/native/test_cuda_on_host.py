@@ -164,8 +164,10 @@ def test_kernels_for_the_cpu_and_for_cuda_agree_under_the_sanitizers(compile_for
     ("mistake", "message"),
     [
         ("sum", None),
+        ("mma", None),
         ("out-of-bounds", "AddressSanitizer: heap-buffer-overflow"),
         ("missed-barrier", "a barrier that some threads wait at is never reached by the others"),
+        ("missed-wait", ""),
         ("uninitialized", ""),
     ],
 )

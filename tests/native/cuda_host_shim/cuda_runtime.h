@@ -62,7 +62,8 @@ struct Thread {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   State state;
-  uint64_t shuffled;  // what it offers to the other threads of its warp
+  unsigned char offered[2][32];  // to the other threads of its warp, by turns
+  unsigned turn;
 };
 
 struct Block {
@@ -119,6 +120,7 @@ inline void run_block(unsigned num_threads) {
     thread.context.uc_link = nullptr;
     makecontext(&thread.context, thread_main, 0);
     thread.state = State::ready;
+    thread.turn = 0;
   }
   for (bool progress = true; progress;) {
     progress = false;
@@ -157,21 +159,30 @@ inline void launch(dim3 grid, dim3 threads, size_t shared_bytes, const std::func
   block.shared.reset();
 }
 
-// What the thread `lane` of this thread's warp offers.
+inline unsigned lane() { return block.running % warpSize; }
+
+// Offers a value to the other threads of the warp, which have to do the same; what each of them offers is had, by its
+// lane, from the result. Until the next call but one, which no thread reaches before all have made the next.
 template <class T>
-T shuffle(T value, unsigned lane) {
-  static_assert(sizeof(T) <= sizeof(uint64_t));
-  std::memcpy(&block.threads[block.running].shuffled, &value, sizeof(T));
+auto offer(const T& value) {
+  static_assert(sizeof(T) <= sizeof(Thread::offered[0]));
+  Thread& thread = block.threads[block.running];
+  const unsigned turn = thread.turn++ % 2;
+  std::memcpy(thread.offered[turn], &value, sizeof(T));
   hand_over(State::at_warp_barrier);
-  T other = value;
-  if (lane < static_cast<unsigned>(warpSize)) {
-    std::memcpy(&other, &block.threads[block.running / warpSize * warpSize + lane].shuffled, sizeof(T));
-  }
-  hand_over(State::at_warp_barrier);
-  return other;
+  return [turn, first = block.running / warpSize * warpSize](unsigned lane) {
+    T other;
+    std::memcpy(&other, block.threads[first + lane].offered[turn], sizeof(T));
+    return other;
+  };
 }
 
-inline unsigned lane() { return block.running % warpSize; }
+// What the thread `lane` of this thread's warp offers; its own value where there is no such lane.
+template <class T>
+T shuffle(T value, unsigned from) {
+  const auto warp = offer(value);
+  return from < static_cast<unsigned>(warpSize) ? warp(from) : value;
+}
 
 }  // namespace cuda_host_shim
 
@@ -194,6 +205,15 @@ T __shfl_down_sync(unsigned, T value, unsigned delta) {
 template <class T>
 T __shfl_up_sync(unsigned, T value, unsigned delta) {
   return cuda_host_shim::shuffle(value, cuda_host_shim::lane() - delta);  // wraps around to no lane
+}
+
+inline unsigned __ballot_sync(unsigned, bool holds) {
+  const auto warp = cuda_host_shim::offer(holds);
+  unsigned lanes = 0;
+  for (unsigned lane = 0; lane < static_cast<unsigned>(warpSize); ++lane) {
+    lanes |= static_cast<unsigned>(warp(lane)) << lane;
+  }
+  return lanes;
 }
 
 #define IKEM_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...) \
