@@ -26,6 +26,7 @@ def derive_modalities(
     shear: Tensor | None = None,
     crop_start: Tensor | None = None,
     crop_padding: int = 0,
+    clip_index: Tensor | None = None,
 ) -> Tensor:
     r"""Augments skeleton clips and derives their modalities.
 
@@ -61,14 +62,19 @@ def derive_modalities(
             ``crop_padding`` frames mirrored on at each end, the frame at the edge repeated. (On a GPU, values out of
             this range are clamped to it.)
         crop_padding: frames mirrored on at each end, at most T.
+        clip_index: integers (N,), which clips of ``joints`` and ``num_frames``, now (D, 3, T, V, M) and (D,), to take:
+            the same as ``joints[clip_index]`` and ``num_frames[clip_index]``, without a copy of them. ``shear`` and
+            ``crop_start`` are those of the clips taken. (On a GPU, values outside of [0, D) are clamped to it.)
 
     Returns:
         (len(modalities), N, 3, T, V, M), contiguous, in the dtype of ``joints`` (under autocast in float32).
-        Differentiable in ``joints``. The same input gives the same bits, for any number of threads.
+        Differentiable in ``joints``, unless they are taken by ``clip_index``. The same input gives the same bits, for
+        any number of threads.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
-        ValueError: a shape, a device, a name or a value does not fit; or ``shear`` requires a gradient.
+        ValueError: a shape, a device, a name or a value does not fit; ``shear`` requires a gradient; or ``joints`` do,
+            with a ``clip_index``.
         RuntimeError: the joints are on a GPU and the package was built without CUDA.
 
     Source: Wei et al., arXiv 2309.12009, Section 3.1 (modalities); temporal crop and shear as in Li et al.
@@ -86,8 +92,9 @@ def derive_modalities(
     """
     layout = get_layout(layout)
     shapes = Shapes()
-    shapes.check("joints", joints, "N 3 T V M")
-    shapes.check("num_frames", num_frames, "N")
+    source = "N" if clip_index is None else "D"
+    shapes.check("joints", joints, f"{source} 3 T V M")
+    shapes.check("num_frames", num_frames, source)
     if joints.dtype not in FLOATING:
         raise TypeError(f"joints: expected one of {[str(t) for t in FLOATING]}, got {joints.dtype}")
     if joints.shape[3] != layout.num_joints:
@@ -97,6 +104,9 @@ def derive_modalities(
     if reference_frames <= 0:
         raise ValueError(f"reference_frames: expected above 0, got {reference_frames}")
     _library.require_device("joints", joints)
+    if clip_index is not None:
+        shapes.check("clip_index", clip_index, "N")
+        clip_index = _integers(joints, "clip_index", clip_index)
     if shear is not None:
         shapes.check("shear", shear, "N 3 3")
         _require_same_device(joints, "shear", shear)
@@ -123,6 +133,7 @@ def derive_modalities(
         shear,
         crop_start,
         crop_padding,
+        clip_index,
     )
 
 
@@ -149,7 +160,8 @@ def _require_same_device(joints: Tensor, name: str, tensor: Tensor) -> None:
 
 @torch.library.register_fake("ikem_ext::derive_modalities")
 def _fake(joints: Tensor, num_frames: Tensor, modalities: list[int], *settings: Any) -> Tensor:
-    return joints.new_empty((len(modalities), *joints.shape))
+    clips = joints if settings[-1] is None else settings[-1]
+    return joints.new_empty((len(modalities), len(clips), *joints.shape[1:]))
 
 
 @torch.library.register_fake("ikem_ext::derive_modalities_backward")
@@ -158,7 +170,9 @@ def _fake_backward(grad_out: Tensor, joints: Tensor, *settings: Any) -> Tensor:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    joints, num_frames, *settings, shear, crop_start, crop_padding = inputs
+    joints, num_frames, *settings, shear, crop_start, crop_padding, clip_index = inputs
+    if clip_index is not None:
+        raise ValueError("joints: expected no gradient to be required with clip_index; use joints[clip_index] instead")
     ctx.save_for_backward(joints, num_frames, shear, crop_start)
     ctx.settings, ctx.crop_padding = settings, crop_padding
 
@@ -168,7 +182,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     grad_joints = torch.ops.ikem_ext.derive_modalities_backward(
         grad_out, joints, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding
     )
-    return (grad_joints, *(None for _ in range(9)))
+    return (grad_joints, *(None for _ in range(10)))
 
 
 torch.library.register_autograd("ikem_ext::derive_modalities", _backward, setup_context=_setup_context)
@@ -184,8 +198,17 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tenso
         batched = argument.expand(info.batch_size, *argument.shape) if axis is None else argument.movedim(axis, 0)
         return batched.flatten(0, 1)
 
-    joints, *others = (merged(argument, axis) for argument, axis in zip(args, in_dims, strict=True))
-    derived = torch.ops.ikem_ext.derive_modalities(joints, *others)
+    joints, num_frames, *settings, clip_index = args
+    if clip_index is None:
+        joints, num_frames, *settings = (
+            merged(argument, axis) for argument, axis in zip(args[:-1], in_dims[:-1], strict=True)
+        )
+    elif in_dims[:2] == (None, None):  # the clips to take from are the same for all
+        settings = [merged(argument, axis) for argument, axis in zip(settings, in_dims[2:-1], strict=True)]
+        clip_index = merged(clip_index, in_dims[-1])
+    else:
+        raise NotImplementedError("derive_modalities: vmap over joints or num_frames goes without clip_index")
+    derived = torch.ops.ikem_ext.derive_modalities(joints, num_frames, *settings, clip_index)
     return derived.unflatten(1, (info.batch_size, -1)), 1
 
 

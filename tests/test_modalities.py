@@ -79,8 +79,10 @@ class TestDeriveModalities(OperationChecks):
             arguments["crop_padding"],
         )
         operations = torch.ops.ikem_ext
-        yield operations.derive_modalities.default, (arguments["joints"], *settings)
+        yield operations.derive_modalities.default, (arguments["joints"], *settings, None)
         joints = arguments["joints"].detach()
+        index = torch.arange(len(joints), device=joints.device)
+        yield operations.derive_modalities.default, (joints, *settings, index)
         gradient = torch.ones(len(MODALITIES), *joints.shape, dtype=joints.dtype, device=joints.device)
         yield operations.derive_modalities_backward.default, (gradient, joints, *settings)
 
@@ -161,6 +163,28 @@ def check_against_twin(joints: Tensor, num_frames: Tensor, layout: SkeletonLayou
         results.append((output, *torch.autograd.grad(output, leaf, gradient.to(output))))
     # Angles between random bones may be next to 0 or pi, where gradients are ill-conditioned.
     torch.testing.assert_close(results[0], results[1], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_takes_clips_by_index(dtype: torch.dtype, device: str) -> None:
+    joints, num_frames = make_clips(7, 9, LAYOUTS["ntu25"], dtype=dtype, device=device)
+    for index in (torch.tensor([6, 0, 3, 3], device=device), torch.empty(0, dtype=torch.int64, device=device)):
+        augmentation = make_augmentation(joints[index], 3)
+        expected = derive_modalities(joints[index], num_frames[index], "ntu25", **augmentation)
+        for source in (joints, non_contiguous(joints)):
+            taken = derive_modalities(source, num_frames, "ntu25", clip_index=index, **augmentation)
+            assert torch.equal(taken, expected)
+        plain = reference.derive_modalities(joints, num_frames, "ntu25", clip_index=index, **augmentation)
+        truth = reference.derive_modalities(joints.double(), num_frames, "ntu25", clip_index=index, **augmentation)
+        assert_as_accurate(taken, plain, truth)
+
+
+def test_vmap_over_clips_taken_by_index() -> None:
+    joints, num_frames = make_clips(6, 4)
+    index = torch.tensor([[5, 0, 0], [1, 2, 5]])
+    taken = torch.vmap(lambda part: derive_modalities(joints, num_frames, SMALL, clip_index=part))(index)
+    assert torch.equal(taken, torch.stack([derive_modalities(joints[part], num_frames[part], SMALL) for part in index]))
 
 
 def test_every_order_of_modalities() -> None:
@@ -315,6 +339,9 @@ def bad(**changes: Any) -> dict[str, Any]:
     return {"joints": joints, "num_frames": num_frames, "layout": SMALL, **changes}
 
 
+INDEX = torch.tensor([1, 0, 1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -342,6 +369,16 @@ def bad(**changes: Any) -> dict[str, Any]:
          r"crop_start: expected 0 to 2 \* crop_padding, got 3 for clip 1"),
         (bad(crop_start=torch.tensor([0, 0]), crop_padding=6), ValueError, "crop_padding: expected 0 to T=5, got 6"),
         (bad(crop_start=torch.tensor([0, 0]), crop_padding=-1), ValueError, "crop_padding: expected 0 to T=5, got -1"),
+        (bad(clip_index=torch.zeros(2)), TypeError, "clip_index: expected integers, got torch.float32"),
+        (bad(clip_index=INDEX[None]), ValueError, r"clip_index: expected shape \(N,\), got \(1, 3\)"),
+        (bad(clip_index=INDEX + 1), ValueError, "clip_index: expected 0 to the last clip of joints, got 2 for clip 0"),
+        (bad(clip_index=INDEX - 1), ValueError, "clip_index: expected 0 to the last .*, got -1 for clip 1"),
+        (bad(clip_index=INDEX, shear=torch.zeros(2, 3, 3)), ValueError, r"shear: .* with N=3, got \(2, 3, 3\)"),
+        (bad(clip_index=INDEX, num_frames=torch.ones(3).long()), ValueError, r"num_frames: .* with D=2, got \(3,\)"),
+        (bad(clip_index=INDEX, joints=torch.zeros(0, 3, 5, 4, 2), num_frames=torch.ones(0).long()), ValueError,
+         "clip_index: expected none of no clips"),
+        (bad(clip_index=INDEX, joints=torch.zeros(2, 3, 5, 4, 2, requires_grad=True)), ValueError,
+         r"joints: expected no gradient to be required with clip_index; use joints\[clip_index\]"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -87,6 +87,7 @@ class Tile {
   // Frames [first, last) of the augmented clip; those outside of the clip are zero.
   void load_joints(int64_t clip, int64_t first, int64_t last, Planes<C> planes) const {
     const int64_t shift = problem_.shift(clip);
+    const int64_t source = problem_.source(clip);
     for (int64_t t = first; t < last; ++t) {
       const int64_t row = (t - first) * L;
       for (int c = 0; c < 3; ++c) {
@@ -94,7 +95,7 @@ class Tile {
           std::fill_n(planes.at[c] + row, L, C(0));
         } else {
           const int64_t* strides = joints_.strides;
-          read_frame(joints_.data + clip * strides[0] + c * strides[1] + problem_.mirrored(t + shift) * strides[2],
+          read_frame(joints_.data + source * strides[0] + c * strides[1] + problem_.mirrored(t + shift) * strides[2],
                      strides[3], strides[4], planes.at[c] + row);
         }
       }
@@ -191,7 +192,7 @@ class Tile {
   }
 
   C scale(int64_t clip) const {
-    return static_cast<C>(problem_.reference_frames) / static_cast<C>(problem_.num_frames[clip]);
+    return static_cast<C>(problem_.reference_frames) / static_cast<C>(problem_.num_frames[problem_.source(clip)]);
   }
 
   const Problem& problem_;

@@ -117,7 +117,7 @@ struct BackwardShared {
 
 template <class C>
 __device__ C time_scale(const Problem& problem, int64_t clip) {
-  return static_cast<C>(problem.reference_frames) / static_cast<C>(problem.num_frames[clip]);
+  return static_cast<C>(problem.reference_frames) / static_cast<C>(problem.num_frames[problem.source(clip)]);
 }
 
 template <class C>
@@ -171,7 +171,7 @@ struct Tile {
   __device__ void load_joints(int64_t clip, int64_t first, int rows) const {
     const int64_t shift = problem.shift(clip);
     const Shear<C> shear = shear_of<C>(problem, clip, /*transposed=*/false);
-    const S* data = joints.data + clip * joints.strides[0];
+    const S* data = joints.data + problem.source(clip) * joints.strides[0];
     for_each_lane(rows, L, [&](int i, int row, int lane) {
       const int64_t t = first + row;
       Vec3<C> position = {0, 0, 0};

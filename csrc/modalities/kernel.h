@@ -43,13 +43,25 @@ struct Problem {
   Skeleton skeleton;
   int32_t slots[NUM_MODALITIES];  // where in the output each modality stands; -1: not asked for
   double reference_frames;
-  const int64_t* num_frames;  // (N,), contiguous
+  int64_t source_clips;       // how many clips the input holds
+  const int64_t* clip_index;  // (N,), contiguous: which of them each clip is; or null: clip n is the n-th
+  const int64_t* num_frames;  // (source clips,), contiguous
   const void* shear;          // (N, 3, 3), contiguous, in the type computed in; or null
   const int64_t* crop_start;  // (N,), contiguous; or null
   int64_t crop_padding;
 
   IKEM_INLINE bool wants(Modality modality) const { return slots[modality] >= 0; }
   IKEM_INLINE int64_t lanes() const { return static_cast<int64_t>(skeleton.num_joints) * bodies; }
+
+  // Which clip of the input it is. (An index out of range, which is refused where it can be seen, is clamped: no read
+  // leaves the input.)
+  IKEM_INLINE int64_t source(int64_t clip) const {
+    if (clip_index == nullptr) {
+      return clip;
+    }
+    const int64_t index = clip_index[clip];
+    return index < 0 ? 0 : index >= source_clips ? source_clips - 1 : index;
+  }
 
   // By how many frames the clip is shifted before it is mirrored at both ends. (A start out of range, which is
   // refused where it can be seen, is clamped: no read leaves the clip.)

@@ -47,13 +47,23 @@ Skeleton make_skeleton(const Integers& parents, const Integers& partners, const 
 // The arguments that both operations share, held as long as the problem that points into them.
 struct Arguments {
   Problem problem{};
-  Tensor num_frames, shear, crop_start;
+  Tensor clip_index, num_frames, shear, crop_start;
 
   Arguments(const Tensor& joints, const Tensor& num_frames, const Integers& modalities, const Integers& parents,
             const Integers& partners, const Integers& torso, double reference_frames,
-            const std::optional<Tensor>& shear, const std::optional<Tensor>& crop_start, int64_t crop_padding) {
+            const std::optional<Tensor>& shear, const std::optional<Tensor>& crop_start, int64_t crop_padding,
+            const std::optional<Tensor>& clip_index) {
     check_value(joints.dim() == 5 && joints.size(1) == 3, "joints: expected shape (N, 3, T, V, M)");
-    problem.clips = joints.size(0);
+    problem.source_clips = joints.size(0);
+    problem.clips = problem.source_clips;
+    if (clip_index.has_value()) {
+      check_value(clip_index->dim() == 1, "clip_index: expected shape (N,)");
+      problem.clips = clip_index->size(0);
+      check_value(problem.source_clips > 0 || problem.clips == 0, "clip_index: expected none of no clips");
+      this->clip_index = hold(joints, *clip_index, "clip_index", ScalarType::Long, problem.clips);
+      problem.clip_index = this->clip_index.const_data_ptr<int64_t>();
+      check_range(this->clip_index, "clip_index", 0, problem.source_clips - 1, "0 to the last clip of joints");
+    }
     problem.frames = joints.size(2);
     problem.bodies = static_cast<int32_t>(joints.size(4));
     problem.skeleton = make_skeleton(parents, partners, torso);
@@ -65,17 +75,17 @@ struct Arguments {
       problem.slots[modalities[slot]] = static_cast<int32_t>(slot);
     }
     problem.reference_frames = reference_frames;
-    this->num_frames = hold(joints, num_frames, "num_frames", ScalarType::Long, 1);
+    this->num_frames = hold(joints, num_frames, "num_frames", ScalarType::Long, problem.source_clips);
     problem.num_frames = this->num_frames.const_data_ptr<int64_t>();
     check_range(this->num_frames, "num_frames", 1, std::numeric_limits<int64_t>::max(), "at least 1");
     if (shear.has_value()) {
-      this->shear = hold(joints, *shear, "shear", compute_type(joints.scalar_type()), 9);
+      this->shear = hold(joints, *shear, "shear", compute_type(joints.scalar_type()), 9 * problem.clips);
       problem.shear = this->shear.const_data_ptr();
     }
     if (crop_start.has_value()) {
       check_value(crop_padding >= 0 && crop_padding <= problem.frames, "crop_padding: expected 0 to T=", problem.frames,
                   ", got ", crop_padding);
-      this->crop_start = hold(joints, *crop_start, "crop_start", ScalarType::Long, 1);
+      this->crop_start = hold(joints, *crop_start, "crop_start", ScalarType::Long, problem.clips);
       problem.crop_start = this->crop_start.const_data_ptr<int64_t>();
       problem.crop_padding = crop_padding;
       check_range(this->crop_start, "crop_start", 0, 2 * crop_padding, "0 to 2 * crop_padding");
@@ -83,11 +93,9 @@ struct Arguments {
   }
 
  private:
-  static Tensor hold(const Tensor& joints, const Tensor& tensor, const char* name, ScalarType type,
-                     int64_t values_per_clip) {
-    check_value(tensor.scalar_type() == type && tensor.numel() == joints.size(0) * values_per_clip &&
-                    tensor.device() == joints.device(),
-                name, ": expected another dtype, size or device");
+  static Tensor hold(const Tensor& joints, const Tensor& tensor, const char* name, ScalarType type, int64_t values) {
+    check_value(tensor.scalar_type() == type && tensor.numel() == values && tensor.device() == joints.device(), name,
+                ": expected another dtype, size or device");
     return torch::stable::contiguous(tensor);
   }
 
@@ -173,11 +181,15 @@ void run_backward(const Problem& problem, const Tensor& joints, const Tensor& gr
 
 Tensor derive_modalities(const Tensor& joints, const Tensor& num_frames, Integers modalities, Integers parents,
                          Integers partners, Integers torso, double reference_frames, std::optional<Tensor> shear,
-                         std::optional<Tensor> crop_start, int64_t crop_padding) {
+                         std::optional<Tensor> crop_start, int64_t crop_padding, std::optional<Tensor> clip_index) {
   const Arguments arguments(joints, num_frames, modalities, parents, partners, torso, reference_frames, shear,
-                            crop_start, crop_padding);
-  const Integers sizes{
-      static_cast<int64_t>(modalities.size()), joints.size(0), 3, joints.size(2), joints.size(3), joints.size(4)};
+                            crop_start, crop_padding, clip_index);
+  const Integers sizes{static_cast<int64_t>(modalities.size()),
+                       arguments.problem.clips,
+                       3,
+                       joints.size(2),
+                       joints.size(3),
+                       joints.size(4)};
   Tensor out = torch::stable::new_empty(joints, sizes);
   if (out.numel() > 0) {
     dispatch_floating(joints, "joints", [&](auto scalar) {
@@ -193,7 +205,7 @@ Tensor derive_modalities_backward(const Tensor& grad_out, const Tensor& joints, 
                                   double reference_frames, std::optional<Tensor> shear,
                                   std::optional<Tensor> crop_start, int64_t crop_padding) {
   const Arguments arguments(joints, num_frames, modalities, parents, partners, torso, reference_frames, shear,
-                            crop_start, crop_padding);
+                            crop_start, crop_padding, std::nullopt);
   check_value(grad_out.dim() == 6 && grad_out.size(0) == static_cast<int64_t>(modalities.size()) &&
                   grad_out.numel() == joints.numel() * grad_out.size(0) &&
                   grad_out.scalar_type() == joints.scalar_type() && grad_out.device() == joints.device(),
@@ -218,7 +230,8 @@ STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CUDA, library) {
 STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
   library.def(
       "derive_modalities(Tensor joints, Tensor num_frames, int[] modalities, int[] parents, int[] partners, "
-      "int[] torso, float reference_frames, Tensor? shear, Tensor? crop_start, int crop_padding) -> Tensor");
+      "int[] torso, float reference_frames, Tensor? shear, Tensor? crop_start, int crop_padding, "
+      "Tensor? clip_index) -> Tensor");
   library.def(
       "derive_modalities_backward(Tensor grad_out, Tensor joints, Tensor num_frames, int[] modalities, "
       "int[] parents, int[] partners, int[] torso, float reference_frames, Tensor? shear, Tensor? crop_start, "

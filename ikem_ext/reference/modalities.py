@@ -23,9 +23,12 @@ def derive_modalities(
     shear: Tensor | None = None,
     crop_start: Tensor | None = None,
     crop_padding: int = 0,
+    clip_index: Tensor | None = None,
 ) -> Tensor:
     """See :func:`ikem_ext.derive_modalities`; the same arguments, values and gradients, on any device."""
     layout = get_layout(layout)
+    if clip_index is not None:
+        joints, num_frames = joints[clip_index], num_frames[clip_index]
     x = joints.to(torch.promote_types(joints.dtype, torch.float32))
     if crop_start is not None:
         x = _mirrored_crop(x, crop_start, crop_padding)
