@@ -261,7 +261,7 @@ def _streamed_info_nce_terms(q: Tensor, k: Tensor, queue: Tensor, temperature: f
     q, k = _widen(q), _widen(k)
     positive = (q * k).sum(-1) / temperature
     with_means = torch.is_grad_enabled() and q.requires_grad
-    negative, _ = torch.ops.ikem_ext.queue_logsumexp(q, queue, 1 / temperature, with_means)
+    negative, _ = torch.ops.ikem_ext.queue_logsumexp(q, queue, 1 / temperature, with_means, _allows_tf32(q))
     return torch.logaddexp(positive, negative) - positive
 
 
@@ -286,7 +286,7 @@ def _streamed_exchange(
     positive = (q * k).sum(-1)
     others = (None, None) if within else (guide, guide_queue[:, None])
     single, product, nearest = torch.ops.ikem_ext.exchange_logsumexp(
-        q, queue[:, None], *others, 1 / temperature, topk, context
+        q, queue[:, None], *others, 1 / temperature, topk, context, _allows_tf32(q)
     )
     partition = torch.logaddexp(single, positive / temperature)[:, None]
     s = (q[:, None, :, None] * _widen(queue[:, nearest])).sum(-1)  # (A, B, N, topk)
@@ -301,12 +301,12 @@ def _streamed_exchange(
 
 
 @torch.library.register_fake("ikem_ext::queue_logsumexp")
-def _(q: Tensor, queue: Tensor, scale: float, with_means: bool) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, queue: Tensor, scale: float, with_means: bool, allow_tf32: bool) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape[:2]), q.new_empty(q.shape if with_means else 0)
 
 
 @torch.library.register_fake("ikem_ext::queue_logsumexp_backward")
-def _(weights: Tensor, log_sums: Tensor, q: Tensor, queue: Tensor, scale: float) -> Tensor:
+def _(weights: Tensor, log_sums: Tensor, q: Tensor, queue: Tensor, scale: float, allow_tf32: bool) -> Tensor:
     return q.new_empty(queue.shape)
 
 
@@ -319,6 +319,7 @@ def _(
     scale: float,
     topk: int,
     context: bool,
+    allow_tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     learners, queries = q.shape[:2]
     guides = learners if guide is None else guide.shape[0]
@@ -331,7 +332,7 @@ def _(
 
 @torch.library.register_fake("ikem_ext::exchange_logsumexp_backward")
 def _(*arguments: Any) -> tuple[Tensor, Tensor]:
-    q, queue, *_, needs_q, needs_queue = arguments[4:]
+    q, queue, *_, needs_q, needs_queue, _ = arguments[4:]
     learners, queries, width = q.shape
     return (
         q.new_empty(learners if needs_q else 0, queries, width),
@@ -340,7 +341,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _save_queue_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, queue, ctx.scale, _ = inputs
+    q, queue, ctx.scale, _, ctx.allow_tf32 = inputs
     log_sums, means = output
     ctx.mark_non_differentiable(means)
     # The queue is saved only where its own gradient is wanted, so that otherwise it may change before the backward.
@@ -354,13 +355,14 @@ def _queue_logsumexp_backward(ctx: Any, weights: Tensor, _: Tensor | None) -> tu
     grad_queue = None
     if ctx.needs_input_grad[1]:
         log_sums, q, queue = others
-        grad_queue = torch.ops.ikem_ext.queue_logsumexp_backward(weights, log_sums, q, queue, ctx.scale)
-        grad_queue = grad_queue.to(queue.dtype)
-    return grad_q, grad_queue, None, None
+        grad_queue = torch.ops.ikem_ext.queue_logsumexp_backward(
+            weights, log_sums, q, queue, ctx.scale, ctx.allow_tf32
+        ).to(queue.dtype)
+    return grad_q, grad_queue, *(None,) * 3
 
 
 def _save_exchange_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, queue, guide, guide_queue, ctx.scale, _, _ = inputs
+    q, queue, guide, guide_queue, ctx.scale, _, _, ctx.allow_tf32 = inputs
     single, product, nearest = output
     ctx.mark_non_differentiable(nearest)
     ctx.save_for_backward(single, product, q, queue, guide, guide_queue)
@@ -372,10 +374,10 @@ def _exchange_logsumexp_backward(
 ) -> tuple[Tensor | None, ...]:
     needs_q, needs_queue = ctx.needs_input_grad[:2]
     grad_q, grad_queue = torch.ops.ikem_ext.exchange_logsumexp_backward(
-        grad_single, grad_product, *ctx.saved_tensors, ctx.scale, needs_q, needs_queue
+        grad_single, grad_product, *ctx.saved_tensors, ctx.scale, needs_q, needs_queue, ctx.allow_tf32
     )
     queue = ctx.saved_tensors[3]
-    return grad_q if needs_q else None, grad_queue.to(queue.dtype) if needs_queue else None, *(None,) * 5
+    return grad_q if needs_q else None, grad_queue.to(queue.dtype) if needs_queue else None, *(None,) * 6
 
 
 torch.library.register_autograd(
@@ -389,6 +391,11 @@ torch.library.register_autograd(
 def _streams(q: Tensor) -> bool:
     """Whether the native operations run where ``q`` is."""
     return q.device.type == "cpu"
+
+
+def _allows_tf32(q: Tensor) -> bool:
+    """Whether products may round float32 to TF32: what PyTorch is told of its own products."""
+    return q.is_cuda and torch.backends.cuda.matmul.allow_tf32
 
 
 def _widen(x: Tensor) -> Tensor:

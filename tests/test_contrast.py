@@ -205,12 +205,12 @@ class TestInfoNCE(LossChecks):
 
     def native_calls(self, arguments: dict[str, Any]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         q, queue = arguments["q"], arguments["queue"][:, None]
-        yield torch.ops.ikem_ext.queue_logsumexp.default, (q, queue, 5.0, True)
-        yield torch.ops.ikem_ext.queue_logsumexp.default, (q.detach(), queue.detach(), 5.0, False)
-        sums, _ = torch.ops.ikem_ext.queue_logsumexp(q.detach(), queue.detach(), 5.0, True)
+        yield torch.ops.ikem_ext.queue_logsumexp.default, (q, queue, 5.0, True, False)
+        yield torch.ops.ikem_ext.queue_logsumexp.default, (q.detach(), queue.detach(), 5.0, False, False)
+        sums, _ = torch.ops.ikem_ext.queue_logsumexp(q.detach(), queue.detach(), 5.0, True, False)
         weights = torch.ones_like(sums)
         native = torch.ops.ikem_ext.queue_logsumexp_backward.default
-        yield native, (weights, sums, q.detach(), queue.detach(), 5.0)
+        yield native, (weights, sums, q.detach(), queue.detach(), 5.0, False)
 
 
 class TestCrossModalNCE(TestInfoNCE):
@@ -222,11 +222,11 @@ class TestCrossModalNCE(TestInfoNCE):
 
     def native_calls(self, arguments: dict[str, Any]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         q, queue = arguments["q"], arguments["queue"][:, None]
-        yield torch.ops.ikem_ext.exchange_logsumexp.default, (q, queue, None, None, 5.0, 2, True)
+        yield torch.ops.ikem_ext.exchange_logsumexp.default, (q, queue, None, None, 5.0, 2, True, False)
         q, queue = q.detach(), queue.detach()
-        single, product, _ = torch.ops.ikem_ext.exchange_logsumexp(q, queue, None, None, 5.0, 2, True)
+        single, product, _ = torch.ops.ikem_ext.exchange_logsumexp(q, queue, None, None, 5.0, 2, True, False)
         native = torch.ops.ikem_ext.exchange_logsumexp_backward.default
-        yield native, (single, product, single, product, q, queue, None, None, 5.0, True, True)
+        yield native, (single, product, single, product, q, queue, None, None, 5.0, True, True, False)
 
 
 class TestImplicitExchange(LossChecks):

@@ -31,6 +31,14 @@ constexpr int lanes = VECTOR_BYTES / static_cast<int>(sizeof(C));
 
 constexpr int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// The length of a row that holds `columns`: whole vectors, and an odd number of cache lines so that rows do not compete
+// for the same places of the cache.
+template <class C>
+constexpr int64_t row_length(int64_t columns) {
+  constexpr int64_t line = 64 / sizeof(C);
+  return (round_up(columns, line) / line | 1) * line;
+}
+
 template <class C>
 IKEM_INLINE Vector<C> load(const C* from) {
   Vector<C> vector;
