@@ -161,7 +161,7 @@ def _require_same_device(joints: Tensor, name: str, tensor: Tensor) -> None:
 @torch.library.register_fake("ikem_ext::derive_modalities")
 def _fake(joints: Tensor, num_frames: Tensor, modalities: list[int], *settings: Any) -> Tensor:
     clips = joints if settings[-1] is None else settings[-1]
-    return joints.new_empty((len(modalities), len(clips), *joints.shape[1:]))
+    return joints.new_empty((len(modalities), clips.shape[0], *joints.shape[1:]))
 
 
 @torch.library.register_fake("ikem_ext::derive_modalities_backward")

@@ -187,6 +187,13 @@ def test_vmap_over_clips_taken_by_index() -> None:
     assert torch.equal(taken, torch.stack([derive_modalities(joints[part], num_frames[part], SMALL) for part in index]))
 
 
+@pytest.mark.parametrize("torso", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+def test_a_torso_with_the_root_in_it(torso: tuple[int, int, int]) -> None:
+    layout = SkeletonLayout("three", ("root", "a", "b"), (0, 0, 1), torso)
+    joints, num_frames = make_clips(2, 5, layout, dtype=torch.float64)
+    check_against_twin(joints, num_frames, layout)
+
+
 def test_every_order_of_modalities() -> None:
     joints, num_frames = make_clips()
     everything = dict(zip(MODALITIES, derive_modalities(joints, num_frames, SMALL), strict=True))

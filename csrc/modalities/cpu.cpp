@@ -434,7 +434,9 @@ class Backward : Tile<S> {
       const int64_t spine = body + lane_of(skeleton_.spine);
       const int64_t left = body + lane_of(skeleton_.left);
       const int64_t right = body + lane_of(skeleton_.right);
-      const Torso<C> bones = {bone_.get(spine + L), bone_.get(left + L), bone_.get(right + L)};
+      // In place of the root's own bone, which has no length, the normal stands by now.
+      const auto bone = [&](int64_t lane) { return lane == root ? Vec3<C>{0, 0, 0} : bone_.get(lane + L); };
+      const Torso<C> bones = {bone(spine), bone(left), bone(right)};
       const Torso<C> g = torso_normal_gradient(bones, g_bone_.get(root));
       g_bone_.add(spine, g.spine);
       g_bone_.add(left, g.left);

@@ -1,5 +1,8 @@
-// A block derives a tile of frames of one clip at a time. As in cpu.cpp a lane is one joint of one body in one frame,
-// L lanes to a frame; a block's threads walk over the lanes of the tile.
+// A block derives a tile of frames of one clip at a time, in shared memory, from where whole runs of lanes are written.
+// As in cpu.cpp a lane is one joint of one body in one frame, L lanes to a frame, and the lanes of a tile are numbered
+// through its frames, as they follow each other in the output.
+#include <algorithm>
+
 #include "common/launch.h"
 #include "modalities/kernel.h"
 #include "modalities/math.h"
@@ -11,7 +14,44 @@ using ikem::cuda::SharedArrays;
 
 constexpr int THREADS = 256;
 constexpr int64_t TILE_LANES = 1024;
-constexpr int64_t MAX_BLOCKS = 2147483647;
+// What CUDA allows of a grid.
+constexpr int64_t MAX_TILES = 2147483647;
+constexpr int64_t MAX_CLIPS = 65535;
+
+// How a block's threads walk over the lanes of a tile, or over packs of them. Made on the host, so that the threads
+// need not divide.
+struct Walk {
+  int lanes, row_step, lane_step;
+  unsigned reciprocal;
+
+  explicit Walk(int64_t lanes)
+      : lanes(static_cast<int>(lanes)),
+        row_step(static_cast<int>(THREADS / lanes)),
+        lane_step(static_cast<int>(THREADS % lanes)),
+        reciprocal(static_cast<unsigned>((65535 + lanes) / lanes)) {}
+
+  // Calls f(index in the tile, frame in the tile, lane in the frame) for this thread's lanes of `rows` frames.
+  template <class F>
+  __device__ void operator()(int rows, F f) const {
+    int row = static_cast<int>(threadIdx.x * reciprocal >> 16);  // threadIdx.x / lanes, for as many as 256 threads
+    int lane = static_cast<int>(threadIdx.x) - row * lanes;
+    for (int i = threadIdx.x; i < rows * lanes; i += THREADS) {
+      f(i, row, lane);
+      lane += lane_step;
+      row += row_step;
+      if (lane >= lanes) {
+        lane -= lanes;
+        ++row;
+      }
+    }
+  }
+};
+
+// How the input is read: `width` lanes of a frame at once.
+struct Reading {
+  int width;
+  Walk lanes, packs;
+};
 
 // For each joint the others that name it, in ascending order: the reverse of a table of parents or partners.
 struct Children {
@@ -34,32 +74,47 @@ Children reverse(const int16_t* table, int32_t num_joints) {
   return children;
 }
 
+// W consecutive elements, moved as one.
+template <class S, int W>
+struct alignas(sizeof(S) * W < 16 ? sizeof(S) * W : 16) Pack {
+  S at[W];
+};
+
+template <class S, int W>
+__device__ Pack<S, W> read_pack(const S* elements) {
+  return *reinterpret_cast<const Pack<S, W>*>(elements);
+}
+
+template <class S, int W>
+__device__ void write_pack(S* elements, const Pack<S, W>& pack) {
+  *reinterpret_cast<Pack<S, W>*>(elements) = pack;
+}
+
+// The three coordinates of a run of lanes.
 template <class C>
 struct Planes {
-  C* x;
-  C* y;
-  C* z;
+  C* first;
+  int stride;
 
-  __device__ Vec3<C> get(int lane) const { return {x[lane], y[lane], z[lane]}; }
+  __device__ C* plane(int coordinate) const { return first + coordinate * stride; }
+  __device__ Vec3<C> get(int lane) const { return {first[lane], first[lane + stride], first[lane + 2 * stride]}; }
   __device__ void set(int lane, Vec3<C> value) const {
-    x[lane] = value.x;
-    y[lane] = value.y;
-    z[lane] = value.z;
+    first[lane] = value.x;
+    first[lane + stride] = value.y;
+    first[lane + 2 * stride] = value.z;
   }
   __device__ void add(int lane, Vec3<C> value) const { set(lane, get(lane) + value); }
 };
 
 template <class C>
 __host__ __device__ Planes<C> take_planes(SharedArrays& shared, int64_t lanes) {
-  C* x = shared.take<C>(lanes);
-  C* y = shared.take<C>(lanes);
-  C* z = shared.take<C>(lanes);
-  return {x, y, z};
+  const int64_t stride = (lanes + 3) / 4 * 4;  // so that each plane starts where a pack may
+  return {shared.take<C>(3 * stride), static_cast<int>(stride)};
 }
 
 // The lanes of the skeleton in one frame: where to find each in the input, and its neighbors' lanes.
 struct LaneTables {
-  int32_t* parent;
+  int32_t* parent;   // the root's is itself
   int32_t* partner;  // -1: none
   int64_t* offset;
 
@@ -83,15 +138,54 @@ struct LaneTables {
   }
 };
 
+// Where each lane is found in the output's gradient, and which lanes take it for their parent or partner.
+struct GradientTables {
+  int64_t* offset;
+  int32_t* joint;
+  int16_t *children, *first_child;
+  int16_t *partnered, *first_partnered;
+
+  __host__ __device__ GradientTables(SharedArrays& shared, int64_t lanes, int64_t joints) {
+    offset = shared.take<int64_t>(lanes);
+    joint = shared.take<int32_t>(lanes);
+    children = shared.take<int16_t>(joints);
+    first_child = shared.take<int16_t>(joints + 1);
+    partnered = shared.take<int16_t>(joints);
+    first_partnered = shared.take<int16_t>(joints + 1);
+  }
+
+  __device__ void fill(const Problem& problem, const int64_t* strides, const Children& by_parent,
+                       const Children& by_partner) const {
+    const int bodies = problem.bodies;
+    const int joints = problem.skeleton.num_joints;
+    for (int lane = threadIdx.x; lane < joints * bodies; lane += THREADS) {
+      joint[lane] = lane / bodies;
+      offset[lane] = joint[lane] * strides[3] + lane % bodies * strides[4];
+    }
+    for (int i = threadIdx.x; i <= joints; i += THREADS) {
+      first_child[i] = by_parent.first[i];
+      first_partnered[i] = by_partner.first[i];
+      if (i < joints) {
+        children[i] = by_parent.joints[i];
+        partnered[i] = by_partner.joints[i];
+      }
+    }
+  }
+};
+
+// Room for the two frames after the tile that acceleration looks ahead to.
 template <class C>
 struct ForwardShared {
   LaneTables tables;
-  Planes<C> x, bone;
+  Planes<C> x, bone, axis;
   C* angle;
 
-  __host__ __device__ ForwardShared(SharedArrays& shared, int64_t lanes, int64_t frames) : tables(shared, lanes) {
+  __host__ __device__ ForwardShared(SharedArrays& shared, const Problem& problem, int64_t frames)
+      : tables(shared, problem.lanes()) {
+    const int64_t lanes = problem.lanes();
     x = take_planes<C>(shared, (frames + 2) * lanes);
     bone = take_planes<C>(shared, (frames + 1) * lanes);
+    axis = take_planes<C>(shared, frames * lanes);
     angle = shared.take<C>((frames + 1) * lanes);
   }
 };
@@ -100,11 +194,14 @@ struct ForwardShared {
 template <class C>
 struct BackwardShared {
   LaneTables tables;
+  GradientTables gradient_tables;
   Planes<C> x, bone, g_bone, g_partner, total;
   C* angle;
   C* g_turn;
 
-  __host__ __device__ BackwardShared(SharedArrays& shared, int64_t lanes, int64_t frames) : tables(shared, lanes) {
+  __host__ __device__ BackwardShared(SharedArrays& shared, const Problem& problem, int64_t frames)
+      : tables(shared, problem.lanes()), gradient_tables(shared, problem.lanes(), problem.skeleton.num_joints) {
+    const int64_t lanes = problem.lanes();
     x = take_planes<C>(shared, (frames + 2) * lanes);
     bone = take_planes<C>(shared, (frames + 2) * lanes);
     angle = shared.take<C>((frames + 2) * lanes);
@@ -114,6 +211,24 @@ struct BackwardShared {
     total = take_planes<C>(shared, frames * lanes);
   }
 };
+
+// The W lanes one frame of L lanes ahead. With W = 4, L may be 2 more than a multiple of it.
+template <int W, class C>
+__device__ Pack<C, W> read_ahead(const C* lanes, int L) {
+  if constexpr (W > 1) {
+    if (L % W != 0) {
+      const auto low = read_pack<C, W / 2>(lanes + L);
+      const auto high = read_pack<C, W / 2>(lanes + L + W / 2);
+      Pack<C, W> pack;
+      for (int j = 0; j < W / 2; ++j) {
+        pack.at[j] = low.at[j];
+        pack.at[j + W / 2] = high.at[j];
+      }
+      return pack;
+    }
+  }
+  return read_pack<C, W>(lanes + L);
+}
 
 template <class C>
 __device__ C time_scale(const Problem& problem, int64_t clip) {
@@ -140,18 +255,12 @@ __device__ Shear<C> shear_of(const Problem& problem, int64_t clip, bool transpos
            {r[2 * down], r[2 * down + right], r[2 * down + 2 * right]}}};
 }
 
-// Calls f(lane in the tile, frame in the tile, lane in the frame) for this thread's lanes of `rows` frames.
+// Calls f(clip, first frame) for this block's tiles.
 template <class F>
-__device__ void for_each_lane(int rows, int lanes, F f) {
-  int row = threadIdx.x / lanes;
-  int lane = threadIdx.x % lanes;
-  for (int i = threadIdx.x; i < rows * lanes; i += THREADS) {
-    f(i, row, lane);
-    lane += THREADS % lanes;
-    row += THREADS / lanes;
-    if (lane >= lanes) {
-      lane -= lanes;
-      ++row;
+__device__ void for_each_tile(const Problem& problem, int64_t tile_frames, F f) {
+  for (int64_t clip = blockIdx.y; clip < problem.clips; clip += gridDim.y) {
+    for (int64_t begin = blockIdx.x * tile_frames; begin < problem.frames; begin += gridDim.x * tile_frames) {
+      f(clip, begin);
     }
   }
 }
@@ -165,34 +274,70 @@ struct Tile {
   const Clips<const S>& joints;
   const LaneTables& tables;
   Planes<C> x, bone;
+  const Reading& reading;
   int L;
 
   // Frames [first, first + rows) of the augmented clip; those outside of the clip are zero.
   __device__ void load_joints(int64_t clip, int64_t first, int rows) const {
+    switch (reading.width) {
+      case 4:
+        load_packs<4>(clip, first, rows);
+        break;
+      case 2:
+        load_packs<2>(clip, first, rows);
+        break;
+      default:
+        load_packs<1>(clip, first, rows);
+    }
+    __syncthreads();
+  }
+
+  template <int W>
+  __device__ void load_packs(int64_t clip, int64_t first, int rows) const {
     const int64_t shift = problem.shift(clip);
     const Shear<C> shear = shear_of<C>(problem, clip, /*transposed=*/false);
     const S* data = joints.data + problem.source(clip) * joints.strides[0];
-    for_each_lane(rows, L, [&](int i, int row, int lane) {
+    reading.packs(rows, [&](int i, int row, int pack) {
       const int64_t t = first + row;
-      Vec3<C> position = {0, 0, 0};
+      Pack<C, W> position[3] = {};
       if (t >= 0 && t < problem.frames) {
-        const S* at = data + problem.mirrored(t + shift) * joints.strides[2] + tables.offset[lane];
-        position = {widen(at[0]), widen(at[joints.strides[1]]), widen(at[2 * joints.strides[1]])};
-        position = problem.shear == nullptr ? position : shear(position);
+        const S* at = data + problem.mirrored(t + shift) * joints.strides[2] + tables.offset[pack * W];
+        Pack<S, W> read[3];
+        for (int c = 0; c < 3; ++c) {
+          read[c] = read_pack<S, W>(at + c * joints.strides[1]);
+        }
+        for (int j = 0; j < W; ++j) {
+          const Vec3<C> there = {widen(read[0].at[j]), widen(read[1].at[j]), widen(read[2].at[j])};
+          const Vec3<C> here = problem.shear == nullptr ? there : shear(there);
+          position[0].at[j] = here.x;
+          position[1].at[j] = here.y;
+          position[2].at[j] = here.z;
+        }
       }
-      x.set(i, position);
+      for (int c = 0; c < 3; ++c) {
+        write_pack(x.plane(c) + i * W, position[c]);
+      }
+    });
+  }
+
+  __device__ void derive_bones(int rows) const {
+    reading.lanes(rows, [&](int i, int, int lane) {
+      if (tables.parent[lane] != lane) {
+        bone.set(i, own_bone(i, lane));
+      }
+    });
+    for_each_body(rows, [&](int root, int spine, int left, int right) {
+      const Torso<C> bones = torso(spine, left, right);
+      bone.set(root, torso_normal(bones.spine, bones.left, bones.right));
     });
     __syncthreads();
   }
 
-  __device__ void derive_bones(int rows) const {
-    for_each_lane(rows, L,
-                  [&](int i, int, int lane) { bone.set(i, x.get(i) - x.get(i - lane + tables.parent[lane])); });
-    __syncthreads();
-    for_each_body(rows, [&](int root, int spine, int left, int right) {
-      bone.set(root, torso_normal(bone.get(spine), bone.get(left), bone.get(right)));
-    });
-    __syncthreads();
+  // From the parent to the joint.
+  __device__ Vec3<C> own_bone(int i, int lane) const { return x.get(i) - x.get(i - lane + tables.parent[lane]); }
+
+  __device__ Torso<C> torso(int spine, int left, int right) const {
+    return {own_bone(spine, spine % L), own_bone(left, left % L), own_bone(right, right % L)};
   }
 
   // Calls f(lanes of the root, the spine, the left and the right shoulder) for each body of each frame.
@@ -211,102 +356,136 @@ struct Tile {
     const int other = tables.partner[lane];
     return other < 0 ? Vec3<C>{0, 0, 0} : bone.get(i - lane + other);
   }
-
-  __device__ void derive_angles(int rows, C* angle) const {
-    for_each_lane(rows, L, [&](int i, int, int lane) { angle[i] = angle_between(bone.get(i), partner(i, lane)); });
-    __syncthreads();
-  }
 };
 
+// Up to 64 registers, so that four blocks fit: while some wait for a barrier or for memory, others write.
 template <class S>
-__global__ void __launch_bounds__(THREADS)
-    forward_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Clips<const S> joints, S* out,
-                   int64_t tile_frames) {
+constexpr int FORWARD_BLOCKS = sizeof(Compute<S>) == 8 ? 1 : 4;
+
+// Writes a tile's planes from shared memory, W lanes at a time.
+template <class S, int W>
+__global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<S>)
+    forward_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Clips<const S> joints,
+                   const __grid_constant__ Reading reading, S* out, int64_t tile_frames) {
   using C = Compute<S>;
   IKEM_DYNAMIC_SHARED(memory);
   SharedArrays arrays(memory);
   const int L = static_cast<int>(problem.lanes());
-  const ForwardShared<C> shared(arrays, L, tile_frames);
+  const ForwardShared<C> shared(arrays, problem, tile_frames);
   shared.tables.fill(problem, joints.strides);
-  const Tile<S> tile{problem, joints, shared.tables, shared.x, shared.bone, L};
+  const Tile<S> tile{problem, joints, shared.tables, shared.x, shared.bone, reading, L};
   const bool wants_angles = problem.wants(ANGULAR_VELOCITY);
-  const bool wants_bones = problem.wants(BONE) || problem.wants(ROTATION_AXIS) || wants_angles;
+  const bool wants_pairs = problem.wants(ROTATION_AXIS) || wants_angles;
 
   const int64_t T = problem.frames;
-  const int64_t tiles = (T + tile_frames - 1) / tile_frames;
-  for (int64_t task = blockIdx.x; task < problem.clips * tiles; task += gridDim.x) {
+  for_each_tile(problem, tile_frames, [&](int64_t clip, int64_t begin) {
     __syncthreads();
-    const int64_t clip = task / tiles;
-    const int64_t begin = task % tiles * tile_frames;
     const int rows = static_cast<int>(begin + tile_frames < T ? tile_frames : T - begin);
     const int rows_ahead = static_cast<int>(begin + rows + 2 <= T ? rows + 2 : T - begin);
-    const int bone_rows = rows < rows_ahead ? rows + 1 : rows;
     tile.load_joints(clip, begin, rows_ahead);
-    if (wants_bones) {
+    if (wants_pairs || problem.wants(BONE)) {
+      const int bone_rows = rows < rows_ahead ? rows + 1 : rows;
       tile.derive_bones(bone_rows);
-    }
-    if (wants_angles) {
-      tile.derive_angles(bone_rows, shared.angle);
+      if (wants_pairs) {
+        reading.lanes(bone_rows, [&](int i, int row, int lane) {
+          const Vec3<C> bone = shared.bone.get(i);
+          const Vec3<C> partner = tile.partner(i, lane);
+          if (row < rows) {
+            shared.axis.set(i, cross(bone, partner));
+          }
+          if (wants_angles) {
+            shared.angle[i] = angle_between(bone, partner);
+          }
+        });
+        __syncthreads();
+      }
     }
 
     const C s = time_scale<C>(problem, clip);
     const int64_t plane = T * L;  // one coordinate of one clip in the output
-    const auto write = [&](Modality modality, int i, Vec3<C> value) {
-      S* at = out + (problem.slots[modality] * problem.clips + clip) * 3 * plane + begin * L + i;
-      at[0] = narrow<S>(value.x);
-      at[plane] = narrow<S>(value.y);
-      at[2 * plane] = narrow<S>(value.z);
+    S* const first = out + clip * 3 * plane + begin * L;
+    const auto write = [&](Modality modality, int c, int i, const Pack<C, W>& values) {
+      Pack<S, W> narrowed;
+      for (int j = 0; j < W; ++j) {
+        narrowed.at[j] = narrow<S>(values.at[j]);
+      }
+      write_pack(first + (problem.slots[modality] * problem.clips * 3 + c) * plane + i, narrowed);
     };
-    for_each_lane(rows, L, [&](int i, int row, int lane) {
-      const Vec3<C> zero = {0, 0, 0};
-      const bool has_next = begin + row + 1 < T;
-      const bool has_second = begin + row + 2 < T;
-      const Vec3<C> here = shared.x.get(i);
-      const Vec3<C> motion = has_next ? s * (shared.x.get(i + L) - here) : zero;
-      if (problem.wants(JOINT)) {
-        write(JOINT, i, here);
+    // The frames of the tile that have one, and two, more after them end at these lanes.
+    const int with_next = (begin + rows + 1 <= T ? rows : rows - 1) * L;
+    const int with_second = (begin + rows + 2 <= T ? rows : static_cast<int>(T - begin) - 2) * L;
+    for (int i = static_cast<int>(threadIdx.x) * W; i < rows * L; i += THREADS * W) {
+      for (int c = 0; c < 3; ++c) {
+        const C* x = shared.x.plane(c) + i;
+        const auto here = read_pack<C, W>(x);
+        if (problem.wants(JOINT)) {
+          write(JOINT, c, i, here);
+        }
+        if (problem.wants(MOTION) || problem.wants(ACCELERATION)) {
+          const auto next = read_ahead<W>(x, L);
+          const auto second = read_pack<C, W>(x + 2 * L);
+          Pack<C, W> motion, acceleration;
+          for (int j = 0; j < W; ++j) {
+            motion.at[j] = i + j < with_next ? s * (next.at[j] - here.at[j]) : 0;
+            acceleration.at[j] = i + j < with_second ? s * (s * (second.at[j] - next.at[j]) - motion.at[j]) : 0;
+          }
+          if (problem.wants(MOTION)) {
+            write(MOTION, c, i, motion);
+          }
+          if (problem.wants(ACCELERATION)) {
+            write(ACCELERATION, c, i, acceleration);
+          }
+        }
+        if (problem.wants(BONE)) {
+          write(BONE, c, i, read_pack<C, W>(shared.bone.plane(c) + i));
+        }
       }
-      if (problem.wants(MOTION)) {
-        write(MOTION, i, motion);
+      if (!wants_pairs) {
+        continue;
       }
-      if (problem.wants(ACCELERATION)) {
-        write(ACCELERATION, i, has_second ? s * (s * (shared.x.get(i + 2 * L) - shared.x.get(i + L)) - motion) : zero);
-      }
-      if (problem.wants(BONE)) {
-        write(BONE, i, shared.bone.get(i));
-      }
-      if (problem.wants(ROTATION_AXIS) || wants_angles) {
-        const Vec3<C> axis = cross(shared.bone.get(i), tile.partner(i, lane));
+      Pack<C, W> axis[3];
+      for (int c = 0; c < 3; ++c) {
+        axis[c] = read_pack<C, W>(shared.axis.plane(c) + i);
         if (problem.wants(ROTATION_AXIS)) {
-          write(ROTATION_AXIS, i, axis);
-        }
-        if (wants_angles) {
-          write(ANGULAR_VELOCITY, i, has_next ? s * (shared.angle[i + L] - shared.angle[i]) * normalize(axis) : zero);
+          write(ROTATION_AXIS, c, i, axis[c]);
         }
       }
-    });
-  }
+      if (wants_angles) {
+        const auto here = read_pack<C, W>(shared.angle + i);
+        const auto next = read_ahead<W>(shared.angle + i, L);
+        for (int j = 0; j < W; ++j) {
+          const C turn = i + j < with_next ? s * (next.at[j] - here.at[j]) : 0;
+          const Vec3<C> velocity = turn * normalize(Vec3<C>{axis[0].at[j], axis[1].at[j], axis[2].at[j]});
+          axis[0].at[j] = velocity.x;
+          axis[1].at[j] = velocity.y;
+          axis[2].at[j] = velocity.z;
+        }
+        for (int c = 0; c < 3; ++c) {
+          write(ANGULAR_VELOCITY, c, i, axis[c]);
+        }
+      }
+    }
+  });
 }
 
 template <class S>
 struct BackwardTile : Tile<S> {
   using C = Compute<S>;
   using Tile<S>::problem;
+  using Tile<S>::reading;
   using Tile<S>::L;
   using Tile<S>::bone;
 
   const DerivedClips<const S>& grad_out;
-  const Children& children;   // by parent
-  const Children& partnered;  // by partner
   const BackwardShared<C>& shared;
+  const GradientTables& tables;
 
-  __device__ BackwardTile(const Problem& problem, const Clips<const S>& joints, const DerivedClips<const S>& grad_out,
-                          const Children& children, const Children& partnered, const BackwardShared<C>& shared)
-      : Tile<S>{problem, joints, shared.tables, shared.x, shared.bone, static_cast<int>(problem.lanes())},
+  __device__ BackwardTile(const Problem& problem, const Clips<const S>& joints, const Reading& reading,
+                          const DerivedClips<const S>& grad_out, const BackwardShared<C>& shared)
+      : Tile<S>{problem, joints, shared.tables, shared.x, shared.bone, reading, static_cast<int>(problem.lanes())},
         grad_out(grad_out),
-        children(children),
-        partnered(partnered),
-        shared(shared) {}
+        shared(shared),
+        tables(shared.gradient_tables) {}
 
   // The output's gradient at frame t; zero outside of [0, end), and if the modality was not asked for.
   __device__ Vec3<C> gradient(Modality modality, int64_t clip, int64_t t, int64_t end, int lane) const {
@@ -315,26 +494,27 @@ struct BackwardTile : Tile<S> {
     }
     const int64_t* strides = grad_out.strides;
     const S* at = grad_out.data + problem.slots[modality] * grad_out.modality_stride + clip * strides[0] +
-                  t * strides[2] + (lane / problem.bodies) * strides[3] + (lane % problem.bodies) * strides[4];
+                  t * strides[2] + tables.offset[lane];
     return {widen(at[0]), widen(at[strides[1]]), widen(at[2 * strides[1]])};
   }
 
   // The sum over the joints that name this lane's joint, in the same frame.
-  __device__ Vec3<C> sum_children(const Children& tree, Planes<C> planes, int i, int lane) const {
-    const int joint = lane / problem.bodies;
+  __device__ Vec3<C> sum_named_by(const int16_t* joints, const int16_t* first, Planes<C> planes, int i,
+                                  int lane) const {
+    const int joint = tables.joint[lane];
     const int frame_and_body = i - joint * problem.bodies;
     Vec3<C> sum = {0, 0, 0};
-    for (int child = tree.first[joint]; child < tree.first[joint + 1]; ++child) {
-      sum = sum + planes.get(frame_and_body + tree.joints[child] * problem.bodies);
+    for (int at = first[joint]; at < first[joint + 1]; ++at) {
+      sum = sum + planes.get(frame_and_body + joints[at] * problem.bodies);
     }
     return sum;
   }
 
-  // Adds the gradient for frames [first, last) of the augmented clip, as far as there are such, to the rows of the
-  // input's frames that they were taken from, of which row 0 is `begin`.
-  __device__ void add_place(int64_t clip, int64_t begin, int64_t first, int64_t last) const {
+  // Adds the gradient for `rows` frames of the augmented clip from `first` on, as far as there are such, to the rows of
+  // the input's frames that they were taken from, of which row 0 is `begin`.
+  __device__ void add_place(int64_t clip, int64_t begin, int64_t first, int64_t all_rows) const {
+    const int64_t last = first + all_rows < problem.frames ? first + all_rows : problem.frames;
     first = first < 0 ? 0 : first;
-    last = last > problem.frames ? problem.frames : last;
     if (first >= last) {
       return;
     }
@@ -346,7 +526,7 @@ struct BackwardTile : Tile<S> {
       derive_bone_gradient(clip, first, rows, s);
     }
     const int64_t shift = problem.shift(clip);
-    for_each_lane(rows, L, [&](int i, int row, int lane) {
+    reading.lanes(rows, [&](int i, int row, int lane) {
       const int64_t t = first + row;
       Vec3<C> sum =
           gradient(JOINT, clip, t, T, lane) +
@@ -355,9 +535,9 @@ struct BackwardTile : Tile<S> {
               (gradient(ACCELERATION, clip, t - 2, T - 2, lane) -
                C(2) * gradient(ACCELERATION, clip, t - 1, T - 2, lane) + gradient(ACCELERATION, clip, t, T - 2, lane));
       if (wants_bones) {
-        const bool is_root = lane / problem.bodies == problem.skeleton.root;
-        sum =
-            sum + (is_root ? Vec3<C>{0, 0, 0} : shared.g_bone.get(i)) - sum_children(children, shared.g_bone, i, lane);
+        const bool is_root = tables.joint[lane] == problem.skeleton.root;
+        sum = sum + (is_root ? Vec3<C>{0, 0, 0} : shared.g_bone.get(i)) -
+              sum_named_by(tables.children, tables.first_child, shared.g_bone, i, lane);
       }
       shared.total.add(static_cast<int>(problem.mirrored(t + shift) - begin) * L + lane, sum);
     });
@@ -372,14 +552,17 @@ struct BackwardTile : Tile<S> {
     const bool wants_angles = problem.wants(ANGULAR_VELOCITY);
     const bool wants_pairs = problem.wants(ROTATION_AXIS) || wants_angles;
     if (wants_angles) {
-      this->derive_angles(rows + 2, shared.angle);
-      for_each_lane(rows + 1, L, [&](int i, int row, int lane) {
-        const Vec3<C> axis = normalize(cross(bone.get(i), this->partner(i, lane)));
-        shared.g_turn[i] = s * dot(gradient(ANGULAR_VELOCITY, clip, first - 1 + row, T - 1, lane), axis);
+      reading.lanes(rows + 2, [&](int i, int row, int lane) {
+        const Vec3<C> partner = this->partner(i, lane);
+        shared.angle[i] = angle_between(bone.get(i), partner);
+        if (row <= rows) {
+          const Vec3<C> axis = normalize(cross(bone.get(i), partner));
+          shared.g_turn[i] = s * dot(gradient(ANGULAR_VELOCITY, clip, first - 1 + row, T - 1, lane), axis);
+        }
       });
       __syncthreads();
     }
-    for_each_lane(rows, L, [&](int i, int row, int lane) {
+    reading.lanes(rows, [&](int i, int row, int lane) {
       Vec3<C> g = gradient(BONE, clip, first + row, T, lane);
       if (wants_pairs) {
         const Vec3<C> b = bone.get(i + L);
@@ -399,13 +582,13 @@ struct BackwardTile : Tile<S> {
     });
     __syncthreads();
     if (wants_pairs) {
-      for_each_lane(rows, L, [&](int i, int, int lane) {
-        shared.g_bone.add(i, sum_children(partnered, shared.g_partner, i, lane));
+      reading.lanes(rows, [&](int i, int, int lane) {
+        shared.g_bone.add(i, sum_named_by(tables.partnered, tables.first_partnered, shared.g_partner, i, lane));
       });
       __syncthreads();
     }
     this->for_each_body(rows, [&](int root, int spine, int left, int right) {
-      const Torso<C> bones = {bone.get(spine + L), bone.get(left + L), bone.get(right + L)};
+      const Torso<C> bones = this->torso(spine + L, left + L, right + L);
       const Torso<C> g = torso_normal_gradient(bones, shared.g_bone.get(root));
       shared.g_bone.add(spine, g.spine);
       shared.g_bone.add(left, g.left);
@@ -418,34 +601,34 @@ struct BackwardTile : Tile<S> {
 template <class S>
 __global__ void __launch_bounds__(THREADS, sizeof(Compute<S>) == 8 ? 1 : 2)
     backward_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Clips<const S> joints,
-                    const __grid_constant__ DerivedClips<const S> grad_out, const __grid_constant__ Children children,
-                    const __grid_constant__ Children partnered, S* grad_joints, int64_t tile_frames) {
+                    const __grid_constant__ Reading reading, const __grid_constant__ DerivedClips<const S> grad_out,
+                    const __grid_constant__ Children children, const __grid_constant__ Children partnered,
+                    S* grad_joints, int64_t tile_frames) {
   using C = Compute<S>;
   IKEM_DYNAMIC_SHARED(memory);
   SharedArrays arrays(memory);
   const int L = static_cast<int>(problem.lanes());
-  const BackwardShared<C> shared(arrays, L, tile_frames);
+  const BackwardShared<C> shared(arrays, problem, tile_frames);
   shared.tables.fill(problem, joints.strides);
-  const BackwardTile<S> tile(problem, joints, grad_out, children, partnered, shared);
+  shared.gradient_tables.fill(problem, grad_out.strides, children, partnered);
+  const BackwardTile<S> tile(problem, joints, reading, grad_out, shared);
 
   const int64_t T = problem.frames;
-  const int64_t tiles = (T + tile_frames - 1) / tile_frames;
-  for (int64_t task = blockIdx.x; task < problem.clips * tiles; task += gridDim.x) {
-    const int64_t clip = task / tiles;
-    const int64_t begin = task % tiles * tile_frames;
+  for_each_tile(problem, tile_frames, [&](int64_t clip, int64_t begin) {
     const int64_t end = begin + tile_frames < T ? begin + tile_frames : T;
     const int rows = static_cast<int>(end - begin);
     const int64_t shift = problem.shift(clip);
-    for_each_lane(rows, L, [&](int i, int, int) { shared.total.set(i, {0, 0, 0}); });
+    reading.lanes(rows, [&](int i, int, int) { shared.total.set(i, {0, 0, 0}); });
     __syncthreads();
-    // With a mirrored crop, the input's frames stand at up to three places of the augmented clip.
-    tile.add_place(clip, begin, begin - shift, end - shift);
-    if (problem.crop_start != nullptr) {
-      tile.add_place(clip, begin, -end - shift, -begin - shift);
-      tile.add_place(clip, begin, 2 * T - end - shift, 2 * T - begin - shift);
+    // With a mirrored crop, the input's frames stand at up to three places of the augmented clip: where they were, and
+    // mirrored at the start and at the end.
+#pragma unroll 1  // the code of one place fills the instruction cache as it is
+    for (int place = 0; place < (problem.crop_start == nullptr ? 1 : 3); ++place) {
+      const int64_t mirrored = place == 0 ? begin : place == 1 ? -end : 2 * T - end;
+      tile.add_place(clip, begin, mirrored - shift, rows);
     }
     const Shear<C> shear = shear_of<C>(problem, clip, /*transposed=*/true);
-    for_each_lane(rows, L, [&](int i, int, int) {
+    reading.lanes(rows, [&](int i, int, int) {
       const Vec3<C> total = shared.total.get(i);
       const Vec3<C> g = problem.shear == nullptr ? total : shear(total);
       S* at = grad_joints + clip * 3 * T * L + begin * L + i;
@@ -454,13 +637,13 @@ __global__ void __launch_bounds__(THREADS, sizeof(Compute<S>) == 8 ? 1 : 2)
       at[2 * T * L] = narrow<S>(g.z);
     });
     __syncthreads();
-  }
+  });
 }
 
 template <class Shared>
-size_t shared_bytes(int64_t lanes, int64_t frames) {
+size_t shared_bytes(const Problem& problem, int64_t frames) {
   SharedArrays arrays(reinterpret_cast<unsigned char*>(16));  // only counts
-  Shared(arrays, lanes, frames);
+  Shared(arrays, problem, frames);
   return arrays.bytes();
 }
 
@@ -469,22 +652,41 @@ template <class Shared>
 int64_t choose_tile_frames(const Problem& problem) {
   const int64_t L = problem.lanes();
   int64_t most = TILE_LANES / L < 1 ? 1 : TILE_LANES / L;
-  while (most > 1 && shared_bytes<Shared>(L, most) > 48 * 1024) {
+  while (most > 1 && shared_bytes<Shared>(problem, most) > 48 * 1024) {
     --most;
   }
   const int64_t tiles = (problem.frames + most - 1) / most;
   return (problem.frames + tiles - 1) / tiles;
 }
 
+// Reads as many lanes at once as divide a frame, if they lie side by side and every frame starts where such a pack may.
+template <class S>
+Reading choose_reading(const Problem& problem, const Clips<const S>& joints) {
+  const bool side_by_side = joints.strides[3] == problem.bodies && (joints.strides[4] == 1 || problem.bodies == 1);
+  for (const int width : {4, 2}) {
+    const size_t alignment = std::min<size_t>(width * sizeof(S), 16);
+    bool fits =
+        side_by_side && problem.lanes() % width == 0 && reinterpret_cast<uintptr_t>(joints.data) % alignment == 0;
+    for (int axis = 0; axis < 3; ++axis) {
+      fits = fits && joints.strides[axis] % width == 0;
+    }
+    if (fits) {
+      return {width, Walk(problem.lanes()), Walk(problem.lanes() / width)};
+    }
+  }
+  return {1, Walk(problem.lanes()), Walk(problem.lanes())};
+}
+
 template <class Shared, class Kernel, class... Arguments>
-const char* launch(Kernel kernel, const Problem& problem, void* stream, const Arguments&... arguments) {
-  const int64_t tile_frames = choose_tile_frames<Shared>(problem);
-  const size_t bytes = shared_bytes<Shared>(problem.lanes(), tile_frames);
+const char* launch(Kernel kernel, const Problem& problem, int64_t tile_frames, void* stream,
+                   const Arguments&... arguments) {
+  const size_t bytes = shared_bytes<Shared>(problem, tile_frames);
   if (const char* error = ikem::cuda::allow_shared_memory(kernel, bytes)) {
     return error;
   }
-  const int64_t tasks = problem.clips * ((problem.frames + tile_frames - 1) / tile_frames);
-  const auto blocks = static_cast<unsigned>(tasks < MAX_BLOCKS ? tasks : MAX_BLOCKS);
+  const int64_t tiles = (problem.frames + tile_frames - 1) / tile_frames;
+  const dim3 blocks(static_cast<unsigned>(std::min(tiles, MAX_TILES)),
+                    static_cast<unsigned>(std::min(problem.clips, MAX_CLIPS)));
   IKEM_LAUNCH(kernel, blocks, THREADS, bytes, static_cast<cudaStream_t>(stream), problem, arguments..., tile_frames);
   return ikem::cuda::launch_error();
 }
@@ -493,7 +695,16 @@ const char* launch(Kernel kernel, const Problem& problem, void* stream, const Ar
 
 template <class S>
 const char* forward(const Problem& problem, Clips<const S> joints, S* out, void* stream) {
-  return launch<ForwardShared<Compute<S>>>(forward_kernel<S>, problem, stream, joints, out);
+  using Shared = ForwardShared<Compute<S>>;
+  const int64_t L = problem.lanes();
+  const Reading reading = choose_reading(problem, joints);
+  int64_t tile_frames = choose_tile_frames<Shared>(problem);
+  // Every tile of every coordinate starts where four lanes may be written at once, in an even number of frames.
+  if (L % 2 == 0 && problem.frames * L % 4 == 0) {
+    tile_frames += L % 4 == 0 ? 0 : tile_frames % 2;
+    return launch<Shared>(forward_kernel<S, 4>, problem, tile_frames, stream, joints, reading, out);
+  }
+  return launch<Shared>(forward_kernel<S, 1>, problem, tile_frames, stream, joints, reading, out);
 }
 
 template <class S>
@@ -501,8 +712,9 @@ const char* backward(const Problem& problem, Clips<const S> joints, DerivedClips
                      void* stream) {
   const Children children = reverse(problem.skeleton.parents, problem.skeleton.num_joints);
   const Children partnered = reverse(problem.skeleton.partners, problem.skeleton.num_joints);
-  return launch<BackwardShared<Compute<S>>>(backward_kernel<S>, problem, stream, joints, grad_out, children, partnered,
-                                            grad_joints);
+  using Shared = BackwardShared<Compute<S>>;
+  return launch<Shared>(backward_kernel<S>, problem, choose_tile_frames<Shared>(problem), stream, joints,
+                        choose_reading(problem, joints), grad_out, children, partnered, grad_joints);
 }
 
 #define INSTANTIATE(S)                                                        \

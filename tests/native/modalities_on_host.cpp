@@ -22,7 +22,8 @@ const char* dispatch(int dtype, F f) {
 }
 
 struct Arguments {
-  int64_t clips, frames, bodies, num_joints;
+  int64_t clips, source_clips, frames, bodies, num_joints;
+  const int64_t* clip_index;
   const int64_t *parents, *partners, *torso, *slots;
   double reference_frames;
   const int64_t* num_frames;
@@ -36,6 +37,8 @@ struct Arguments {
 Problem make_problem(const Arguments& a) {
   Problem problem{};
   problem.clips = a.clips;
+  problem.source_clips = a.source_clips;
+  problem.clip_index = a.clip_index;
   problem.frames = a.frames;
   problem.bodies = static_cast<int32_t>(a.bodies);
   Skeleton& skeleton = problem.skeleton;

@@ -42,8 +42,8 @@ class Arguments(ctypes.Structure):
     """The structure of the same name in modalities_on_host.cpp."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("clips", "frames", "bodies", "num_joints")),
-        *((name, ctypes.c_void_p) for name in ("parents", "partners", "torso", "slots")),
+        *((name, ctypes.c_int64) for name in ("clips", "source_clips", "frames", "bodies", "num_joints")),
+        *((name, ctypes.c_void_p) for name in ("clip_index", "parents", "partners", "torso", "slots")),
         ("reference_frames", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("num_frames", "shear", "crop_start")),
         ("crop_padding", ctypes.c_int64),
@@ -71,8 +71,10 @@ class HostModalities:
         shear: Tensor | None = None,
         crop_start: Tensor | None = None,
         crop_padding: int = 0,
+        clip_index: Tensor | None = None,
     ) -> Tensor:
         """The output, or, given its gradient, the joints'."""
+        clips = len(joints) if clip_index is None else len(clip_index)
         layout = get_layout(layout)
         slots = [modalities.index(name) if name in modalities else -1 for name in MODALITIES]
         if shear is not None:
@@ -82,14 +84,15 @@ class HostModalities:
             for table in (layout.parents, layout.angle_partners, layout.torso, slots, joints.stride())
         ]
         arguments = Arguments(
-            joints.shape[0], joints.shape[2], joints.shape[4], joints.shape[3],
+            clips, joints.shape[0], joints.shape[2], joints.shape[4], joints.shape[3],
+            None if clip_index is None else clip_index.data_ptr(),
             *(table.data_ptr() for table in tables[:4]), 50.0, num_frames.data_ptr(),
             None if shear is None else shear.data_ptr(), None if crop_start is None else crop_start.data_ptr(),
             crop_padding, joints.data_ptr(), tables[4].data_ptr(),
         )  # fmt: skip
         dtype = DTYPES.index(joints.dtype)
         if grad_out is None:
-            result = joints.new_full((len(modalities), *joints.shape), torch.nan)
+            result = joints.new_full((len(modalities), clips, *joints.shape[1:]), torch.nan)
             error = self._library.modalities_forward(dtype, ctypes.byref(arguments), ctypes.c_void_p(result.data_ptr()))
         else:
             result = torch.full(joints.shape, torch.nan, dtype=joints.dtype)
@@ -131,11 +134,32 @@ def test_matches_the_plain_twin(derive_on_host: HostModalities, layout: Skeleton
     check(derive_on_host, non_contiguous(joints), num_frames, layout, **make_augmentation(joints, 3))
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 47])
-@pytest.mark.parametrize("bodies", [1, 3])
-def test_odd_sizes(derive_on_host: HostModalities, frames: int, bodies: int) -> None:
-    joints, num_frames = make_clips(2, frames, SMALL, bodies, torch.float64)
-    check(derive_on_host, joints, num_frames, SMALL, **make_augmentation(joints, frames))
+# Lanes to a frame are bodies times joints: of 4 and 3 joints as few and as many as are read and written at once, with
+# and without tiles that end within a group of them.
+@pytest.mark.parametrize("frames", [1, 2, 3, 47, 500])
+@pytest.mark.parametrize("bodies", [1, 2, 3])
+@pytest.mark.parametrize("joints_of", ["small", "three"])
+def test_odd_sizes(derive_on_host: HostModalities, frames: int, bodies: int, joints_of: str) -> None:
+    layout = {"small": SMALL, "three": SkeletonLayout("three", ("a", "b", "c"), (0, 0, 1), (0, 1, 2))}[joints_of]
+    joints, num_frames = make_clips(2, frames, layout, bodies, torch.float64)
+    check(derive_on_host, joints, num_frames, layout, **make_augmentation(joints, frames))
+
+
+def test_clips_out_of_line(derive_on_host: HostModalities) -> None:
+    """Clips that start where no pack of lanes may."""
+    joints, num_frames = make_clips(3, 6, LAYOUTS["ntu25"])
+    shifted = torch.empty(joints.numel() + 1)[1:].view_as(joints).copy_(joints)
+    check(derive_on_host, shifted, num_frames, LAYOUTS["ntu25"])
+
+
+def test_takes_clips_by_index(derive_on_host: HostModalities) -> None:
+    joints, num_frames = make_clips(5, 50, LAYOUTS["ntu25"])
+    index = torch.tensor([4, 0, 0, 2])
+    augmentation = make_augmentation(joints[index], 8)
+    expected = derive_on_host(joints[index], num_frames[index], "ntu25", **augmentation)
+    assert torch.equal(derive_on_host(joints, num_frames, "ntu25", clip_index=index, **augmentation), expected)
+    clamped = derive_on_host(joints, num_frames, "ntu25", clip_index=torch.tensor([-7, 5]))
+    assert torch.equal(clamped, derive_on_host(joints, num_frames, "ntu25", clip_index=torch.tensor([0, 4])))
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
