@@ -102,12 +102,14 @@ class OperationChecks:
         """Pairs (native operation, its arguments), for opcheck; none for operations without native code."""
         yield from ()
 
-    def run(self, function: Callable[..., Tensor], arguments: Arguments) -> tuple[Tensor, dict[str, Tensor]]:
-        """The output, and the gradients by name."""
+    def run(
+        self, function: Callable[..., Tensor], arguments: Arguments, given: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output, and the gradients by name; ``given`` is the output's, by default `cotangent`."""
         arguments = with_gradients(arguments, self.differentiable)
         output = function(**arguments)
         wanted = {name: arguments[name] for name in self.differentiable if arguments[name] is not None}
-        gradients = torch.autograd.grad(output, list(wanted.values()), cotangent(output))
+        gradients = torch.autograd.grad(output, list(wanted.values()), cotangent(output) if given is None else given)
         return output.detach(), dict(zip(wanted, gradients, strict=True))
 
     def assert_matches_reference(self, arguments: Arguments) -> None:
@@ -197,6 +199,69 @@ class OperationChecks:
         for output, gradients in results[1:]:
             assert torch.equal(output, results[0][0])
             assert all(torch.equal(gradients[name], results[0][1][name]) for name in gradients)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_tensors_on_different_devices_are_refused(self, device: str) -> None:
+        arguments = self.inputs(torch.float32, device)
+        elsewhere = "meta" if device == "cpu" else "cpu"
+        _, *others = (name for name, value in arguments.items() if isinstance(value, Tensor))
+        for name in others:
+            message = rf"{name}: expected to be on {device}\S* as \w+ (is|are), got {elsewhere}"
+            with pytest.raises(ValueError, match=message):
+                self.operation(**{**arguments, name: arguments[name].to(elsewhere)})
+
+    @pytest.mark.gpu
+    def test_runs_on_the_current_stream(self) -> None:
+        arguments = self.inputs(torch.float32, "cuda")
+        output, gradients = self.run(self.operation, arguments)
+        given = cotangent(output)
+        # What runs on any other stream does not wait for the inputs, and finds no numbers.
+        late = {
+            name: torch.full_like(value, torch.nan if value.is_floating_point() else 0)
+            if isinstance(value, Tensor)
+            else value
+            for name, value in arguments.items()
+        }
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda._sleep(50_000_000)  # clock cycles
+            for name, value in arguments.items():
+                if isinstance(value, Tensor):
+                    late[name].copy_(value)
+            late_output, late_gradients = self.run(self.operation, late, given)
+        torch.cuda.synchronize()
+        assert torch.equal(late_output, output)
+        assert all(torch.equal(late_gradients[name], gradients[name]) for name in gradients)
+
+    @pytest.mark.gpu
+    def test_is_captured_in_a_cuda_graph(self) -> None:
+        arguments = self.inputs(torch.float32, "cuda")
+        given = cotangent(self.run(self.operation, arguments)[0])
+        with torch.cuda.stream(torch.cuda.Stream()):  # what is set up at first use is not for the graph
+            self.run(self.operation, arguments, given)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output, gradients = self.run(self.operation, arguments, given)
+        for name in self.differentiable:
+            if arguments[name] is not None:
+                arguments[name].mul_(0.75)
+        graph.replay()
+        expected, expected_gradients = self.run(self.operation, arguments, given)
+        assert torch.equal(output, expected)
+        assert all(torch.equal(gradients[name], expected_gradients[name]) for name in gradients)
+
+    @pytest.mark.gpu
+    def test_runs_on_another_device_than_the_current(self) -> None:
+        if torch.cuda.device_count() < 2:
+            pytest.skip("one GPU alone")
+        arguments = self.inputs(torch.float32, "cuda:0")
+        there = {name: value.to("cuda:1") if isinstance(value, Tensor) else value for name, value in arguments.items()}
+        output, gradients = self.run(self.operation, arguments)
+        output_there, gradients_there = self.run(self.operation, there)
+        assert output_there.device == torch.device("cuda:1")
+        assert torch.equal(output_there.cpu(), output.cpu())
+        assert all(torch.equal(gradients_there[name].cpu(), gradients[name].cpu()) for name in gradients)
 
     @pytest.mark.parametrize("device", DEVICES)
     def test_compiles_without_graph_breaks(self, device: str) -> None:
