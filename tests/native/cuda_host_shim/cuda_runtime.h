@@ -58,9 +58,14 @@ constexpr size_t STACK_BYTES = 256 * 1024;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, finished };
 
+// Where a fibre, or the scheduler, goes on. (By the compiler's builtins, since swapcontext asks the kernel each time.
+// The functions that jump must not be inlined, and address sanitizer is to take no notice of them.)
+using Resume = void* [5];
+#define IKEM_JUMPS __attribute__((noinline, no_sanitize("address")))
+
 struct Thread {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  Resume resume;
+  std::unique_ptr<char[]> stack;  // null: the fibre was not started yet
   State state;
   unsigned char offered[2][32];  // to the other threads of its warp, by turns
   unsigned turn;
@@ -68,7 +73,7 @@ struct Thread {
 
 struct Block {
   std::vector<Thread> threads;
-  ucontext_t scheduler;
+  Resume scheduler;
   unsigned running = 0;
   std::unique_ptr<unsigned char[]> shared;
   const std::function<void()>* body = nullptr;
@@ -81,15 +86,43 @@ inline void fail(const char* what) {
   std::abort();
 }
 
-inline void hand_over(State state) {
+IKEM_JUMPS inline void go_on(Resume& resume) { __builtin_longjmp(resume, 1); }
+
+IKEM_JUMPS inline void hand_over(State state) {
   Thread& thread = block.threads[block.running];
   thread.state = state;
-  swapcontext(&thread.context, &block.scheduler);
+  if (__builtin_setjmp(thread.resume) == 0) {
+    go_on(block.scheduler);
+  }
 }
 
+// A fibre runs one block's thread after another.
 inline void thread_main() {
-  (*block.body)();
-  hand_over(State::finished);
+  for (;;) {
+    (*block.body)();
+    hand_over(State::finished);
+  }
+}
+
+IKEM_JUMPS inline void start(Thread& thread) {
+  thread.stack.reset(new char[STACK_BYTES]);
+  static ucontext_t context;  // off the stack, which this function never gives back
+  getcontext(&context);
+  context.uc_stack.ss_sp = thread.stack.get();
+  context.uc_stack.ss_size = STACK_BYTES;
+  context.uc_link = nullptr;
+  makecontext(&context, thread_main, 0);
+  setcontext(&context);
+}
+
+// Lets the thread run until it hands over.
+IKEM_JUMPS inline void run(Thread& thread) {
+  if (__builtin_setjmp(block.scheduler) == 0) {
+    if (thread.stack) {
+      go_on(thread.resume);
+    }
+    start(thread);
+  }
 }
 
 // Makes the threads of [first, last) ready if all of them wait at the barrier; true if so.
@@ -110,17 +143,8 @@ inline void run_block(unsigned num_threads) {
     block.threads.resize(num_threads);
   }
   for (unsigned i = 0; i < num_threads; ++i) {
-    Thread& thread = block.threads[i];
-    if (!thread.stack) {
-      thread.stack.reset(new char[STACK_BYTES]);
-    }
-    getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = thread.stack.get();
-    thread.context.uc_stack.ss_size = STACK_BYTES;
-    thread.context.uc_link = nullptr;
-    makecontext(&thread.context, thread_main, 0);
-    thread.state = State::ready;
-    thread.turn = 0;
+    block.threads[i].state = State::ready;
+    block.threads[i].turn = 0;
   }
   for (bool progress = true; progress;) {
     progress = false;
@@ -129,7 +153,7 @@ inline void run_block(unsigned num_threads) {
         progress = true;
         block.running = i;
         threadIdx = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
-        swapcontext(&block.scheduler, &block.threads[i].context);
+        run(block.threads[i]);
       }
     }
     for (unsigned first = 0; first < num_threads; first += warpSize) {
@@ -215,6 +239,8 @@ inline unsigned __ballot_sync(unsigned, bool holds) {
   }
   return lanes;
 }
+
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 #define IKEM_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...) \
   (static_cast<void>(stream), ::cuda_host_shim::launch(grid, threads, shared_bytes, [&] { kernel(__VA_ARGS__); }))
