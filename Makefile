@@ -8,7 +8,7 @@ NATIVE := CMakeLists.txt $(shell find csrc cmake -type f)
 FORMATTED_CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench lint format gpu-check clean
+.PHONY: help setup build demo test bench lint format cuda-report gpu-check clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ format: setup ## Formats all code.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(FORMATTED_CPP)
+
+cuda-report: ## Registers, shared memory and spills of every CUDA kernel; ARCH="90 100" names architectures.
+	$(PYTHON) tools/cuda_report.py $(ARCH)
 
 gpu-check: ## Builds, tests and measures on this machine's GPU with the Python in use; results go to OUT=<folder>.
 	PYTHON=$(PYTHON) tools/gpu_check.sh "$(OUT)"
