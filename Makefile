@@ -37,8 +37,9 @@ demo: setup ## Runs the whole method on synthetic recordings; the report lands i
 test: setup ## Runs all tests; those that need real recordings look for them in IKEM_SHARED (default ../shared).
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -q
 
-bench: setup ## Measures the operations against plain PyTorch and torch.compile.
-	$(BIN)/python -m ikem_ext.bench
+bench: setup ## Measures everything against plain PyTorch and torch.compile, and renews docs/performance.md.
+	$(BIN)/python -m ikem_ext.bench --scaling --json results/bench-cpu.json \
+	  --plot docs/images/performance.png --table docs/performance.md
 
 lint: setup ## Checks style and types.
 	$(BIN)/ruff check

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -12,62 +12,97 @@ from torch.nn.functional import conv2d
 import ikem_ext
 from ikem_ext import LAYOUTS, reference
 
-from .measure import OURS, Case
+from .measure import OURS, Case, forward, forward_and_backward, with_compiled
 
 Function = Callable[..., Tensor]
 
 #: Input and output channels, frames: layers of the method's encoder, and wider ones.
 LAYERS = ((16, 16, 50), (64, 64, 13), (64, 256, 13), (64, 64, 50))
+GPU_LAYERS = ((16, 16, 50), (32, 32, 25), (64, 64, 13), (64, 256, 13))
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
     """A skeleton's adjacency under a learned mask, then one for each clip, and for each clip and channel."""
-    bodies = 8 if quick else 64 if device.type == "cpu" else 1024
+    bodies = 8 if quick else 64 if device.type == "cpu" else 256
+    layers = LAYERS if device.type == "cpu" else GPU_LAYERS
+    compiled = () if quick else ("published", "vectorized")
+    for layer in layers[:2] if quick else layers:
+        yield from _cases("skeleton", _published, compiled, device, dtype, bodies, layer)
+    yield from _cases("adjacency per clip", _published_per_clip, compiled, device, dtype, bodies, (64, 64, 13))
+    yield from _cases(
+        "adjacency per clip and channel", _published_per_channel, compiled, device, dtype, bodies, (64, 64, 13)
+    )
+
+
+def scaling(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
+    """Forward and backward, over bodies and over frames."""
+    sizes = [("bodies", bodies, 13) for bodies in ((4, 16) if quick else (4, 16, 64, 256))]
+    sizes += [("frames", 16, frames) for frames in ((13, 25) if quick else (13, 25, 50, 100, 200))]
+    compiled = () if quick else ("vectorized",)
+    for swept, bodies, frames in sizes:
+        _, both = _cases("skeleton", _published, compiled, device, dtype, bodies, (64, 64, frames), swept)
+        yield both
+
+
+def _cases(
+    kind: str,
+    published: Function,
+    compiled: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    bodies: int,
+    layer: tuple[int, int, int],
+    swept: str | None = None,
+) -> Iterator[Case]:
+    """Forward, and forward and backward."""
+    c_in, c_out, frames = layer
     generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
     skeleton = LAYOUTS["ntu25"].adjacency()
     parts, joints, _ = skeleton.shape
+    if kind == "skeleton":
+        adjacency = skeleton * (1 + 0.1 * random(*skeleton.shape))
+    elif kind == "adjacency per clip":
+        adjacency = random(bodies, *skeleton.shape)
+    else:
+        adjacency = random(bodies, parts, c_out, joints, joints)
+    x, cotangent = random(bodies, c_in, frames, joints), random(bodies, c_out, frames, joints)
+    tensors = x, random(parts, c_out, c_in), random(parts, c_out), adjacency
+    leaves = [tensor.to(device, dtype).requires_grad_() for tensor in tensors]
+    cotangent = cotangent.to(device, dtype)
+    functions = with_compiled(
+        {OURS: ikem_ext.graph_conv, "published": published, "vectorized": reference.graph_conv}, compiled
+    )
+    sizes = {"frames": f"{frames} frames", "bodies": f"{bodies} bodies"}
+    if swept:
+        del sizes[swept]
 
-    def case(name: str, published: Function, c_in: int, c_out: int, frames: int, adjacency: Tensor) -> Case:
-        def random(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(device, dtype)
-
-        x, weight, bias = random(bodies, c_in, frames, joints), random(parts, c_out, c_in), random(parts, c_out)
-        cotangent = random(bodies, c_out, frames, joints)
-        functions = {OURS: ikem_ext.graph_conv, "published": published, "vectorized": reference.graph_conv}
-        if not quick:
-            functions |= {
-                f"{variant}, compiled": torch.compile(function, dynamic=False)
-                for variant, function in list(functions.items())[1:]
-            }
-        leaves = (x, weight, bias, adjacency.to(device, dtype))
-        return Case(
+    # An entry of the adjacency, where it is not zero, multiplies as many channels as the narrower side has.
+    channels = min(c_in, c_out)
+    multiplied = {3: bodies * channels, 4: channels, 5: 1}[adjacency.dim()]
+    products = bodies * joints * parts * c_in * c_out + int(adjacency.count_nonzero()) * multiplied
+    # The backward pass reads x, the adjacency and the gradient of y, and writes the gradients of x and the adjacency.
+    once = x.nbytes + adjacency.nbytes + cotangent.nbytes
+    for passes, run, bytes_moved, times in (
+        ("forward", forward, once, 1),
+        ("forward and backward", partial(forward_and_backward, cotangent=cotangent), 3 * once - cotangent.nbytes, 3),
+    ):
+        yield Case(
             "graph_conv",
-            f"{name}, forward and backward, {c_in} to {c_out} channels, {frames} frames, {bodies} bodies",
-            {
-                variant: partial(_forward_and_backward, function, leaves, cotangent)
-                for variant, function in functions.items()
-            },
-            # x and the gradient of y are read in the backward pass, x and y in the forward pass.
-            bytes_moved=3 * x.nbytes + 2 * cotangent.nbytes,
-            operations=3 * 2 * bodies * frames * joints * parts * c_in * c_out,
+            ", ".join([kind, f"{c_in} to {c_out} channels", *sizes.values()]),
+            {variant: partial(run, function, leaves) for variant, function in functions.items()},
+            bytes_moved,
+            operations=times * 2 * frames * products,
             parameters={
                 "bodies": bodies, "joints": joints, "parts": parts, "channels": [c_in, c_out], "frames": frames,
                 "dtype": str(dtype),
             },
+            passes=passes,
+            swept=swept,
         )  # fmt: skip
-
-    mask = 1 + 0.1 * torch.randn(skeleton.shape, generator=generator)
-    for layer in LAYERS[:2] if quick else LAYERS:
-        yield case("skeleton", _published, *layer, skeleton * mask)
-    per_clip = torch.randn(bodies, *skeleton.shape, generator=generator)
-    yield case("adjacency per clip", _published_per_clip, *LAYERS[1], per_clip)
-    per_channel = torch.randn(bodies, parts, LAYERS[1][1], joints, joints, generator=generator)
-    yield case("adjacency per clip and channel", _published_per_channel, *LAYERS[1], per_channel)
-
-
-def _forward_and_backward(function: Function, leaves: tuple[Tensor, ...], cotangent: Tensor) -> tuple[Tensor, ...]:
-    fresh = [leaf.detach().requires_grad_() for leaf in leaves]
-    return torch.autograd.grad(function(*fresh), fresh, cotangent)
 
 
 def _transformed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

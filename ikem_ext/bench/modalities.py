@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,54 +11,71 @@ from torch import Tensor
 import ikem_ext
 from ikem_ext import LAYOUTS, MODALITIES, reference
 
-from .measure import OURS, Case
+from .measure import OURS, Case, forward, forward_and_backward, with_compiled
 
 NTU = LAYOUTS["ntu25"]
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """Forward, with augmentation, and forward and backward, for a batch of NTU clips."""
-    clips = 16 if quick else 64 if device.type == "cpu" else 4096
+    """A batch of NTU clips, as they are and with crop and shear: forward, and forward and backward."""
+    clips = 4 if quick else 64 if device.type == "cpu" else 4096
+    for augmented in (False, True):
+        name = f"{'crop, shear, ' if augmented else ''}six modalities, {clips} clips"
+        for backward in (False, True):
+            # The loop over bones takes minutes to compile, so this is done once, for what the method does with it:
+            # it never differentiates modalities, and what augments them is the same in all variants but ours.
+            compiled = () if quick else ("vectorized",) if augmented or backward else ("published", "vectorized")
+            yield _case(name, compiled, device, dtype, clips, augmented=augmented, backward=backward)
+
+
+def scaling(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
+    """Forward, over clips and over frames."""
+    compiled = () if quick else ("vectorized",)
+    for clips in (2, 4) if quick else (4, 16, 64, 256):
+        yield _case("six modalities, 50 frames", compiled, device, dtype, clips, swept="clips")
+    clips = 4 if quick else 64
+    for frames in (25, 50) if quick else (25, 50, 100, 200):
+        yield _case(f"six modalities, {clips} clips", compiled, device, dtype, clips, frames, swept="frames")
+
+
+def _case(
+    name: str,
+    compiled: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    clips: int,
+    frames: int = 50,
+    *,
+    augmented: bool = False,
+    backward: bool = False,
+    swept: str | None = None,
+) -> Case:
     generator = torch.Generator().manual_seed(0)
-    joints = torch.randn(clips, 3, 50, 25, 2, generator=generator).to(device, dtype)
+    joints = torch.randn(clips, 3, frames, 25, 2, generator=generator).to(device, dtype).requires_grad_()
     num_frames = torch.randint(30, 200, (clips,), generator=generator).to(device)
-    shear = (torch.eye(3) + torch.rand(clips, 3, 3, generator=generator) - 0.5).to(device)
-    crop = torch.randint(0, 17, (clips,), generator=generator).to(device)
-    augmentation = {"shear": shear, "crop_start": crop, "crop_padding": 8}
-    once = joints.nbytes * (1 + len(MODALITIES))
-    parameters = {"clips": clips, "frames": 50, "joints": 25, "bodies": 2, "dtype": str(dtype)}
-
-    def case(name: str, bytes_moved: int, work: Callable[..., Any], **options: Any) -> Case:
-        functions = {
-            OURS: ikem_ext.derive_modalities,
-            "loop over bones": published,
-            "vectorized": reference.derive_modalities,
-        }
-        if not quick:
-            functions |= {
-                f"{variant}, compiled": torch.compile(function, dynamic=False)
-                for variant, function in list(functions.items())[1:]
-            }
-        variants = {
-            variant: partial(work, function, joints, num_frames, NTU, **options)
-            for variant, function in functions.items()
-        }
-        return Case("modalities", f"{name}, {clips} clips", variants, bytes_moved, parameters=parameters)
-
-    yield case("forward", once, _forward)
-    yield case("crop, shear, forward", once, _forward, **augmentation)
-    yield case("crop, shear, forward and backward", 2 * once + joints.nbytes, _forward_and_backward, **augmentation)
-
-
-def _forward(function: Callable[..., Tensor], *arguments: Any, **options: Any) -> Tensor:
-    with torch.no_grad():
-        return function(*arguments, **options)
-
-
-def _forward_and_backward(function: Callable[..., Tensor], joints: Tensor, *arguments: Any, **options: Any) -> Tensor:
-    leaf = joints.detach().requires_grad_()
-    derived = function(leaf, *arguments, **options)
-    return torch.autograd.grad(derived, leaf, torch.ones_like(derived))[0]
+    cotangent = torch.randn(len(MODALITIES), *joints.shape, generator=generator).to(device, dtype)
+    padding = frames // 6
+    augmentation = {
+        "shear": (torch.eye(3) + torch.rand(clips, 3, 3, generator=generator) - 0.5).to(device),
+        "crop_start": torch.randint(0, 2 * padding + 1, (clips,), generator=generator).to(device),
+        "crop_padding": padding,
+    }
+    functions = {OURS: ikem_ext.derive_modalities, "published": published, "vectorized": reference.derive_modalities}
+    run = partial(forward_and_backward, cotangent=cotangent) if backward else forward
+    once = joints.nbytes + cotangent.nbytes
+    return Case(
+        "modalities",
+        name,
+        {
+            variant: partial(run, function, [joints], num_frames, NTU, **(augmentation if augmented else {}))
+            for variant, function in with_compiled(functions, compiled).items()
+        },
+        # The backward pass reads the joints and the gradients, and writes the gradient of the joints.
+        bytes_moved=2 * once + joints.nbytes if backward else once,
+        parameters={"clips": clips, "frames": frames, "joints": 25, "bodies": 2, "dtype": str(dtype)},
+        passes="forward and backward" if backward else "forward",
+        swept=swept,
+    )
 
 
 def published(
@@ -77,7 +93,7 @@ def published(
     if shear is not None:
         joints = torch.einsum("nij,njtvm->nitvm", shear.to(joints), joints)
     assert layout.angle_partners is not None
-    scale = (50 / num_frames).to(joints).view(-1, 1, 1, 1, 1)
+    scale = (50 / num_frames.to(joints)).view(-1, 1, 1, 1, 1)
     motion, acceleration, bone, axis, velocity = (torch.zeros_like(joints) for _ in range(5))
     motion[:, :, :-1] = scale * (joints[:, :, 1:] - joints[:, :, :-1])
     acceleration[:, :, :-2] = scale * (motion[:, :, 1:-1] - motion[:, :, :-2])

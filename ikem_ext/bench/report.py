@@ -1,0 +1,227 @@
+"""What was measured, shown: stored as JSON, as Markdown tables, as bars and as curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .measure import OURS, Row
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+# Okabe and Ito's palette, which people with any kind of color vision can tell apart; a variant looks the same anywhere.
+COLORS = {
+    OURS: "#D55E00",
+    "published": "#999999",
+    "published, compiled": "#222222",
+    "vectorized": "#56B4E9",
+    "vectorized, compiled": "#0072B2",
+}
+OTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#F0E442")
+
+
+def write_json(file: Path, facts: dict[str, Any], rows: Iterable[Row]) -> None:
+    """Stores machine and rows, beside and then renamed."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps({"machine": facts, "rows": [row.to_dict() for row in rows]}, indent=1) + "\n")
+    partial.replace(file)
+
+
+def read_json(file: Path) -> tuple[dict[str, Any], list[Row]]:
+    """Machine and rows as `write_json` stored them."""
+    stored = json.loads(file.read_text())
+    return stored["machine"], [Row(**row) for row in stored["rows"]]
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """The machine, in one line."""
+    versions, threads = facts["versions"], facts["threads"]
+    return (
+        f"{facts['device']}, {threads} {'thread' if threads == 1 else 'threads'}, {facts['dtype']}: "
+        f"copy {facts['copy_gb_per_s']:.1f} GB/s, matrix products {facts['matmul_gflop_per_s']:.0f} GFLOP/s; "
+        f"torch {versions['torch']}, ikem-ext {versions['ikem-ext']} (SIMD level {facts['simd_level']}), "
+        f"commit {facts['commit']}, {facts['date']}"
+    )
+
+
+def lines(rows: Sequence[Row]) -> str:
+    """The rows of one case for a terminal."""
+    shown = []
+    for row in rows:
+        quartiles = " to ".join(_digits(value) for value in row.quartiles_ms)
+        memory = "" if row.extra_memory_mib is None else f"{row.extra_memory_mib:.1f} MiB"
+        share = f"{row.share_of_limit:.1%}" if row.limit_ms else ""
+        faster = "" if row.variant == OURS else f"{_digits(row.ours_is_faster)}x faster"
+        times = f"{_digits(row.median_ms):>9} ms  {quartiles:20}{row.runs:5}"
+        shown.append(f"  {row.variant:28}{times}{memory:>14}{share:>10}  {faster}")
+    head = f"  {'':28}{'median':>12}  {'quartiles':20}{'runs':>5}{'extra memory':>14}{'of limit':>10}  ours is"
+    return "\n".join([head, *shown])
+
+
+def markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
+    """The machine and, for each family, a table of its cases; sweeps are drawn only."""
+    parts = [f"Measured on {in_words(facts)}."]
+    rows = [row for row in rows if not row.swept]
+    for family in _unique(row.family for row in rows):
+        parts.append(f"### {family}\n\n" + _family_table([row for row in rows if row.family == family]))
+    return "\n\n".join(parts)
+
+
+def _family_table(rows: Sequence[Row]) -> str:
+    variants = _unique(row.variant for row in rows)
+    table = [f"| work | limit | {' | '.join(variants)} |", "|---|---:|" + "---:|" * len(variants)]
+    for work in _unique((row.case, row.passes) for row in rows):
+        cells = {row.variant: row for row in rows if (row.case, row.passes) == work}
+        limit = cells[OURS].limit_ms
+        shown = (_cell(cells[variant]) if variant in cells else "" for variant in variants)
+        table.append(f"| {_joined(work)} | {f'{_digits(limit)} ms' if limit else ''} | {' | '.join(shown)} |")
+    return "\n".join(table)
+
+
+def _cell(row: Row) -> str:
+    ours = row.variant == OURS
+    median = f"{_digits(row.median_ms)} ms"
+    parts = [
+        f"**{median}**" if ours else f"{median}, {_digits(row.ours_is_faster)}x",
+        f"{' to '.join(_digits(value) for value in row.quartiles_ms)} ({row.runs})",
+    ]
+    if row.extra_memory_mib is not None:
+        parts.append(f"{_digits(row.extra_memory_mib)} MiB")
+    if ours and row.limit_ms:
+        parts.append(f"{row.share_of_limit:.0%} of limit")
+    return "<br>".join(parts)
+
+
+def _joined(work: Iterable[str]) -> str:
+    return ", ".join(part for part in work if part)
+
+
+def _digits(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def refresh(document: Path, table: str) -> None:
+    """Puts the table into a Markdown file, between its marks; errors as of `split`."""
+    before, _, after = split(document)
+    partial = document.with_name(document.name + ".partial")
+    partial.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+    partial.replace(document)
+
+
+def split(document: Path) -> tuple[str, str, str]:
+    """The text of a Markdown file before, between and after the marks.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has no marks.
+    """
+    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
+    between, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{document}: expected the marks {BEGIN} and {END}, to put the table between them")
+    return before, between.strip("\n"), after
+
+
+def plot(file: Path, facts: dict[str, Any], rows: Sequence[Row]) -> list[Path]:
+    """Draws each family into a file of its own: ``bench.png`` becomes ``bench-contrast.png``, sweeps another one."""
+    written = []
+    for family in _unique(row.family for row in rows):
+        for swept, draw, ending in ((False, _bars, ""), (True, _curves, "-scaling")):
+            shown = [row for row in rows if row.family == family and bool(row.swept) == swept]
+            if shown:
+                written.append(file.with_stem(f"{file.stem}-{family}{ending}"))
+                figure = draw(shown)
+                figure.suptitle(f"{family} on {in_words(facts).replace('; ', chr(10))}", fontsize=9)
+                figure.savefig(written[-1], dpi=110)
+    return written
+
+
+def _bars(rows: Sequence[Row]) -> Any:
+    """Medians, a row of panels for each case and a column for each of the passes; quartiles as whiskers."""
+    names, columns = _unique(row.case for row in rows), _unique(row.passes for row in rows)
+    variants = _unique(row.variant for row in rows)
+    height = 0.5 + 0.2 * len(variants)
+    figure, axes = _figure(len(names), len(columns), height=height)
+    for across, name in zip(axes, names, strict=True):
+        for axis, passes in zip(across, columns, strict=True):
+            shown = [row for row in rows if (row.case, row.passes) == (name, passes)]
+            heading = f"{passes}\n\n{name}" if axis in axes[0] else name
+            axis.set_title(heading.lstrip(), fontsize=9, loc="left")
+            axis.set(yticks=[], ylim=(len(variants) - 0.5, -0.5))
+            axis.tick_params(labelsize=8)
+            axis.spines[["top", "right", "left"]].set_visible(False)
+            for row in shown:
+                whiskers = [[row.median_ms - row.quartiles_ms[0]], [row.quartiles_ms[1] - row.median_ms]]
+                color = _color(row.variant, variants)
+                bar = axis.barh(
+                    variants.index(row.variant), row.median_ms, xerr=whiskers, color=color, ecolor="#777777"
+                )
+                axis.bar_label(bar, [_label(row)], padding=4, fontsize=8)
+            axis.set_xlim(0, 1.5 * max((row.quartiles_ms[1] for row in shown), default=1))  # room for the labels
+    for axis in axes[-1]:
+        axis.set_xlabel("median time in ms (times ours), extra memory", fontsize=8)
+    _legend(figure, variants)
+    return figure
+
+
+def _label(row: Row) -> str:
+    times = "" if row.variant == OURS else f" ({_digits(row.ours_is_faster)}x)"
+    memory = "" if row.extra_memory_mib is None else f", {_digits(row.extra_memory_mib)} MiB"
+    return f"{_digits(row.median_ms)} ms{times}{memory}"
+
+
+def _curves(rows: Sequence[Row]) -> Any:
+    """Medians over what is swept, a panel for each sweep; between the quartiles shaded."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    sweeps = _unique((row.case, row.passes, row.swept) for row in rows)
+    variants = _unique(row.variant for row in rows)
+    figure, axes = _figure(1, len(sweeps), height=4)
+    for axis, sweep in zip(axes[0], sweeps, strict=True):
+        name, passes, swept = sweep
+        axis.set_title(f"{name}\n{passes}".rstrip(), fontsize=9, loc="left")
+        for variant in variants:
+            shown = [row for row in rows if (row.case, row.passes, row.swept) == sweep and row.variant == variant]
+            if shown:
+                sizes = [row.parameters[swept] for row in shown]
+                color = _color(variant, variants)
+                axis.plot(sizes, [row.median_ms for row in shown], marker="o", markersize=4, color=color)
+                axis.fill_between(
+                    sizes, *zip(*(row.quartiles_ms for row in shown), strict=True), color=color, alpha=0.2
+                )
+        sizes = _unique(row.parameters[swept] for row in rows if (row.case, row.passes, row.swept) == sweep)
+        axis.set(xscale="log", yscale="log", xlabel=swept, ylabel="median time in ms")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _digits(value)))
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    _legend(figure, variants)
+    return figure
+
+
+def _figure(down: int, across: int, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(7, 5.5 * across), 1.3 + height * down), layout="constrained")
+    return figure, figure.subplots(down, across, squeeze=False)
+
+
+def _legend(figure: Any, variants: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=_color(variant, variants), label=variant) for variant in variants]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(variants), frameon=False, fontsize=9)
+
+
+def _color(variant: str, variants: Sequence[str]) -> str:
+    others = [name for name in variants if name not in COLORS]
+    return COLORS[variant] if variant in COLORS else OTHER_COLORS[others.index(variant) % len(OTHER_COLORS)]
+
+
+def _unique(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))

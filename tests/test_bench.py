@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+
+from ikem_ext.bench import __main__ as bench
+from ikem_ext.bench import contrast, measure, report
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+FAMILIES = ("modalities", "graph_conv", "contrast")
+FACTS = {"copy_gb_per_s": 10.0, "matmul_gflop_per_s": 100.0}
+MARKED = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
+@devices
+@pytest.mark.parametrize("family", FAMILIES)
+def test_variants_agree(family: str, device: str) -> None:
+    module = importlib.import_module(f"ikem_ext.bench.{family}")
+    arguments = torch.device(device), torch.float64, True
+    for case in itertools.chain(module.cases(*arguments), module.scaling(*arguments)):
+        results = {name: run() for name, run in case.variants.items()}
+        assert list(results)[:3] == ["ikem_ext", "published", "vectorized"]
+        for name, result in results.items():
+            message = f"{case.title}, {name}: {{}}".format
+            torch.testing.assert_close(result, results["ikem_ext"], rtol=1e-7, atol=1e-9, msg=message)
+
+
+def test_a_loss_is_compiled_once_for_any_number_of_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    functions = measure.with_compiled(contrast.EXCHANGE.functions, ["published", "vectorized"])
+    assert list(functions) == [
+        "ikem_ext", "published", "published, compiled", "vectorized", "vectorized, compiled",
+    ]  # fmt: skip
+    loss = replace(contrast.EXCHANGE, functions=functions)
+    torch._dynamo.utils.counters.clear()
+    for clips in (4, 8):
+        case, _ = contrast._cases("", loss, CPU, torch.float64, clips, keys=64)
+        expected, *others = (run() for run in case.variants.values())
+        for result in others:
+            torch.testing.assert_close(result, expected)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+@devices
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_stores_draws_and_tabulates_all_rows(family: str, device: str, tmp_path: Path) -> None:
+    file, plot, document = tmp_path / "rows.json", tmp_path / "bench.png", tmp_path / "document.md"
+    document.write_text(MARKED)
+    main = [family, "--device", device, "--quick", "--scaling"]
+    bench.main([*main, "--json", str(file), "--plot", str(plot), "--table", str(document)])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    stored = json.loads(file.read_text(), parse_constant=refuse)
+    assert {"device", "threads", "versions", "commit", "date", "dtype"} < set(stored["machine"])
+    module = importlib.import_module(f"ikem_ext.bench.{family}")
+    cases = [*module.cases(CPU, torch.float32, True), *module.scaling(CPU, torch.float32, True)]
+    expected = [
+        (case.family, case.name, case.passes, case.swept, case.parameters, variant)
+        for case in cases
+        for variant in case.variants
+    ]
+    rows = stored["rows"]
+    keys = ("family", "case", "passes", "swept", "parameters", "variant")
+    assert [tuple(row[key] for key in keys) for row in rows] == expected
+    assert {row["passes"] for row in rows if not row["swept"]} == {"forward", "forward and backward"}
+    for row in rows:
+        lower, upper = row["quartiles_ms"]
+        assert 0 < lower <= row["median_ms"] <= upper
+        assert row["runs"] >= measure.FEWEST_CALLS
+        assert row["extra_memory_mib"] is None or row["extra_memory_mib"] >= 0
+        assert row["share_of_limit"] == pytest.approx(row["limit_ms"] / row["median_ms"])
+
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == [f"bench-{family}-scaling.png", f"bench-{family}.png"]
+    text = document.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    passes = sum(1 for case in cases if not case.swept)
+    assert text.count("\n| ") == 1 + passes  # the head, and a line for each case
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_table_in_the_documentation_is_that_of_the_stored_rows() -> None:
+    _, table, _ = report.split(ROOT / "docs" / "performance.md")
+    assert table == report.markdown(*report.read_json(ROOT / "results" / "bench-cpu.json"))
+
+
+def test_rows_are_drawn_and_tabulated_without_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_measured", lambda options: pytest.fail("measured"))
+    file, document = tmp_path / "rows.json", tmp_path / "document.md"
+    document.write_text(MARKED)
+    facts, rows = report.read_json(ROOT / "results" / "bench-cpu.json")
+    rows = [row for row in rows if row.family == "modalities"]
+    report.write_json(file, facts, rows)
+    bench.main(["--rows", str(file), "--table", str(document), "--plot", str(tmp_path / "again.svg")])
+    assert report.split(document)[1] == report.markdown(facts, rows)
+    assert (tmp_path / "again-modalities.svg").exists()
+
+
+def test_an_interrupted_run_keeps_the_cases_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[measure.Case]:
+        yield measure.Case("fake", "first", {"ikem_ext": lambda: None}, 0)
+        raise KeyboardInterrupt
+
+    module = ModuleType("ikem_ext.bench.fake")
+    module.cases = cases  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(bench, "FAMILIES", ("fake",))
+    file = tmp_path / "rows.json"
+    with pytest.raises(SystemExit, match=r"interrupted: what was measured is in .*rows\.json"):
+        bench.main(["--quick", "--scaling", "--json", str(file)])
+    assert [row["case"] for row in json.loads(file.read_text())["rows"]] == ["first"]
+
+
+def test_calls_are_shared_out_and_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {"ikem_ext": 0.001, "middle": 0.1, "slow": 0.9}
+    called: list[str] = []
+
+    def seconds(run: Any, device: torch.device) -> float:
+        called.append(run() or "")  # what watches the memory returns nothing
+        return costs.get(called[-1], 0.0)
+
+    monkeypatch.setattr(measure, "_seconds", seconds)
+    monkeypatch.setattr(measure, "peak_extra_memory", lambda run, device: run())
+    variants = {name: partial(str, name) for name in costs}
+    case = measure.Case("family", "case", variants, bytes_moved=10**7, operations=10**8)
+    rows = measure.measure(case, CPU, FACTS, seconds=3)
+
+    assert [row.runs for row in rows] == [100, 10, 3]
+    timed = "".join(name[0] for name in called[-113:])
+    assert re.fullmatch(r"i{12,20}s(i{25,40}s){2}i{12,20}", timed.replace("m", "")), timed
+    assert re.fullmatch(r"i{3,6}(mi{8,12}){9}mi{3,6}", timed.replace("s", "")), timed
+    assert [row.median_ms for row in rows] == pytest.approx([1, 100, 900])
+    assert [row.limit_ms for row in rows] == pytest.approx([1, 1, 1])  # by bytes and by operations alike
+    assert [row.share_of_limit for row in rows] == pytest.approx([1, 0.01, 1 / 900])
+    assert [row.ours_is_faster for row in rows] == pytest.approx([1, 100, 900])
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="a process's high-water mark is read from /proc")
+def test_memory_is_the_peak_and_not_what_is_left() -> None:
+    def run() -> torch.Tensor:
+        return (torch.ones(2**23) + 1).sum()  # two arrays of 32 MiB
+
+    run()
+    assert 63 < measure.peak_extra_memory(run, CPU) < 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "unknown family 'nonsense'"),
+        (["--json", "nowhere/rows.json"], "there is no folder nowhere"),
+        (["--plot", "nowhere/bench.png"], "there is no folder nowhere"),
+        (["--table", "nowhere.md"], "nowhere.md"),
+        (["--table", str(ROOT / "README.md")], "expected the marks"),
+    ],
+)
+def test_bad_arguments_are_refused_before_measuring(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        bench.main(arguments)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
