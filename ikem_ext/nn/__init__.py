@@ -1,5 +1,6 @@
-"""Modules built on the operations."""
+"""Modules built on the operations, and the graph convolutions of other projects under their own names."""
 
+from . import agcn, ctrgcn, msg3d, pyskl, stgcn
 from .key_queue import KeyQueue
 
-__all__ = ["KeyQueue"]
+__all__ = ["KeyQueue", "agcn", "ctrgcn", "msg3d", "pyskl", "stgcn"]

@@ -1,0 +1,131 @@
+"""What the units of several projects share: checks, initialization, and 1x1 convolutions taken together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from .._checks import Shapes
+from ..graph_conv import graph_conv
+
+Modules = Iterable[Any]  # a ModuleList or a list
+
+
+def graph_parts(adjacency: Tensor | npt.NDArray, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy of the adjacency (K, V, V), whatever it comes as, in ``dtype``."""
+    parts = torch.as_tensor(adjacency).detach().to(dtype, copy=True)
+    Shapes().check("A", parts, "K V V")
+    return parts
+
+
+def check_features(x: Tensor, channels: int, joints: int) -> None:
+    """Requires (N, C, T, V) of a unit's channels and joints."""
+    Shapes().check("x", x, f"N {channels} T {joints}")
+
+
+def shortcut(in_channels: int, out_channels: int) -> nn.Module:
+    """The identity, or a 1x1 convolution and batch norm where the widths differ."""
+    if in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+
+
+def initialize(module: nn.Module) -> None:
+    """All convolutions in it from N(0, 2 / fan_out), biases 0; batch norms as the identity."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out")
+            _zero(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            initialize_norm(part, 1)
+
+
+def initialize_norm(norm: nn.BatchNorm2d, scale: float) -> None:
+    """Weight ``scale``, bias 0."""
+    nn.init.constant_(norm.weight, scale)
+    nn.init.zeros_(norm.bias)
+
+
+def initialize_branches(convolutions: Modules) -> None:
+    """From N(0, 2 / (fan of the weight * number of branches)), as their outputs are summed; biases 0."""
+    branches = list(convolutions)
+    for each in branches:
+        nn.init.normal_(each.weight, 0, math.sqrt(2 / (each.weight[..., 0].numel() * len(branches))))
+        _zero(each.bias)
+
+
+def _zero(bias: Tensor | None) -> None:
+    if bias is not None:
+        nn.init.zeros_(bias)
+
+
+def stacked(convolutions: Modules) -> tuple[Tensor, Tensor]:
+    """Weights (K, C_out, C_in) and biases (K, C_out) of K 1x1 convolutions."""
+    weights, biases = zip(*((each.weight.flatten(1), each.bias) for each in convolutions), strict=True)
+    return torch.stack(weights), torch.stack(biases)
+
+
+def biased(y: Tensor, bias: Tensor) -> Tensor:
+    """``y`` (N, C, T, V), in its dtype also under autocast, with ``bias`` (C,) added to its channels."""
+    return y + bias.to(y.dtype)[:, None, None]
+
+
+def pairwise_products(x: Tensor, conv_a: nn.ModuleList, conv_b: nn.ModuleList) -> Tensor:
+    """For each k ``mean over c, t of conv_a[k](x)[c,t,v] * conv_b[k](x)[c,t,w]``: (N, K, V, V)."""
+    n, _, frames, joints = x.shape
+    weight, bias = stacked(each for pair in zip(conv_a, conv_b, strict=True) for each in pair)
+    embedded = conv2d(x, weight.flatten(0, 1)[..., None, None], bias.flatten())
+    a, b = embedded.reshape(n, len(conv_a), 2, weight.shape[1] * frames, joints).unbind(2)
+    return a.mT @ b / a.shape[2]
+
+
+def refined_graph_conv(
+    x: Tensor,
+    convolutions: Modules,
+    adjacency: Tensor | None,
+    alpha: Tensor | float,
+    *,
+    into_first: bool,
+) -> Tensor:
+    """CTR-GCN's graph convolution, summed over K modules with the convolutions ``conv1`` to ``conv4``.
+
+    The adjacencies are ``conv4(tanh(conv1(x)[u] - conv2(x)[v])) * alpha + adjacency[u, v]`` with convolutions averaged
+    over time, and ``conv3(x)`` is summed over one joint of each pair. The average of a convolution is that of its
+    input, convolved; and ``adjacency`` is one more channel that the last convolution passes on, so that the large
+    result is written once.
+
+    Args:
+        x: (N, C_in, T, V).
+        convolutions: K modules.
+        adjacency: (K, V, V) or None for none.
+        alpha: a number.
+        into_first: whether u is the joint of the result and v that summed over, or the other way round.
+
+    Returns:
+        (N, C_out, T, V).
+    """
+    mean = x.mean(-2)
+    n, joints = mean.shape[0], mean.shape[-1]
+    ends = []
+    for name in ("conv1", "conv2"):
+        weight, bias = stacked(getattr(each, name) for each in convolutions)
+        ends.append((weight.flatten(0, 1) @ mean + bias.flatten()[:, None]).unflatten(1, bias.shape))
+    differences = ends[0][..., :, None] - ends[1][..., None, :]
+    if into_first:  # graph_conv sums over the first joint
+        differences, adjacency = differences.mT, None if adjacency is None else adjacency.mT
+    relations = [torch.tanh(differences.flatten(-2))]
+    relations.append(relations[0].new_ones(n, bias.shape[0], 1, joints**2))
+    weight, bias = stacked(each.conv4 for each in convolutions)
+    weights = [weight * alpha, bias[..., None] * alpha]
+    if adjacency is not None:
+        relations.append(adjacency.flatten(-2)[:, None].expand(n, -1, -1, -1))
+        weights.append(torch.ones_like(bias[..., None]))
+    refined = (torch.cat(weights, -1) @ torch.cat(relations, 2)).unflatten(-1, (joints, joints))
+    weight, bias = stacked(each.conv3 for each in convolutions)
+    return graph_conv(x, weight, bias, refined)

@@ -1,0 +1,154 @@
+"""MS-G3D's multi-scale graph convolution under its names, computing through :func:`ikem_ext.graph_conv`."""
+# ruff: noqa: N801, N803
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..graph_conv import graph_conv
+from ._units import biased, check_features
+
+__all__ = ["MLP", "MultiScale_GraphConv"]
+
+
+class MultiScale_GraphConv(nn.Module):
+    r"""Graph convolution over neighborhoods of several sizes, one part of the adjacency for each.
+
+    .. math:: y = \mathrm{act}\Big(\mathrm{bn}\big(b + \sum_s W_s\, x\, (\hat A_s + R_s)^\top\big)\Big)
+
+    With disentangled aggregation :math:`\hat A_s` connects the joints that are exactly s edges apart, and each with
+    itself; else it is the s-th power of the adjacency with self-loops. It is normalized by degrees on both sides.
+
+    Args:
+        num_scales: S.
+        in_channels: C_in.
+        out_channels: C_out.
+        A_binary: 1 where an edge is, without self-loops, (V, V).
+        disentangled_agg: whether aggregation is disentangled.
+        use_mask: whether there is a learned R, the parameter ``A_res``.
+        dropout: probability with which, in training, an aggregated feature is dropped before W. Then the aggregated
+            features, S times the input, are written to memory and nothing is gained.
+        activation: ``relu``, ``leakyrelu``, ``tanh``, or ``linear`` or None for none.
+
+    Raises:
+        ValueError: A_binary is not square, or the activation is unknown.
+
+    Source: Liu et al., "Disentangling and Unifying Graph Convolutions for Skeleton-Based Action Recognition", CVPR
+    2020, section 3.2.
+
+    Example:
+        >>> from ikem_ext import get_layout
+        >>> bones = get_layout("ntu25").adjacency()[1:].sum(0) > 0
+        >>> unit = MultiScale_GraphConv(13, 3, 96, bones.numpy())
+        >>> unit(torch.randn(2, 3, 50, 25)).shape
+        torch.Size([2, 96, 50, 25])
+    """
+
+    A_powers: Tensor
+
+    def __init__(
+        self,
+        num_scales: int,
+        in_channels: int,
+        out_channels: int,
+        A_binary: Tensor | npt.NDArray,
+        disentangled_agg: bool = True,
+        use_mask: bool = True,
+        dropout: float = 0,
+        activation: str | None = "relu",
+    ) -> None:
+        super().__init__()
+        self.num_scales = num_scales
+        self.in_channels = in_channels
+        self.use_mask = use_mask
+        edges = np.asarray(A_binary)
+        if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
+            raise ValueError(f"A_binary: expected shape (V, V), got {edges.shape}")
+        edges = edges.astype(np.float64) if edges.dtype == bool else edges
+        scales = _hop_by_hop(edges, num_scales) if disentangled_agg else _powers(edges, num_scales)
+        self.register_buffer("A_powers", torch.from_numpy(np.concatenate(scales)), persistent=False)
+        if use_mask:
+            self.A_res = nn.Parameter(torch.empty_like(self.A_powers).uniform_(-1e-6, 1e-6))
+        self.mlp = MLP(in_channels * num_scales, [out_channels], dropout=dropout, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
+        check_features(x, self.in_channels, self.A_powers.shape[-1])
+        adjacency = self.A_powers.to(x.dtype)
+        if self.use_mask:
+            adjacency = adjacency + self.A_res.to(x.dtype)
+        adjacency = adjacency.unflatten(0, (self.num_scales, -1)).mT  # from joint, to joint
+        first, *rest = self.mlp.layers
+        if isinstance(first, nn.Dropout):
+            if first.training:
+                return self.mlp(torch.einsum("nctu,suv->nsctv", x, adjacency).flatten(1, 2))
+            first, *rest = rest
+        conv = cast(nn.Conv2d, first)
+        assert conv.bias is not None
+        weight = conv.weight.unflatten(1, (self.num_scales, -1))[..., 0, 0].transpose(0, 1)
+        y = biased(graph_conv(x, weight, None, adjacency), conv.bias)
+        for layer in rest:
+            y = layer(y)
+        return y
+
+
+class MLP(nn.Module):
+    """Layers of dropout (if there is any), 1x1 convolution, batch norm and activation, for (N, C, T, V)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: Sequence[int], activation: str | None = "relu", dropout: float = 0
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for before, after in pairwise([in_channels, *out_channels]):
+            if dropout > 0.001:
+                self.layers.append(nn.Dropout(dropout))
+            self.layers.extend((nn.Conv2d(before, after, 1), nn.BatchNorm2d(after), _activation(activation)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def _activation(name: str | None) -> nn.Module:
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    if name == "leakyrelu":
+        return nn.LeakyReLU(0.2, inplace=True)
+    if name == "tanh":
+        return nn.Tanh()
+    if name in ("linear", None):
+        return nn.Identity()
+    raise ValueError(f"activation: expected relu, leakyrelu, tanh, linear or None, got {name!r}")
+
+
+# The arithmetic below is done in the dtype in which the edges come, as the published code does it, so that rounding to
+# float32 gives the same numbers.
+
+
+def _hop_by_hop(edges: npt.NDArray, num_scales: int) -> list[npt.NDArray[np.float32]]:
+    """For each number of hops the pairs that are exactly so far apart, and self-loops."""
+    identity = np.eye(len(edges), dtype=edges.dtype)
+    within = [np.minimum(np.linalg.matrix_power(edges + identity, hops), 1) for hops in range(num_scales)]
+    apart = [now - before for before, now in pairwise(within)]
+    return [_normalized(each) for each in (identity, *(each + identity for each in apart))]
+
+
+def _powers(edges: npt.NDArray, num_scales: int) -> list[npt.NDArray[np.float32]]:
+    normalized = _normalized(edges + np.eye(len(edges)))
+    return [np.linalg.matrix_power(normalized, scale) for scale in range(num_scales)]
+
+
+def _normalized(adjacency: npt.NDArray) -> npt.NDArray[np.float32]:
+    """Divided by the square roots of the degrees of both joints."""
+    factors = (adjacency.sum(-1) ** -0.5).astype(np.float64)
+    return (factors[:, None] * adjacency * factors).astype(np.float32)

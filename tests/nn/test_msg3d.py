@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from layer_checks import LayerChecks, features, randomized, results
+
+from ikem_ext.bench import layers
+from ikem_ext.nn import msg3d
+
+PATH = np.eye(11, k=1) + np.eye(11, k=-1)
+
+
+def golden_unit(adjacency: torch.Tensor) -> msg3d.MultiScale_GraphConv:
+    edges = (adjacency.sum(0) > 0).numpy().astype(np.float64)
+    np.fill_diagonal(edges, 0)
+    return msg3d.MultiScale_GraphConv(5, 6, 16, edges)
+
+
+class TestMultiScaleGraphConv(LayerChecks):
+    published = staticmethod(layers.published_multi_scale)
+    golden_units: ClassVar = {"ms_g3d_multiscale_graph_conv": golden_unit}
+
+    def units(self) -> Iterator[msg3d.MultiScale_GraphConv]:
+        yield msg3d.MultiScale_GraphConv(5, 6, 16, PATH)
+        yield msg3d.MultiScale_GraphConv(13, 6, 8, torch.from_numpy(PATH), use_mask=False, activation="tanh")
+        yield msg3d.MultiScale_GraphConv(4, 6, 6, PATH, disentangled_agg=False, activation="leakyrelu")
+        yield msg3d.MultiScale_GraphConv(3, 6, 8, PATH, dropout=0.5, activation="linear")
+
+
+def test_disentangled_scales_hold_the_pairs_so_far_apart() -> None:
+    unit = msg3d.MultiScale_GraphConv(4, 3, 8, PATH.astype(bool))
+    scales = unit.A_powers.view(4, 11, 11)
+    apart = (torch.arange(11)[:, None] - torch.arange(11)).abs()
+    assert torch.equal(scales[0], torch.eye(11))
+    for hops in range(1, 4):
+        assert torch.equal(scales[hops] > 0, (apart == hops) | (apart == 0))
+    assert scales[1, 0, 1].item() == pytest.approx(1 / (2 * 3) ** 0.5)  # the end of the path has one neighbor
+    assert scales[3, 5, 8].item() == pytest.approx(1 / (3 * 2) ** 0.5)
+
+
+def test_powers_walk_that_far() -> None:
+    unit = msg3d.MultiScale_GraphConv(3, 3, 8, PATH, disentangled_agg=False)
+    once, twice = unit.A_powers.view(3, 11, 11)[1:]
+    torch.testing.assert_close(once @ once, twice)
+    assert once[0, 0].item() == pytest.approx(1 / 2)
+
+
+def test_state_dict_and_initialization() -> None:
+    unit = msg3d.MultiScale_GraphConv(5, 6, 16, PATH)
+    assert "A_powers" not in unit.state_dict()
+    assert unit.A_res.shape == (55, 11) and 0 < unit.A_res.abs().max() <= 1e-6
+    assert "A_res" not in msg3d.MultiScale_GraphConv(5, 6, 16, PATH, use_mask=False).state_dict()
+    assert msg3d.MultiScale_GraphConv(5, 6, 16, PATH, dropout=0.1).mlp.layers[1].weight.shape == (16, 30, 1, 1)
+
+
+def test_dropout_drops_aggregated_features_in_training_alone() -> None:
+    unit = randomized(msg3d.MultiScale_GraphConv(3, 6, 8, PATH, dropout=0.5)).double()
+    x = features(unit.mlp, 11)[:, :6].double()
+    kept = results(lambda unit, x: unit(x), unit.eval(), x)["output"]
+    unit.mlp.layers[2].train()  # batch norm
+    assert not torch.allclose(results(lambda unit, x: unit(x), unit.train(), x)["output"], kept)
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match=r"activation: expected relu, .* got 'gelu'"):
+        msg3d.MultiScale_GraphConv(5, 6, 16, PATH, activation="gelu")
+    with pytest.raises(ValueError, match=r"A_binary: expected shape \(V, V\), got \(11, 10\)"):
+        msg3d.MultiScale_GraphConv(5, 6, 16, PATH[:, 1:])

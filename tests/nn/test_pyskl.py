@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar
+
+import pytest
+import torch
+from layer_checks import LayerChecks, adjacency, spread
+from torch import Tensor, nn
+
+from ikem_ext.bench import layers
+from ikem_ext.nn import ctrgcn, pyskl
+
+
+class TestUnitGcn(LayerChecks):
+    published = staticmethod(layers.published_pyskl_gcn)
+    golden_units: ClassVar = {
+        f"pyskl_unit_gcn_{adaptive}_{conv_pos}": lambda adjacency, options=(adaptive, conv_pos, True): pyskl.unit_gcn(
+            6, 16, adjacency, *options
+        )
+        for adaptive, conv_pos in (("importance", "pre"), ("init", "pre"), ("offset", "post"))
+    }
+
+    def units(self) -> Iterator[nn.Module]:
+        parts = adjacency(3, self.joints)
+        for adaptive, conv_pos in itertools.product(("importance", None, "init", "offset"), ("pre", "post")):
+            yield pyskl.unit_gcn(6, 16, parts, adaptive, conv_pos)
+        yield pyskl.unit_gcn(8, 8, parts, with_res=True, norm={"type": "BN", "eps": 1e-3}, act="Tanh")
+        yield pyskl.unit_gcn(6, 8, adjacency(2, self.joints).numpy(), conv_pos="post", with_res=True)
+
+
+class TestUnitAAGCN(LayerChecks):
+    published = staticmethod(layers.published_aagcn)
+    golden_units: ClassVar = {"pyskl_unit_aagcn": lambda adjacency: pyskl.unit_aagcn(6, 16, adjacency)}
+
+    def units(self) -> Iterator[nn.Module]:
+        parts = adjacency(3, self.joints)
+        yield pyskl.unit_aagcn(6, 16, parts)
+        yield pyskl.unit_aagcn(8, 8, parts, coff_embedding=2)
+        yield pyskl.unit_aagcn(6, 8, adjacency(4, self.joints), adaptive=False)
+        yield pyskl.unit_aagcn(6, 8, parts, attention=False)
+
+
+class TestUnitAAGCNOfAnEvenNumberOfJoints(TestUnitAAGCN):
+    joints = 10
+
+
+class TestCTRGC(LayerChecks):
+    published = staticmethod(partial(layers.published_ctrgc, form="uv,tu->tv"))
+    golden_units: ClassVar = {}
+
+    def units(self) -> Iterator[nn.Module]:
+        yield pyskl.CTRGC(16, 12)
+        yield pyskl.CTRGC(24, 8, rel_reduction=4)
+
+    def others(self, unit: nn.Module) -> tuple[Tensor, float]:
+        return adjacency(1, self.joints)[0], 0.7
+
+    def test_sums_over_the_other_axis_than_the_original(self) -> None:
+        unit, x = self.unit_and_input()
+        original = ctrgcn.CTRGC(16, 12, rel_reduction=2)
+        original.load_state_dict(unit.state_dict())
+        with torch.no_grad():
+            for ours, other in ((original.conv1, unit.conv2), (original.conv2, unit.conv1)):
+                ours.load_state_dict(other.state_dict())
+                ours.weight.neg_()
+                ours.bias.neg_()
+        part = adjacency(1, self.joints)[0]
+        torch.testing.assert_close(unit(x, part), original(x, part.T), rtol=1e-4, atol=1e-4)
+
+
+class TestUnitCTRGCN(LayerChecks):
+    published = staticmethod(layers.published_ctrgcn)
+    golden_units: ClassVar = {"pyskl_unit_ctrgcn": lambda adjacency: pyskl.unit_ctrgcn(16, 16, adjacency)}
+
+    def units(self) -> Iterator[nn.Module]:
+        yield pyskl.unit_ctrgcn(16, 12, adjacency(3, self.joints))
+        yield pyskl.unit_ctrgcn(24, 24, adjacency(2, self.joints))
+
+
+def test_parameters_of_the_adjacency() -> None:
+    parts = adjacency(3, 25)
+    for adaptive in (None, "offset", "importance"):
+        unit = pyskl.unit_gcn(6, 16, parts, adaptive)
+        assert torch.equal(unit.A, parts) and not isinstance(unit.A, nn.Parameter) and "A" in unit.state_dict()
+        assert hasattr(unit, "PA") == (adaptive is not None)
+    assert (unit.PA == 1).all()
+    offset = pyskl.unit_gcn(6, 16, parts, "offset").PA
+    assert 0 < offset.abs().max() <= 1e-6
+    own = pyskl.unit_gcn(6, 16, parts, "init").A
+    assert isinstance(own, nn.Parameter) and own.data_ptr() != parts.data_ptr()
+    assert isinstance(pyskl.unit_aagcn(6, 16, parts).A, nn.Parameter)
+    assert not isinstance(pyskl.unit_aagcn(6, 16, parts, adaptive=False).A, nn.Parameter)
+
+
+def test_initialization() -> None:
+    torch.manual_seed(0)
+    unit = pyskl.unit_aagcn(64, 128, adjacency(3, 25))
+    unit.init_weights()
+    assert (unit.bn.weight == 1e-6).all() and not unit.alpha.any()
+    assert spread(unit.conv_d[0].weight) == (2 / (64 * 128 * 3)) ** 0.5
+    assert spread(unit.conv_a[0].weight) == (2 / 32) ** 0.5
+    assert spread(unit.conv_sa.weight) == (2 / (25 * 129)) ** 0.5
+    assert spread(unit.fc1c.weight) == (2 / 128) ** 0.5
+    assert not unit.conv_ta.weight.any() and not unit.fc2c.weight.any()
+    refined = pyskl.unit_ctrgcn(64, 128, adjacency(3, 25))
+    refined.init_weights()
+    assert (refined.bn.weight == 1e-6).all() and not refined.alpha.any()
+    assert spread(refined.convs[1].conv3.weight) == (2 / 128) ** 0.5
+    before = pyskl.unit_gcn(64, 128, adjacency(3, 25))
+    weight = before.conv.weight.clone()
+    before.init_weights()
+    assert torch.equal(before.conv.weight, weight)
+
+
+@pytest.mark.parametrize(("in_channels", "relations"), [(3, 8), (16, 8), (64, 8), (128, 16)])
+def test_relation_channels(in_channels: int, relations: int) -> None:
+    assert pyskl.CTRGC(in_channels, 64).conv1.out_channels == relations
+
+
+def test_adjacency_given_to_forward_is_ignored() -> None:
+    unit = pyskl.unit_gcn(6, 16, adjacency(3, 11)).eval()
+    x = torch.randn(2, 6, 5, 11)
+    assert torch.equal(unit(x, torch.zeros(3, 11, 11)), unit(x))
+
+
+def test_norms_and_activations_by_name() -> None:
+    parts = adjacency(3, 11)
+    unit = pyskl.unit_gcn(6, 16, parts, norm={"type": "GN", "num_groups": 4, "requires_grad": False}, act="SiLU")
+    assert isinstance(unit.bn, nn.GroupNorm) and isinstance(unit.act, nn.SiLU)
+    assert not unit.bn.weight.requires_grad
+    assert unit(torch.randn(2, 6, 5, 11)).shape == (2, 16, 5, 11)
+    assert pyskl.unit_gcn(6, 16, parts, act={"type": "LeakyReLU", "negative_slope": 0.2}).act.negative_slope == 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adaptive": "learned"}, "adaptive: expected one of .*'offset'.*, got 'learned'"),
+        ({"conv_pos": "both"}, "conv_pos: expected one of .*'post'.*, got 'both'"),
+        ({"norm": "LN"}, "norm: expected one of BN, .*, got 'LN'"),
+        ({"act": {"type": "Mish2"}}, "act: expected one of ReLU, .*, got 'Mish2'"),
+    ],
+)
+def test_bad_options_are_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pyskl.unit_gcn(6, 16, adjacency(3, 11), **options)
