@@ -94,7 +94,10 @@ def require_device(name: str, tensor: torch.Tensor) -> None:
     if tensor.device.type == "cuda" and cuda_missing is not None:
         raise RuntimeError(f"{name}: on {tensor.device}, but {cuda_missing}")
     if tensor.device.type not in ("cpu", "cuda", "meta"):
-        raise ValueError(f"{name}: expected to be on cpu or cuda, got {tensor.device}")
+        raise ValueError(
+            f"{name}: expected to be on cpu or cuda, got {tensor.device} (ikem_ext.reference has the same in plain "
+            "PyTorch, for any device)"
+        )
 
 
 def runs_on(architectures: list[str], capability: tuple[int, int]) -> bool:

@@ -6,12 +6,14 @@ last axis by the caller; any finite input gives a finite loss. Under autocast th
 
 N is the batch, C the width of an embedding, K the length of the queue, G the number of modalities.
 
-On the CPU two native operations stream over the queue and keep no array of queries times queue: the log-sum-exp of
-a query's similarities, and that of the exchange between sets of queues, which finds the nearest entries in the same
-pass. What is written here is the algebra around them, on arrays no larger than the batch. The gradient of the first
-is the mean of the queue under the softmax, which falls out of the forward pass; that of the second makes the
-similarities again. Other devices compute the same through the plain twins in :mod:`ikem_ext.reference`, which do
-hold these arrays. The losses can be differentiated once.
+Two native operations, for the CPU and CUDA, stream over the queue and keep no array of queries times queue: the
+log-sum-exp of a query's similarities, and that of the exchange between sets of queues, which finds the nearest entries
+in the same pass. What is written here is the algebra around them, on arrays no larger than the batch. The gradient of
+the first is the mean of the queue under the softmax, which falls out of the forward pass; that of the second makes the
+similarities again. The losses can be differentiated once. On other devices there are the plain twins in
+:mod:`ikem_ext.reference`, which do hold these arrays.
+
+On CUDA float32 is rounded to TF32 for products where ``torch.backends.cuda.matmul.allow_tf32`` says so.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import reference  # _library loads the operations that are registered here
+from . import _library  # loads the operations that are registered here
 from ._checks import Shapes, check_same
 
 __all__ = ["cross_modal_nce", "implicit_exchange", "info_nce", "relational_distillation"]
@@ -61,14 +63,13 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     shapes.check("k", k, "N C" if q.dim() == 2 else "G N C")
     shapes.check("queue", queue, "K C" if q.dim() == 2 else "G K C")
     check_same(("q", q), k=k, queue=queue)
+    _library.require_device("q", q)
     _check_temperature(temperature)
     with _no_autocast(q):
-        if _streams(q):
-            grouped = q.dim() == 3
-            q, k, queue = (x if grouped else x[None] for x in (q, k, queue))
-            loss = _streamed_info_nce(q, k, queue[:, None], temperature)
-            return loss if grouped else loss[0]
-        return reference.info_nce(q, k, queue, temperature)
+        grouped = q.dim() == 3
+        q, k, queue = (x if grouped else x[None] for x in (q, k, queue))
+        loss = _streamed_info_nce(q, k, queue[:, None], temperature)
+        return loss if grouped else loss[0]
 
 
 def cross_modal_nce(
@@ -116,15 +117,14 @@ def cross_modal_nce(
     shapes.check("k", k, "G N C")
     shapes.check("queue", queue, "G K C")
     check_same(("q", q), k=k, queue=queue)
+    _library.require_device("q", q)
     if q.shape[0] < 2:
         raise ValueError(f"q: expected at least two modalities to exchange between, got {q.shape[0]}")
     _check_temperature(temperature)
     _check_topk(topk, queue.shape[1])
     with _no_autocast(q):
-        if _streams(q):
-            losses = _streamed_exchange(q, k, queue, q, queue, temperature, topk, context, within=True)
-            return (losses - losses.diagonal().diag()).sum(1) / (len(q) - 1)
-        return reference.cross_modal_nce(q, k, queue, temperature, topk=topk, context=context)
+        losses = _streamed_exchange(q, k, queue, q, queue, temperature, topk, context, within=True)
+        return (losses - losses.diagonal().diag()).sum(1) / (len(q) - 1)
 
 
 def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -163,16 +163,15 @@ def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -
     shapes.check("queue", queue, "G K C")
     shapes.check("h", h, f"H N {k.shape[0] * k.shape[2]}")
     check_same(("h", h), k=k, queue=queue)
+    _library.require_device("h", h)
     _check_temperature(temperature)
     with _no_autocast(h):
-        if _streams(h):
-            # One queue of concatenated keys serves all H modalities: their queries are one batch of H * N. The
-            # concatenation itself is never made: the queue is handed over as G parts.
-            joined = k.transpose(0, 1).flatten(1).expand(len(h), -1, -1)
-            scaled = temperature * len(k) ** 0.5
-            losses = _streamed_info_nce_terms(h.flatten(0, 1)[None], joined.flatten(0, 1)[None], queue[None], scaled)
-            return _batch_mean(losses.unflatten(1, h.shape[:2])[0])
-        return reference.implicit_exchange(h, k, queue, temperature)
+        # One queue of concatenated keys serves all H modalities: their queries are one batch of H * N. The
+        # concatenation itself is never made: the queue is handed over as G parts.
+        joined = k.transpose(0, 1).flatten(1).expand(len(h), -1, -1)
+        scaled = temperature * len(k) ** 0.5
+        losses = _streamed_info_nce_terms(h.flatten(0, 1)[None], joined.flatten(0, 1)[None], queue[None], scaled)
+        return _batch_mean(losses.unflatten(1, h.shape[:2])[0])
 
 
 def relational_distillation(
@@ -234,21 +233,16 @@ def relational_distillation(
         guide=guide,
         guide_queue=guide_queue,
     )
+    _library.require_device("student", student)
     if guide.shape[0] < 1:
         raise ValueError("guide: expected at least one modality, got none")
     _check_temperature(temperature)
     _check_topk(topk, teacher_queue.shape[0])
     with _no_autocast(student):
-        if _streams(student):
-            teacher, teacher_queue, guide, guide_queue = (
-                x.detach() for x in (teacher, teacher_queue, guide, guide_queue)
-            )
-            keys, queue = (x.expand(len(student), -1, -1) for x in (teacher, teacher_queue))
-            losses = _streamed_exchange(student, keys, queue, guide, guide_queue, temperature, topk, context=True)
-            return losses.mean(1)
-        return reference.relational_distillation(
-            student, teacher, teacher_queue, guide, guide_queue, temperature, topk=topk
-        )
+        teacher, teacher_queue, guide, guide_queue = (x.detach() for x in (teacher, teacher_queue, guide, guide_queue))
+        keys, queue = (x.expand(len(student), -1, -1) for x in (teacher, teacher_queue))
+        losses = _streamed_exchange(student, keys, queue, guide, guide_queue, temperature, topk, context=True)
+        return losses.mean(1)
 
 
 def _streamed_info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -386,11 +380,6 @@ torch.library.register_autograd(
 torch.library.register_autograd(
     "ikem_ext::exchange_logsumexp", _exchange_logsumexp_backward, setup_context=_save_exchange_logsumexp
 )
-
-
-def _streams(q: Tensor) -> bool:
-    """Whether the native operations run where ``q`` is."""
-    return q.device.type == "cpu"
 
 
 def _allows_tf32(q: Tensor) -> bool:

@@ -164,4 +164,36 @@ struct ExchangePartials {
 IKEM_FOR_EACH_SIMD_LEVEL(IKEM_DECLARE_CONTRAST)
 #undef IKEM_DECLARE_CONTRAST
 
+// ---- CUDA ----
+
+// All work in a workspace of as many bytes as the functions named so say, on a stream that is a cudaStream_t of the
+// current device, and return null, or what went wrong.
+namespace cuda {
+
+template <class S>
+int64_t queue_workspace_bytes(const QueueProblem& problem, bool with_means);
+template <class S>
+int64_t exchange_workspace_bytes(const ExchangeProblem& problem, bool forward);
+
+// log_sums (G, N); means (G, N, width), or null
+template <class S>
+const char* sum_queue(const QueueProblem& problem, const QueueOperands<S>& operands, Compute<S>* log_sums,
+                      Compute<S>* means, void* workspace, void* stream);
+// grad_queue (G, P, K, C); the workspace is that without means
+template <class S>
+const char* differentiate_queue(const QueueProblem& problem, const QueueOperands<S>& operands,
+                                const Compute<S>* log_sums, const Compute<S>* weights, Compute<S>* grad_queue,
+                                void* workspace, void* stream);
+
+template <class S>
+const char* sum_exchange(const ExchangeProblem& problem, const ExchangeOperands<S>& operands,
+                         const ExchangeResults<Compute<S>>& results, void* workspace, void* stream);
+// grad_q (A, N, width) and grad_queue (A, K, width), or null
+template <class S>
+const char* differentiate_exchange(const ExchangeProblem& problem, const ExchangeOperands<S>& operands,
+                                   const ExchangeGradients<Compute<S>>& gradients, Compute<S>* grad_q,
+                                   Compute<S>* grad_queue, void* workspace, void* stream);
+
+}  // namespace cuda
+
 }  // namespace ikem::contrast

@@ -1,5 +1,6 @@
-// Schemas, checks, allocation and dispatch. Arguments are checked with friendly messages in ikem_ext/contrast.py; the
-// checks here are those without which a kernel could read astray.
+// Schemas, checks, allocation and dispatch. Compiled twice: into the operations library, where it defines the
+// operations and their CPU side, and, with IKEM_CUDA_OPERATIONS, into the CUDA library. Arguments are checked with
+// friendly messages in ikem_ext/contrast.py; the checks here are those without which a kernel could read astray.
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
@@ -8,11 +9,18 @@
 #include "common/memory.h"
 #include "common/tensor.h"
 #include "contrast/kernel.h"
+#ifdef IKEM_CUDA_OPERATIONS
+#include "common/cuda_stream.h"
+#endif
 
 namespace ikem::contrast {
 namespace {
 
 void check(bool fits, const char* what) { STD_TORCH_CHECK(fits, what); }
+
+void check_device(const Tensor& tensor, const Tensor& q, const char* name) {
+  STD_TORCH_CHECK(tensor.device() == q.device(), name, ": expected to be on the device that q is on");
+}
 
 // Calls f(S{}) for the queue's scalar type after checking that `q` is in the type that it is computed in.
 template <class F>
@@ -43,6 +51,7 @@ Vectors<S> vectors_of(const Tensor& tensor) {
 QueueProblem queue_problem(const Tensor& q, const Tensor& queue, double scale, bool allow_tf32) {
   check(q.dim() == 3 && queue.dim() == 4 && q.size(0) == queue.size(0) && q.size(2) == queue.size(1) * queue.size(3),
         "queue_logsumexp: expected q (G, N, P * C) and queue (G, P, K, C)");
+  check_device(queue, q, "queue");
   return {q.size(0), q.size(1), queue.size(2), q.size(2), scale, allow_tf32};
 }
 
@@ -65,6 +74,9 @@ ExchangeProblem exchange_problem(const Tensor& q, const Tensor& queue, const std
         "exchange: expected guide (B, N, D) and guide_queue (B, 1, K, D)");
   check(topk >= 0 && topk <= queue.size(2), "exchange: topk is out of range");
   const Tensor& guides = within ? q : *guide;
+  check_device(queue, q, "queue");
+  check_device(guides, q, "guide");
+  check_device(guide_queue.value_or(queue), q, "guide_queue");
   return {q.size(0), guides.size(0), q.size(1), queue.size(2), q.size(2), guides.size(2),
           topk,      within,         context,   scale,         allow_tf32};
 }
@@ -81,7 +93,51 @@ std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
 }
 
 // The runs of one device, on operands whose rows of queries are contiguous. `like` is a tensor of the type computed in.
-#ifndef IKEM_CUDA_OPERATIONS
+#ifdef IKEM_CUDA_OPERATIONS
+
+// Calls f(workspace, stream) where `like` is.
+template <class F>
+void run_on_device(const Tensor& like, int64_t workspace_bytes, F f) {
+  const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  Tensor workspace = torch::stable::new_empty(like, {workspace_bytes}, ScalarType::Byte);
+  const char* error = f(workspace.mutable_data_ptr(), current_cuda_stream(like.get_device_index()));
+  STD_TORCH_CHECK(error == nullptr, "losses over queues: ", error);
+}
+
+template <class S>
+void run_queue_sums(const QueueProblem& problem, const QueueOperands<S>& operands, const Tensor& like,
+                    Compute<S>* log_sums, Compute<S>* means) {
+  run_on_device(like, cuda::queue_workspace_bytes<S>(problem, means != nullptr), [&](void* workspace, void* stream) {
+    return cuda::sum_queue(problem, operands, log_sums, means, workspace, stream);
+  });
+}
+
+template <class S>
+void run_queue_gradient(const QueueProblem& problem, const QueueOperands<S>& operands, const Tensor& like,
+                        const Compute<S>* log_sums, const Compute<S>* weights, Compute<S>* grad_queue) {
+  run_on_device(like, cuda::queue_workspace_bytes<S>(problem, false), [&](void* workspace, void* stream) {
+    return cuda::differentiate_queue(problem, operands, log_sums, weights, grad_queue, workspace, stream);
+  });
+}
+
+template <class S>
+void run_exchange_sums(const ExchangeProblem& problem, const ExchangeOperands<S>& operands, const Tensor& like,
+                       const ExchangeResults<Compute<S>>& results) {
+  run_on_device(like, cuda::exchange_workspace_bytes<S>(problem, true), [&](void* workspace, void* stream) {
+    return cuda::sum_exchange(problem, operands, results, workspace, stream);
+  });
+}
+
+template <class S>
+void run_exchange_gradients(const ExchangeProblem& problem, const ExchangeOperands<S>& operands,
+                            const ExchangeGradients<Compute<S>>& gradients, const Tensor& like, Compute<S>* grad_q,
+                            Compute<S>* grad_queue) {
+  run_on_device(like, cuda::exchange_workspace_bytes<S>(problem, false), [&](void* workspace, void* stream) {
+    return cuda::differentiate_exchange(problem, operands, gradients, grad_q, grad_queue, workspace, stream);
+  });
+}
+
+#else
 
 #define IKEM_DEFINE_DISPATCH(name)                   \
   template <class... Arguments>                      \
@@ -118,8 +174,8 @@ void run_queue_sums(const QueueProblem& problem, const QueueOperands<S>& operand
 }
 
 template <class S>
-void run_queue_gradient(const QueueProblem& problem, const QueueOperands<S>& operands, const Compute<S>* log_sums,
-                        const Compute<S>* weights, Compute<S>* grad_queue) {
+void run_queue_gradient(const QueueProblem& problem, const QueueOperands<S>& operands, const Tensor&,
+                        const Compute<S>* log_sums, const Compute<S>* weights, Compute<S>* grad_queue) {
   const Partition partition(problem.queries, problem.keys, 0);
   parallel(problem.groups * partition.chunks, [&](Range tasks) {
     differentiate_queue_tasks(problem, operands, partition, log_sums, weights, grad_queue, tasks);
@@ -127,7 +183,7 @@ void run_queue_gradient(const QueueProblem& problem, const QueueOperands<S>& ope
 }
 
 template <class S>
-void run_exchange_sums(const ExchangeProblem& problem, const ExchangeOperands<S>& operands,
+void run_exchange_sums(const ExchangeProblem& problem, const ExchangeOperands<S>& operands, const Tensor&,
                        const ExchangeResults<Compute<S>>& results) {
   using C = Compute<S>;
   const int64_t A = problem.learners, B = problem.guides, N = problem.queries;
@@ -193,13 +249,15 @@ Tensor queue_logsumexp_backward(const Tensor& weights, const Tensor& log_sums, c
   const QueueProblem problem = queue_problem(q, queue, scale, allow_tf32);
   check(weights.numel() == problem.groups * problem.queries && log_sums.numel() == weights.numel(),
         "queue_logsumexp_backward: expected one weight and one sum for each query");
+  check_device(weights, q, "weights");
+  check_device(log_sums, q, "log_sums");
   Tensor grad = torch::stable::new_zeros(q, {problem.groups, queue.size(1), problem.keys, queue.size(3)});
   const Tensor q_contiguous = torch::stable::contiguous(q);
   const Tensor w_contiguous = torch::stable::contiguous(weights), l_contiguous = torch::stable::contiguous(log_sums);
   dispatch(q, queue, [&](auto scalar) {
     using S = decltype(scalar);
     using C = Compute<S>;
-    run_queue_gradient(problem, queue_operands<S>(q_contiguous, queue), data_of<C>(l_contiguous),
+    run_queue_gradient(problem, queue_operands<S>(q_contiguous, queue), q, data_of<C>(l_contiguous),
                        data_of<C>(w_contiguous), data_of<C>(grad));
   });
   return grad;
@@ -220,7 +278,7 @@ std::tuple<Tensor, Tensor, Tensor> exchange_logsumexp(const Tensor& q, const Ten
   dispatch(q, queue, [&](auto scalar) {
     using S = decltype(scalar);
     using C = Compute<S>;
-    run_exchange_sums(problem, exchange_operands<S>(q_contiguous, queue, guide_contiguous, guide_queue),
+    run_exchange_sums(problem, exchange_operands<S>(q_contiguous, queue, guide_contiguous, guide_queue), q,
                       ExchangeResults<C>{data_of<C>(single), data_of<C>(product), data_of<int64_t>(nearest)});
   });
   return {single, product, nearest};
@@ -239,6 +297,9 @@ std::tuple<Tensor, Tensor> exchange_logsumexp_backward(const Tensor& grad_single
             single.numel() == problem.learners * problem.queries &&
             (!context || product.numel() == problem.learners * problem.guides * problem.queries),
         "exchange_logsumexp_backward: expected gradients of the outputs' shapes");
+  for (const Tensor* sum : {&grad_single, &grad_product, &single, &product}) {
+    check_device(*sum, q, "sums and gradients");
+  }
   const Tensor q_contiguous = torch::stable::contiguous(q);
   const std::optional<Tensor> guide_contiguous = contiguous(guide);
   const Tensor sums[] = {torch::stable::contiguous(single), torch::stable::contiguous(product),
