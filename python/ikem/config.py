@@ -240,6 +240,7 @@ class TrainerConfig:
         precision: as Lightning's Trainer takes it: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
         accuracy_every: contrastive accuracy is measured every so many steps.
         progress: show progress bars.
+        resident: keep all clips on the device that trains, from where every step takes its own by index.
     """
 
     accelerator: str = "auto"
@@ -247,6 +248,7 @@ class TrainerConfig:
     precision: str = "32-true"
     accuracy_every: int = 10
     progress: bool = True
+    resident: bool = False
 
     def __post_init__(self) -> None:
         _require(self.devices >= 1, f"trainer.devices: expected at least 1, got {self.devices}")

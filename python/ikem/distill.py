@@ -94,7 +94,7 @@ class Distillation(ContrastiveModule):
         self.log_accuracy(
             h, t.expand(students, -1, -1), self.teacher_queue.queue.expand(students, -1, -1), self.modalities
         )
-        return {"loss": self.log_losses(losses, self.modalities, len(batch.joints)), "guide": q, "teacher": t[None]}
+        return {"loss": self.log_losses(losses, self.modalities, batch.num_clips), "guide": q, "teacher": t[None]}
 
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Let what the teacher saw replace the oldest entries, once the gradients are done with the queues."""

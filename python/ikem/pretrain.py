@@ -89,7 +89,7 @@ class Pretraining(ContrastiveModule):
             _, k = embed(self.key, key_view)
         losses = self.contrast(q, k) if self.stage == 1 else self.exchange(q, k, features)
         self.log_accuracy(q, k, self.queue.queue, self.modalities)
-        return {"loss": self.log_losses(losses, self.modalities, len(batch.joints)), "keys": k}
+        return {"loss": self.log_losses(losses, self.modalities, batch.num_clips), "keys": k}
 
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Let the new keys replace the oldest ones."""

@@ -107,7 +107,7 @@ class ContrastiveModule(lightning.LightningModule):
 
     def derive(self, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:
         """Apply a view to a batch and derive modalities, (len(modalities), N, 3, T, V, M)."""
-        return view.derive(batch.joints, batch.num_frames, self.layout, modalities)
+        return view.derive(batch.joints, batch.num_frames, self.layout, modalities, batch.clips)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make what dropout draws a function of the step, so that a resumed run draws the same."""

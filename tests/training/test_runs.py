@@ -20,7 +20,7 @@ import yaml
 from training import two_processes
 
 from ikem.checkpoint import load_encoders, read_checkpoint
-from ikem.config import Config, plain
+from ikem.config import Config, ViewsConfig, plain
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset
 from ikem.distill import distill, load_student
@@ -177,6 +177,17 @@ def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path) ->
     for row_one, row_two in zip(table(tmp_path / "1"), table(tmp_path / "2"), strict=True):
         numbers = [[float(value) for value in row.values() if value] for row in (row_one, row_two)]
         assert numbers[1] == pytest.approx(numbers[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("views", [ViewsConfig(), ViewsConfig(bone_jitter=0.1, least_window=0.7)])
+def test_a_resident_data_set_changes_no_bit(config: Callable[..., Config], views: ViewsConfig) -> None:
+    fetched = config("fetched", views=views)
+    resident = config("resident", views=views, trainer=replace(fetched.trainer, resident=True))
+    for run in (fetched, resident):
+        pretrain(run)
+        distill(run)
+    assert_same_training(fetched, resident)
+    assert_same_training(fetched, resident, "distill")
 
 
 @pytest.mark.parametrize(

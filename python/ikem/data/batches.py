@@ -25,10 +25,25 @@ class Batch(NamedTuple):
         joints: (N, 3, T, V, M) float32, as prepared; the views are not applied yet.
         num_frames: (N,) int64, the clips' original lengths.
         views: the first (query or teacher) and the second (key or student).
+        clips: None; or, where ``joints`` and ``num_frames`` are those of the whole data set, (N,) int64, which of them
+            the batch is made of.
     """
 
     joints: Tensor
     num_frames: Tensor
+    views: tuple[View, View]
+    clips: Tensor | None = None
+
+    @property
+    def num_clips(self) -> int:
+        """N."""
+        return len(self.num_frames if self.clips is None else self.clips)
+
+
+class Draw(NamedTuple):
+    """Which clips make up a batch, and two random views of each: a batch without its joints."""
+
+    clips: Tensor
     views: tuple[View, View]
 
 
@@ -75,26 +90,38 @@ class ShuffledBatches(Sampler[BatchPlan]):
             yield BatchPlan(self.epoch * len(self) + index, order[start : start + self.batch_size])
 
 
-class ClipViews(Dataset[Batch]):
+class ClipViews(Dataset[Batch | Draw]):
     """Fetches this process's share of a planned batch at once and draws its views.
 
     The views are drawn for all processes' clips, and each takes its own, so that W processes see together what one
-    process sees.
+    process sees. Of a data set that is resident on the device nothing needs to be fetched.
     """
 
-    def __init__(self, dataset: PreparedDataset, views: RandomViews, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        views: RandomViews,
+        seed: int,
+        rank: int,
+        world_size: int,
+        *,
+        resident: bool = False,
+    ) -> None:
+        self.resident = resident
         self.dataset = dataset
         self.views = views
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
 
-    def __getitem__(self, plan: BatchPlan) -> Batch:
+    def __getitem__(self, plan: BatchPlan) -> Batch | Draw:
         count = len(plan.clips) // self.world_size
         share = slice(self.rank * count, (self.rank + 1) * count)
         clips = plan.clips[share]
         random = generator(self.seed, "views", plan.step)
         first, second = (self.views(len(plan.clips), random).share(share) for _ in range(2))
+        if self.resident:
+            return Draw(torch.from_numpy(clips), (first, second))
         return Batch(
             torch.from_numpy(self.dataset.joints[clips]),
             torch.from_numpy(self.dataset.num_frames[clips]),
@@ -125,14 +152,33 @@ class ContrastiveData(lightning.LightningDataModule):
         self.dataset = dataset
         self.batches = ShuffledBatches(clips, config.data.batch_size, config.seed)
         self.views = RandomViews(config.views, *dataset.joints.shape[2:4])
+        self.resident: tuple[Tensor, Tensor] | None = None
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch | Draw]:
         """Return the loader of this process's batches."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return DataLoader(
-            ClipViews(self.dataset, self.views, self.config.seed, rank, world_size),
+            ClipViews(
+                self.dataset,
+                self.views,
+                self.config.seed,
+                rank,
+                world_size,
+                resident=self.config.trainer.resident,
+            ),
             sampler=self.batches,
             batch_size=None,
             num_workers=self.config.data.workers,
             persistent_workers=self.config.data.workers > 0,
         )
+
+    def on_after_batch_transfer(self, batch: Batch | Draw, dataloader_idx: int) -> Batch:
+        """Give a draw the joints of the data set, which stay on the device from the first on."""
+        if isinstance(batch, Batch):
+            return batch
+        if self.resident is None:
+            joints, num_frames = torch.from_numpy(np.array(self.dataset.joints)), self.dataset.num_frames
+            device = batch.clips.device
+            self.resident = joints.to(device), torch.from_numpy(num_frames).to(device)
+        joints, num_frames = self.resident
+        return Batch(joints, num_frames, batch.views, batch.clips)

@@ -41,8 +41,20 @@ class View(NamedTuple):
             None if self.window is None else self.window[clips],
         )
 
-    def derive(self, joints: Tensor, num_frames: Tensor, layout: SkeletonLayout, modalities: tuple[str, ...]) -> Tensor:
-        """Apply the view to clips (N, 3, T, V, M) and derive modalities, (len(modalities), N, 3, T, V, M)."""
+    def derive(
+        self,
+        joints: Tensor,
+        num_frames: Tensor,
+        layout: SkeletonLayout,
+        modalities: tuple[str, ...],
+        clips: Tensor | None = None,
+    ) -> Tensor:
+        """Apply the view to clips (N, 3, T, V, M) and derive modalities, (len(modalities), N, 3, T, V, M).
+
+        With ``clips``, (N,), it is these of ``joints`` and ``num_frames`` that the view is of.
+        """
+        if clips is not None and (self.bone_scale is not None or self.window is not None):
+            joints, num_frames, clips = joints[clips], num_frames[clips], None
         if self.bone_scale is not None:
             with torch.autocast(joints.device.type, enabled=False):  # coordinates keep their digits
                 joints = scale_bones(joints, self.bone_scale, layout)
@@ -57,6 +69,7 @@ class View(NamedTuple):
             shear=self.shear,
             crop_start=self.crop_start,
             crop_padding=self.crop_padding,
+            clip_index=clips,
         )
 
 
