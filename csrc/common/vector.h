@@ -106,9 +106,6 @@ struct Factor {
   int64_t row, column;
 };
 
-// What `multiply` rounds the number of rows up to, and reads and writes beyond it.
-constexpr int64_t ROWS_AT_ONCE = 8;
-
 // R rows by V vectors of the product stay in registers while the sum runs.
 template <int R, int V, class C>
 void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row, bool accumulate) {
@@ -140,33 +137,57 @@ void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* ou
   }
 }
 
-template <int R, int V, class C>
-void multiply_columns(int64_t rows, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row,
-                      bool accumulate) {
-  for (int64_t i = 0; i < rows; i += R) {
-    multiply_block<R, V>(depth, {a.data + i * a.row, a.row, a.column}, b, b_row, out + i * out_row, out_row,
-                         accumulate);
+// How many rows of V vectors there are registers for, beside the vectors of the right factor.
+template <int V>
+constexpr int MOST_ROWS = VECTOR_BYTES == 64 && V > 1 ? 24 / V : 12 / V;
+
+struct Nothing {
+  void operator()(int64_t) const {}
+};
+
+template <int V, class C, class Between, int... R>
+void multiply_columns(std::integer_sequence<int, R...>, int64_t rows, int64_t depth, Factor<C> a, const C* b,
+                      int64_t b_row, C* out, int64_t out_row, bool accumulate, Between& between) {
+  constexpr decltype(&multiply_block<1, V, C>) blocks[] = {multiply_block<R + 1, V, C>...};
+  // Blocks as equal as can be, so that none is so small that its sums wait for each other.
+  const int64_t count = round_up(rows, MOST_ROWS<V>) / MOST_ROWS<V>;
+  for (int64_t i = 0, first = 0; i < count; ++i) {
+    const int64_t now = (rows - first) / (count - i);
+    blocks[now - 1](depth, {a.data + first * a.row, a.row, a.column}, b, b_row, out + first * out_row, out_row,
+                    accumulate);
+    first += now;
+    between(now * V * depth);
   }
 }
 
-// out = a b, or out += a b; b and out have rows of whole vectors, `columns` counts the elements that matter.
-template <class C>
+template <int V, class C, class Between>
+void multiply_columns(int64_t rows, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row,
+                      bool accumulate, Between& between) {
+  multiply_columns<V>(std::make_integer_sequence<int, MOST_ROWS<V>>{}, rows, depth, a, b, b_row, out, out_row,
+                      accumulate, between);
+}
+
+// out = a b, or out += a b; `columns` counts the elements that matter. Rows of b are read, and rows of out written, in
+// whole vectors: from the last columns to the first, and in each from the first row to the last, so that what is
+// written beyond a row's end may be the next row's beginning, unless the product is added. `between(n)` is called after
+// every n multiply-adds of vectors or so, for what can be done on the way.
+template <class C, class Between = Nothing>
 void multiply(int64_t rows, int64_t columns, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out,
-              int64_t out_row, bool accumulate) {
+              int64_t out_row, bool accumulate, Between&& between = {}) {
   constexpr int64_t L = lanes<C>;
-  rows = round_up(rows, ROWS_AT_ONCE);
-  for (int64_t left = round_up(columns, L) / L; left > 0;) {
-    const int64_t now = left == 4 ? 2 : left < 3 ? left : 3;
+  int64_t vectors = round_up(columns, L) / L;
+  for (int64_t parts = round_up(vectors, 3) / 3; parts > 0; --parts) {
+    const int64_t now = vectors / parts;
+    vectors -= now;
+    const C* const right = b + vectors * L;
+    C* const to = out + vectors * L;
     if (now == 3) {
-      multiply_columns<4, 3>(rows, depth, a, b, b_row, out, out_row, accumulate);
+      multiply_columns<3>(rows, depth, a, right, b_row, to, out_row, accumulate, between);
     } else if (now == 2) {
-      multiply_columns<4, 2>(rows, depth, a, b, b_row, out, out_row, accumulate);
+      multiply_columns<2>(rows, depth, a, right, b_row, to, out_row, accumulate, between);
     } else {
-      multiply_columns<8, 1>(rows, depth, a, b, b_row, out, out_row, accumulate);
+      multiply_columns<1>(rows, depth, a, right, b_row, to, out_row, accumulate, between);
     }
-    left -= now;
-    b += now * L;
-    out += now * L;
   }
 }
 

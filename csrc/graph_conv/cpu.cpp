@@ -1,5 +1,7 @@
 // Compiled once per SIMD level (see common/simd.h).
 //
+// An adjacency for each channel is the matter of per_channel.h; all else is here.
+//
 // A tile, some frames of one clip, is laid out as rows of channels, one row for each joint of each frame, and all
 // loops run over whole vectors of channels. Three kinds of features meet in it (see Order):
 //   narrow   the side of the sum over joints that has one copy of the channels
@@ -11,215 +13,16 @@
 //   adjacency   narrow times wide, one of the two being a gradient, summed over frames and channels
 //
 // The floor is the arithmetic of the products: 2 K C_in C_out T W operations per clip forward, and twice that
-// backward. A core of a processor with AVX-512 did 235 GFLOP/s of them in registers.
+// backward. A core of a processor with AVX-512 did 235 GFLOP/s of them in registers. While they are made, what the
+// next tile reads is asked for: waiting for it took a fifth of the time.
 //
 // Rows are padded to whole vectors. What stands in the padding may be anything (a store to the K-fold rows spills
 // over what the next part overwrites), except that rows read from tensors are padded with zeros.
-#include <type_traits>
-
-#include "common/memory.h"
-#include "common/vector.h"
-#include "graph_conv/kernel.h"
+#include "graph_conv/per_channel.h"
+#include "graph_conv/planes.h"
 
 namespace ikem::graph_conv::IKEM_SIMD_LEVEL {
 namespace {
-
-using namespace ::ikem::IKEM_SIMD_LEVEL;
-
-constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// The length of a row that holds `channels`: whole vectors, and an odd number of cache lines so that rows do not
-// compete for the same places of the cache.
-template <class C>
-int64_t row_length(int64_t channels) {
-  constexpr int64_t line = 64 / sizeof(C);
-  const int64_t lines = round_up(channels, line) / line;
-  return (lines | 1) * line;
-}
-
-// A vector of values from or to a tensor: whole, or its first `count` with zeros after them.
-template <class C, class S>
-IKEM_INLINE Vector<C> load_widened(const S* from) {
-  if constexpr (std::is_same_v<S, C>) {
-    return load(from);
-  } else {
-    C values[lanes<C>];
-    for (int i = 0; i < lanes<C>; ++i) {
-      values[i] = widen(from[i]);
-    }
-    return load(values);
-  }
-}
-
-template <class C, class S>
-IKEM_INLINE Vector<C> load_widened(const S* from, int64_t count) {
-  if (count == lanes<C>) {
-    return load_widened<C>(from);
-  }
-  C values[lanes<C>] = {};
-  for (int64_t i = 0; i < count; ++i) {
-    values[i] = widen(from[i]);
-  }
-  return load(values);
-}
-
-template <class C, class S>
-IKEM_INLINE void store_narrowed(S* to, Vector<C> vector) {
-  if constexpr (std::is_same_v<S, C>) {
-    store(to, vector);
-  } else {
-    C values[lanes<C>];
-    store(values, vector);
-    for (int i = 0; i < lanes<C>; ++i) {
-      to[i] = narrow<S>(values[i]);
-    }
-  }
-}
-
-template <class C, class S>
-IKEM_INLINE void store_narrowed(S* to, Vector<C> vector, int64_t count) {
-  if (count == lanes<C>) {
-    return store_narrowed<C>(to, vector);
-  }
-  C values[lanes<C>];
-  store(values, vector);
-  for (int64_t i = 0; i < count; ++i) {
-    to[i] = narrow<S>(values[i]);
-  }
-}
-
-// Positions (frame, joint) by channels of a tensor, to be read from or written to rows of channels.
-template <class S>
-struct Plane {
-  S* data;
-  int64_t channels, channel_stride;
-  int64_t frames, frame_stride;
-  int64_t joints, joint_stride;
-
-  // The same with all positions in one run, where they follow each other.
-  Plane flat() const {
-    return joint_stride * joints == frame_stride
-               ? Plane{data, channels, channel_stride, 1, 0, frames * joints, joint_stride}
-               : *this;
-  }
-};
-
-// Calls f(first position, first channel, count of positions, count of channels) for squares of a vector's length that
-// cover one frame. The last square of a row of squares overlaps with the one before.
-template <class C, class S, class F>
-IKEM_INLINE void for_each_square(const Plane<S>& plane, F f) {
-  constexpr int64_t L = lanes<C>;
-  for (int64_t c = 0; c < plane.channels; c += L) {
-    for (int64_t p = 0; p < plane.joints; p += L) {
-      const int64_t first = p + L > plane.joints && plane.joints > L ? plane.joints - L : p;
-      f(first, c, smaller(L, plane.joints), smaller(L, plane.channels - c));
-    }
-  }
-}
-
-// One square from a tensor where positions follow each other, transposed into rows, with zeros for the channels that
-// there are not. Written twice, so that whole squares stay in registers.
-template <class S, class C>
-IKEM_INLINE void read_square(const S* from, int64_t stride, int64_t positions, int64_t channels, C* rows, int64_t row) {
-  constexpr int L = lanes<C>;
-  Vector<C> square[L] = {};
-  if (positions == L && channels == L) {
-    for (int i = 0; i < L; ++i) {
-      square[i] = load_widened<C>(from + i * stride);
-    }
-    transpose<C>(square);
-    for (int i = 0; i < L; ++i) {
-      store(rows + i * row, square[i]);
-    }
-  } else {
-    for (int64_t i = 0; i < channels; ++i) {
-      square[i] = load_widened<C>(from + i * stride, positions);
-    }
-    transpose<C>(square);
-    for (int64_t i = 0; i < positions; ++i) {
-      store(rows + i * row, square[i]);
-    }
-  }
-}
-
-template <class S, class C>
-IKEM_INLINE void write_square(const C* rows, int64_t row, int64_t positions, int64_t channels, S* to, int64_t stride) {
-  constexpr int L = lanes<C>;
-  Vector<C> square[L] = {};
-  if (positions == L && channels == L) {
-    for (int i = 0; i < L; ++i) {
-      square[i] = load(rows + i * row);
-    }
-    transpose<C>(square);
-    for (int i = 0; i < L; ++i) {
-      store_narrowed<C>(to + i * stride, square[i]);
-    }
-  } else {
-    for (int64_t i = 0; i < positions; ++i) {
-      square[i] = load(rows + i * row);
-    }
-    transpose<C>(square);
-    for (int64_t i = 0; i < channels; ++i) {
-      store_narrowed<C>(to + i * stride, square[i], positions);
-    }
-  }
-}
-
-template <class S, class C>
-void read_rows(Plane<const S> plane, C* rows, int64_t row) {
-  constexpr int64_t L = lanes<C>;
-  plane = plane.flat();
-  for (int64_t t = 0; t < plane.frames; ++t, plane.data += plane.frame_stride, rows += plane.joints * row) {
-    if (plane.joint_stride == 1 && plane.channel_stride != 1) {
-      for_each_square<C>(plane, [&](int64_t p, int64_t c, int64_t positions, int64_t channels) {
-        read_square(plane.data + c * plane.channel_stride + p, plane.channel_stride, positions, channels,
-                    rows + p * row + c, row);
-      });
-      continue;
-    }
-    for (int64_t v = 0; v < plane.joints; ++v) {
-      const S* from = plane.data + v * plane.joint_stride;
-      C* to = rows + v * row;
-      if (plane.channel_stride == 1) {
-        for (int64_t c = 0; c < plane.channels; c += L) {
-          store(to + c, load_widened<C>(from + c, smaller(L, plane.channels - c)));
-        }
-      } else {
-        for (int64_t c = 0; c < round_up(plane.channels, L); ++c) {
-          to[c] = c < plane.channels ? widen(from[c * plane.channel_stride]) : 0;
-        }
-      }
-    }
-  }
-}
-
-template <class S, class C>
-void write_rows(const C* rows, int64_t row, Plane<S> plane) {
-  constexpr int64_t L = lanes<C>;
-  plane = plane.flat();
-  for (int64_t t = 0; t < plane.frames; ++t, plane.data += plane.frame_stride, rows += plane.joints * row) {
-    if (plane.joint_stride == 1 && plane.channel_stride != 1) {
-      for_each_square<C>(plane, [&](int64_t p, int64_t c, int64_t positions, int64_t channels) {
-        write_square(rows + p * row + c, row, positions, channels, plane.data + c * plane.channel_stride + p,
-                     plane.channel_stride);
-      });
-      continue;
-    }
-    for (int64_t v = 0; v < plane.joints; ++v) {
-      const C* from = rows + v * row;
-      S* to = plane.data + v * plane.joint_stride;
-      if (plane.channel_stride == 1) {
-        for (int64_t c = 0; c < plane.channels; c += L) {
-          store_narrowed<C>(to + c, load(from + c), smaller(L, plane.channels - c));
-        }
-      } else {
-        for (int64_t c = 0; c < plane.channels; ++c) {
-          to[c * plane.channel_stride] = narrow<S>(from[c]);
-        }
-      }
-    }
-  }
-}
 
 // Which values of the adjacency go into which row of a frame: row `targets[i]` is the sum of value times source over
 // the entries [starts[i], starts[i + 1]). Offsets are in elements; values are counted.
@@ -244,35 +47,23 @@ struct Pattern {
   Array<Entry> entries;
 };
 
-// What is summed over joints: a value is one number for all channels, or a row with one for each channel.
-template <class C>
-struct Values {
-  const C* data;
-  int64_t row;  // 0: one number
-};
-
 template <class C>
 struct Frames {
   C* data;
   int64_t frame;  // the distance from one frame to the next
 };
 
-template <int F, int V, bool PER_CHANNEL, class C>
-IKEM_INLINE void combine_block(const Pattern& pattern, Values<C> values, Frames<const C> from, Frames<C> to) {
+template <int F, int V, class C>
+IKEM_INLINE void combine_block(const Pattern& pattern, const C* values, Frames<const C> from, Frames<C> to) {
   constexpr int L = lanes<C>;
   for (int64_t i = 0; i < pattern.rows; ++i) {
     Vector<C> sum[F][V] = {};
     for (int64_t e = pattern.starts[i]; e < pattern.starts[i + 1]; ++e) {
       const C* source = from.data + pattern.entries[e].source;
-      const C* value = values.data + pattern.entries[e].value * (PER_CHANNEL ? values.row : 1);
+      const C value = values[pattern.entries[e].value];
       for (int v = 0; v < V; ++v) {
         for (int f = 0; f < F; ++f) {
-          const Vector<C> features = load(source + f * from.frame + v * L);
-          if constexpr (PER_CHANNEL) {
-            sum[f][v] += load(value + v * L) * features;
-          } else {
-            sum[f][v] += *value * features;
-          }
+          sum[f][v] += value * load(source + f * from.frame + v * L);
         }
       }
     }
@@ -285,47 +76,36 @@ IKEM_INLINE void combine_block(const Pattern& pattern, Values<C> values, Frames<
 }
 
 // F frames at a time, and those left over in halves of F.
-template <int F, int V, bool PER_CHANNEL, class C>
-void combine_frames(const Pattern& pattern, Values<C> values, Frames<const C> from, Frames<C> to, int64_t frames) {
+template <int F, int V, class C>
+void combine_frames(const Pattern& pattern, const C* values, Frames<const C> from, Frames<C> to, int64_t frames) {
   for (; frames >= F; frames -= F) {
-    combine_block<F, V, PER_CHANNEL>(pattern, values, from, to);
+    combine_block<F, V>(pattern, values, from, to);
     from.data += F * from.frame;
     to.data += F * to.frame;
   }
   if constexpr (F > 1) {
-    combine_frames<F / 2, V, PER_CHANNEL>(pattern, values, from, to, frames);
-  }
-}
-
-template <bool PER_CHANNEL, class C>
-void combine_channels(const Pattern& pattern, Values<C> values, Frames<const C> from, Frames<C> to, int64_t frames,
-                      int64_t channels) {
-  constexpr int64_t L = lanes<C>;
-  const int64_t vectors = round_up(channels, L) / L;
-  const int64_t at_once = vectors % 4 == 0 ? 4 : vectors % 2 == 0 ? 2 : 1;
-  // From the last channels to the first: the last vector of a part spills over the first of the next part.
-  for (int64_t c = (vectors - at_once) * L; c >= 0; c -= at_once * L) {
-    const Values<C> own = {values.data + (PER_CHANNEL ? c : 0), values.row};
-    const Frames<const C> source = {from.data + c, from.frame};
-    const Frames<C> target = {to.data + c, to.frame};
-    if (at_once == 4) {
-      combine_frames<2, 4, PER_CHANNEL>(pattern, own, source, target, frames);
-    } else if (at_once == 2) {
-      combine_frames<4, 2, PER_CHANNEL>(pattern, own, source, target, frames);
-    } else {
-      combine_frames<8, 1, PER_CHANNEL>(pattern, own, source, target, frames);
-    }
+    combine_frames<F / 2, V>(pattern, values, from, to, frames);
   }
 }
 
 // The sums over joints that the pattern describes, for each frame.
 template <class C>
-void combine(const Pattern& pattern, Values<C> values, Frames<const C> from, Frames<C> to, int64_t frames,
+void combine(const Pattern& pattern, const C* values, Frames<const C> from, Frames<C> to, int64_t frames,
              int64_t channels) {
-  if (values.row != 0) {
-    combine_channels<true>(pattern, values, from, to, frames, channels);
-  } else {
-    combine_channels<false>(pattern, values, from, to, frames, channels);
+  constexpr int64_t L = lanes<C>;
+  const int64_t vectors = round_up(channels, L) / L;
+  const int64_t at_once = vectors % 4 == 0 ? 4 : vectors % 2 == 0 ? 2 : 1;
+  // From the last channels to the first: the last vector of a part spills over the first of the next part.
+  for (int64_t c = (vectors - at_once) * L; c >= 0; c -= at_once * L) {
+    const Frames<const C> source = {from.data + c, from.frame};
+    const Frames<C> target = {to.data + c, to.frame};
+    if (at_once == 4) {
+      combine_frames<2, 4>(pattern, values, source, target, frames);
+    } else if (at_once == 2) {
+      combine_frames<4, 2>(pattern, values, source, target, frames);
+    } else {
+      combine_frames<8, 1>(pattern, values, source, target, frames);
+    }
   }
 }
 
@@ -378,12 +158,6 @@ void correlate_block(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int
   }
 }
 
-// Sums of any size that are kept across tiles, and set to zero where they begin.
-template <class C>
-void set_zero(C* values, int64_t size) {
-  memset(values, 0, sizeof(C) * static_cast<size_t>(size));
-}
-
 // to[i] += from[i] * factor
 template <class C>
 void add_scaled(C* to, const C* from, C factor, int64_t size) {
@@ -428,54 +202,44 @@ class Pass {
   }
 
   template <class T>
-  Plane<T> plane(const Strided<T, 5>& tensor, int64_t channels, int64_t joints, int64_t first, int64_t last) const {
-    const int64_t* strides = tensor.strides;
-    return {tensor.data + group_ * strides[0] + clip_ * strides[1] + first * strides[3],
-            channels,
-            strides[2],
-            last - first,
-            strides[3],
-            joints,
-            strides[4]};
+  Plane<T> x_plane(const Strided<T, 5>& tensor, const Tile& tile) const {
+    return tile_plane(tensor, tile, problem_.in_channels, problem_.joints);
   }
   template <class T>
-  Plane<T> x_plane(const Strided<T, 5>& tensor, int64_t first, int64_t last) const {
-    return plane(tensor, problem_.in_channels, problem_.joints, first, last);
-  }
-  template <class T>
-  Plane<T> y_plane(const Strided<T, 5>& tensor, int64_t first, int64_t last) const {
-    return plane(tensor, problem_.out_channels, problem_.out_joints, first, last);
+  Plane<T> y_plane(const Strided<T, 5>& tensor, const Tile& tile) const {
+    return tile_plane(tensor, tile, problem_.out_channels, problem_.out_joints);
   }
 
   void spread(int64_t frames) {
-    combine<C>(spread_, values(), {narrow_, narrow_frame_}, {wide_, wide_frame_}, frames, narrow_channels_);
+    combine<C>(spread_, values_, {narrow_, narrow_frame_}, {wide_, wide_frame_}, frames, narrow_channels_);
   }
   void gather(int64_t frames) {
-    combine<C>(gather_, values(), {wide_, wide_frame_}, {narrow_, narrow_frame_}, frames, narrow_channels_);
+    combine<C>(gather_, values_, {wide_, wide_frame_}, {narrow_, narrow_frame_}, frames, narrow_channels_);
   }
 
   // wide = plain by the weights, and the bias where the output channels are wide
-  void widen_plain(int64_t frames, bool with_bias) {
+  template <class Between = Nothing>
+  void widen_plain(int64_t frames, bool with_bias, Between&& between = {}) {
     with_bias = with_bias && biased();
     if (with_bias) {
       repeat_rows(bias_rows_, 1, frames * wide_joints_, wide_, wide_row_);
     }
     multiply<C>(frames * wide_joints_, wide_channels_, plain_channels_, {plain_, plain_row_, 1}, into_wide_, wide_row_,
-                wide_, wide_row_, with_bias);
+                wide_, wide_row_, with_bias, between);
   }
 
   // plain = wide by the weights, and the bias where the output channels are plain
-  void narrow_wide(int64_t frames, bool with_bias) {
+  template <class Between = Nothing>
+  void narrow_wide(int64_t frames, bool with_bias, Between&& between = {}) {
     with_bias = with_bias && biased();
     if (with_bias) {
       repeat_rows(bias_rows_, wide_joints_, frames, plain_, plain_row_);
     }
     multiply<C>(frames * wide_joints_, plain_channels_, wide_channels_, {wide_, wide_row_, 1}, from_wide_, plain_row_,
-                plain_, plain_row_, with_bias);
+                plain_, plain_row_, with_bias, between);
   }
 
   bool biased() const { return operands_.bias.data != nullptr; }
-  Values<C> values() const { return {values_, problem_.per_channel ? narrow_row_ : 0}; }
 
   const Problem& problem_;
   const Operands<S>& operands_;
@@ -503,10 +267,10 @@ class Pass {
   // aggregate_first: the sum of the values that reach joint w in part k
   const Array<C> reached_{parts_ * problem_.out_joints};
 
-  // The tile. `multiply` works on whole groups of rows.
+  // The tile.
   const Array<C> narrow_{problem_.tile_frames * narrow_frame_};
-  const Array<C> wide_{(problem_.tile_frames * wide_joints_ + ROWS_AT_ONCE) * wide_row_};
-  const Array<C> plain_{(problem_.tile_frames * wide_joints_ + ROWS_AT_ONCE) * plain_row_};
+  const Array<C> wide_{problem_.tile_frames * wide_frame_};
+  const Array<C> plain_{problem_.tile_frames * wide_joints_ * plain_row_};
 
  private:
   static void repeat_rows(const C* rows, int64_t num_rows, int64_t times, C* to, int64_t row) {
@@ -534,22 +298,11 @@ class Pass {
   void load_adjacency(int64_t group, int64_t clip) {
     const int64_t* strides = operands_.adjacency.strides;
     const S* data = operands_.adjacency.data + group * strides[0] + clip * strides[1];
-    const int64_t row = problem_.per_channel ? narrow_row_ : 1;
     for (int64_t k = 0; k < parts_; ++k) {
-      const Plane<const S> part = {data + k * strides[2],
-                                   problem_.per_channel ? problem_.out_channels : 1,
-                                   strides[3],
-                                   problem_.joints,
-                                   strides[4],
-                                   problem_.out_joints,
-                                   strides[5]};
-      C* values = values_ + k * part_values_ * row;
-      if (problem_.per_channel) {
-        read_rows(part, values, row);
-      } else {
-        for (int64_t i = 0; i < part_values_; ++i) {
-          values[i] = widen(part.data[i / part.joints * part.frame_stride + i % part.joints * part.joint_stride]);
-        }
+      const S* part = data + k * strides[2];
+      for (int64_t i = 0; i < part_values_; ++i) {
+        values_[k * part_values_ + i] =
+            widen(part[i / problem_.out_joints * strides[4] + i % problem_.out_joints * strides[5]]);
       }
     }
   }
@@ -559,7 +312,7 @@ class Pass {
     for (int64_t k = 0; k < parts_; ++k) {
       for (int64_t j = 0; j < wide_joints_; ++j) {
         for (int64_t i = 0; i < narrow_joints_; ++i) {
-          if (const int64_t value = value_index(k, i, j); value_counts(value)) {
+          if (const int64_t value = value_index(k, i, j); values_[value] != 0) {
             spread_.add_entry(i * narrow_row_, value);
           }
         }
@@ -570,7 +323,7 @@ class Pass {
     for (int64_t i = 0; i < narrow_joints_; ++i) {
       for (int64_t k = 0; k < parts_; ++k) {
         for (int64_t j = 0; j < wide_joints_; ++j) {
-          if (const int64_t value = value_index(k, i, j); value_counts(value)) {
+          if (const int64_t value = value_index(k, i, j); values_[value] != 0) {
             gather_.add_entry(j * wide_row_ + k * narrow_channels_, value);
           }
         }
@@ -582,7 +335,6 @@ class Pass {
   int64_t value_index(int64_t k, int64_t narrow_joint, int64_t wide_joint) const {
     return k * part_values_ + narrow_joint * narrow_step_ + wide_joint * wide_step_;
   }
-  bool value_counts(int64_t index) const { return problem_.per_channel || values_[index] != 0; }
 
   // The bias, and as it reaches the rows that hold the output channels.
   void load_bias(int64_t group) {
@@ -615,7 +367,7 @@ class Pass {
 
   const Array<C> into_wide_{plain_channels_ * wide_row_};
   const Array<C> from_wide_{wide_channels_ * plain_row_};
-  const Array<C> values_{parts_ * part_values_ * (problem_.per_channel ? narrow_row_ : 1)};
+  const Array<C> values_{parts_ * part_values_};
   const Array<C> bias_rows_{aggregate_ ? wide_joints_ * plain_row_ : wide_row_};
   Pattern spread_{parts_ * wide_joints_, parts_ * part_values_};
   Pattern gather_{narrow_joints_, parts_ * part_values_};
@@ -628,26 +380,35 @@ class Forward : Pass<S> {
       : Pass<S>(problem, operands), y_(y) {}
 
   void run(int64_t task) {
-    const int64_t tiles = this->problem_.tiles_per_clip;
-    this->enter(task / tiles / this->problem_.clips, task / tiles % this->problem_.clips);
-    const int64_t first = task % tiles * this->problem_.tile_frames;
-    const int64_t last = smaller(first + this->problem_.tile_frames, this->problem_.frames);
-    const auto x = this->x_plane(this->operands_.x, first, last);
-    const auto y = this->y_plane(y_, first, last);
+    const Tile tile = task_tile(task);
+    this->enter(tile.group, tile.clip);
+    const auto x = this->x_plane(this->operands_.x, tile);
+    const auto y = this->y_plane(y_, tile);
+    Ahead ahead;
+    ahead.add(y);
+    if (task + 1 < this->problem_.groups * this->problem_.clips * this->problem_.tiles_per_clip) {
+      ahead.add(this->x_plane(this->operands_.x, task_tile(task + 1)));
+    }
     if (this->aggregate_) {
       read_rows(x, +this->narrow_, this->narrow_row_);
-      this->spread(last - first);
-      this->narrow_wide(last - first, /*with_bias=*/true);
+      this->spread(tile.frames());
+      this->narrow_wide(tile.frames(), /*with_bias=*/true, ahead);
       write_rows(+this->plain_, this->plain_row_, y);
     } else {
       read_rows(x, +this->plain_, this->plain_row_);
-      this->widen_plain(last - first, /*with_bias=*/true);
-      this->gather(last - first);
+      this->widen_plain(tile.frames(), /*with_bias=*/true, ahead);
+      this->gather(tile.frames());
       write_rows(+this->narrow_, this->narrow_row_, y);
     }
   }
 
  private:
+  Tile task_tile(int64_t task) const {
+    const Problem& problem = this->problem_;
+    const int64_t clip = task / problem.tiles_per_clip;
+    return tile_of_clip(problem, clip / problem.clips, clip % problem.clips, task % problem.tiles_per_clip);
+  }
+
   const Strided<S, 5>& y_;
 };
 
@@ -662,22 +423,15 @@ class Backward : Pass<S> {
 
   void run(int64_t chunk) {
     const Problem& problem = this->problem_;
-    const int64_t group = chunk / chunks_.per_group;
-    const int64_t first_clip = chunk % chunks_.per_group / chunks_.ranges * chunks_.clips;
-    const int64_t last_clip = smaller(first_clip + chunks_.clips, problem.clips);
-    const int64_t range = chunk % chunks_.ranges;
-    const int64_t first_tile = problem.tiles_per_clip * range / chunks_.ranges;
-    const int64_t last_tile = problem.tiles_per_clip * (range + 1) / chunks_.ranges;
+    const ChunkTiles tiles(problem, chunks_, chunk);
     start_chunk(chunk);
-    for (int64_t clip = first_clip; clip < last_clip; ++clip) {
-      this->enter(group, clip);
-      for (int64_t tile = first_tile; tile < last_tile; ++tile) {
-        const int64_t first = tile * problem.tile_frames;
-        const int64_t last = smaller(first + problem.tile_frames, problem.frames);
-        this->aggregate_ ? aggregate_first(first, last) : transform_first(first, last);
-      }
-      if (problem.per_clip) {
-        finish_adjacency((group * problem.clips + clip) * chunks_.ranges + range);
+    for (int64_t i = 0; i < tiles.count(); ++i) {
+      const Tile tile = tiles.tile(i);
+      this->enter(tile.group, tile.clip);
+      look_ahead(tile, chunk, i);
+      this->aggregate_ ? aggregate_first(tile) : transform_first(tile);
+      if (problem.per_clip && tiles.is_last_of_clip(i)) {
+        finish_adjacency((tile.group * problem.clips + tile.clip) * chunks_.ranges + chunk % chunks_.ranges);
       }
     }
     if (!problem.per_clip) {
@@ -698,39 +452,55 @@ class Backward : Pass<S> {
     }
   }
 
-  void aggregate_first(int64_t first, int64_t last) {
-    const int64_t frames = last - first;
-    read_rows(this->y_plane(grad_y_, first, last), +this->plain_, this->plain_row_);
+  // What this tile writes, and what the next one reads.
+  void look_ahead(const Tile& tile, int64_t chunk, int64_t index) {
+    ahead_ = {};
+    if (gradients_.x.data != nullptr) {
+      ahead_.add(this->x_plane(gradients_.x, tile));
+    }
+    const ChunkTiles tiles(this->problem_, chunks_, chunk);
+    const bool last = index + 1 == tiles.count();
+    if (last && chunk + 1 == this->problem_.groups * chunks_.per_group) {
+      return;
+    }
+    const Tile next = last ? ChunkTiles(this->problem_, chunks_, chunk + 1).tile(0) : tiles.tile(index + 1);
+    ahead_.add(this->y_plane(grad_y_, next));
+    ahead_.add(this->x_plane(this->operands_.x, next));
+  }
+
+  void aggregate_first(const Tile& tile) {
+    const int64_t frames = tile.frames();
+    read_rows(this->y_plane(grad_y_, tile), +this->plain_, this->plain_row_);
     if (this->biased() && (gradients_.bias != nullptr || gradients_.adjacency != nullptr)) {
       pass_bias(frames);
     }
     if (gradients_.weight != nullptr || gradients_.adjacency != nullptr) {
-      read_rows(this->x_plane(this->operands_.x, first, last), +this->narrow_, this->narrow_row_);
+      read_rows(this->x_plane(this->operands_.x, tile), +this->narrow_, this->narrow_row_);
     }
     if (gradients_.weight != nullptr) {
       this->spread(frames);
       add_weight(frames);
     }
     if (gradients_.x.data != nullptr || gradients_.adjacency != nullptr) {
-      this->widen_plain(frames, /*with_bias=*/false);
+      this->widen_plain(frames, /*with_bias=*/false, ahead_);
     }
     if (gradients_.adjacency != nullptr) {
       add_adjacency(frames);
     }
     if (gradients_.x.data != nullptr) {
       this->gather(frames);
-      write_rows(+this->narrow_, this->narrow_row_, this->x_plane(gradients_.x, first, last));
+      write_rows(+this->narrow_, this->narrow_row_, this->x_plane(gradients_.x, tile));
     }
   }
 
-  void transform_first(int64_t first, int64_t last) {
-    const int64_t frames = last - first;
-    read_rows(this->y_plane(grad_y_, first, last), +this->narrow_, this->narrow_row_);
+  void transform_first(const Tile& tile) {
+    const int64_t frames = tile.frames();
+    read_rows(this->y_plane(grad_y_, tile), +this->narrow_, this->narrow_row_);
     if (gradients_.weight != nullptr || gradients_.adjacency != nullptr) {
-      read_rows(this->x_plane(this->operands_.x, first, last), +this->plain_, this->plain_row_);
+      read_rows(this->x_plane(this->operands_.x, tile), +this->plain_, this->plain_row_);
     }
     if (gradients_.adjacency != nullptr) {
-      this->widen_plain(frames, /*with_bias=*/true);
+      this->widen_plain(frames, /*with_bias=*/true, ahead_);
       add_adjacency(frames);
     }
     if (gradients_.x.data == nullptr && gradients_.weight == nullptr && gradients_.bias == nullptr) {
@@ -746,15 +516,15 @@ class Backward : Pass<S> {
       add_weight(frames);
     }
     if (gradients_.x.data != nullptr) {
-      this->narrow_wide(frames, /*with_bias=*/false);
-      write_rows(+this->plain_, this->plain_row_, this->x_plane(gradients_.x, first, last));
+      this->narrow_wide(frames, /*with_bias=*/false, ahead_);
+      write_rows(+this->plain_, this->plain_row_, this->x_plane(gradients_.x, tile));
     }
   }
 
   void add_weight(int64_t frames) {
     multiply<C>(this->plain_channels_, this->wide_channels_, frames * this->wide_joints_,
                 {this->plain_, 1, this->plain_row_}, this->wide_, this->wide_row_, grad_weight_,
-                weight_partial_row(this->problem_), /*accumulate=*/true);
+                weight_partial_row(this->problem_), /*accumulate=*/true, ahead_);
   }
 
   // aggregate_first: the bias reaches joint w as often as the values do, in every frame alike.
@@ -779,19 +549,14 @@ class Backward : Pass<S> {
     }
   }
 
-  // The adjacency's gradient, one sum for each lane, [k][v][w][lane], or for each channel,
-  // [k][vector of channels][v][w][lane].
+  // The adjacency's gradient, one sum for each lane, [k][v][w][lane].
   void add_adjacency(int64_t frames) {
-    const int64_t vectors = per_channel() ? 1 : num_vectors_;
+    const int64_t vectors = round_up(this->narrow_channels_, L) / L;
+    const int64_t last_lanes = this->narrow_channels_ - (vectors - 1) * L;
     for (int64_t k = 0; k < this->parts_; ++k) {
-      for (int64_t v = 0; v < num_vectors_; v += vectors) {
-        const JointRows<C> narrow = {this->narrow_ + v * L, this->narrow_row_, this->narrow_frame_};
-        const JointRows<C> wide = {this->wide_ + k * this->narrow_channels_ + v * L, this->wide_row_,
-                                   this->wide_frame_};
-        const int64_t last_lanes = smaller(L, this->narrow_channels_ - (v + vectors - 1) * L);
-        C* sums = grad_adjacency_ + (per_channel() ? k * num_vectors_ + v : k) * this->part_values_ * L;
-        correlate(narrow, wide, frames, vectors, last_lanes, sums);
-      }
+      correlate({this->narrow_, this->narrow_row_, this->narrow_frame_},
+                {this->wide_ + k * this->narrow_channels_, this->wide_row_, this->wide_frame_}, frames, vectors,
+                last_lanes, grad_adjacency_ + k * this->part_values_ * L);
     }
   }
 
@@ -822,41 +587,26 @@ class Backward : Pass<S> {
       return;
     }
     C* out = gradients_.adjacency + slot * adjacency_size(this->problem_);
-    const int64_t size = this->part_values_;
-    if (per_channel()) {
-      const int64_t channels = this->narrow_channels_;
-      for (int64_t k = 0; k < this->parts_; ++k) {
-        for (int64_t v = 0; v < num_vectors_; ++v) {
-          write_rows<C, C>(grad_adjacency_ + (k * num_vectors_ + v) * size * L, L,
-                           {out + (k * channels + v * L) * size, smaller(L, channels - v * L), size, 1, size, size, 1});
-        }
-      }
-    } else {
-      for (int64_t i = 0; i < this->parts_ * size; ++i) {
-        out[i] = sum_of_lanes<C>(load(grad_adjacency_ + i * L));
-        if (this->aggregate_) {
-          out[i] += through_bias_[i / size * this->wide_joints_ + i % this->wide_joints_];
-        }
+    for (int64_t i = 0; i < this->parts_ * this->part_values_; ++i) {
+      out[i] = sum_of_lanes<C>(load(grad_adjacency_ + i * L));
+      if (this->aggregate_) {
+        out[i] += through_bias_[i / this->part_values_ * this->wide_joints_ + i % this->wide_joints_];
       }
     }
-    set_zero(+grad_adjacency_, adjacency_sums_);
-    set_zero(+through_bias_, this->parts_ * this->wide_joints_);
+    set_zero(+grad_adjacency_, grad_adjacency_.size());
+    set_zero(+through_bias_, through_bias_.size());
   }
-
-  bool per_channel() const { return this->problem_.per_channel; }
 
   static constexpr int64_t L = lanes<C>;
 
   const Strided<const S, 5>& grad_y_;
   const Gradients<S>& gradients_;
   const Chunks& chunks_;
-  const int64_t num_vectors_ = round_up(this->narrow_channels_, L) / L;
-  const int64_t adjacency_sums_ =
-      gradients_.adjacency == nullptr ? 0 : this->parts_ * (per_channel() ? num_vectors_ : 1) * this->part_values_ * L;
+  Ahead ahead_;
   C* grad_weight_ = nullptr;
   C* grad_bias_ = nullptr;
   const Array<C> over_frames_{this->wide_joints_ * this->plain_row_};
-  const Array<C> grad_adjacency_{adjacency_sums_};
+  const Array<C> grad_adjacency_{gradients_.adjacency == nullptr ? 0 : this->parts_ * this->part_values_ * L};
   const Array<C> through_bias_{this->parts_ * this->wide_joints_};
 };
 
@@ -865,19 +615,25 @@ class Backward : Pass<S> {
 template <class S>
 void forward(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y, int64_t first_task,
              int64_t last_task) {
-  Forward<S> pass(problem, operands, y);
-  for (int64_t task = first_task; task < last_task; ++task) {
-    pass.run(task);
-  }
+  const auto run_tasks = [&](auto pass) {
+    for (int64_t task = first_task; task < last_task; ++task) {
+      pass.run(task);
+    }
+  };
+  problem.per_channel ? run_tasks(PerChannelForward<S>(problem, operands, y))
+                      : run_tasks(Forward<S>(problem, operands, y));
 }
 
 template <class S>
 void backward(const Problem& problem, const Operands<S>& operands, Strided<const S, 5> grad_y,
               const Gradients<S>& gradients, const Chunks& chunks, int64_t first_chunk, int64_t last_chunk) {
-  Backward<S> pass(problem, operands, grad_y, gradients, chunks);
-  for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-    pass.run(chunk);
-  }
+  const auto run_chunks = [&](auto pass) {
+    for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+      pass.run(chunk);
+    }
+  };
+  problem.per_channel ? run_chunks(PerChannelBackward<S>(problem, operands, grad_y, gradients, chunks))
+                      : run_chunks(Backward<S>(problem, operands, grad_y, gradients, chunks));
 }
 
 template <class S>

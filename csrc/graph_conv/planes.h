@@ -1,0 +1,385 @@
+// Features on their way between tensors and rows that the kernels' loops run over. Included by cpu.cpp alone.
+#pragma once
+
+#include <type_traits>
+
+#include "common/memory.h"
+#include "common/vector.h"
+#include "graph_conv/kernel.h"
+
+namespace ikem::graph_conv::IKEM_SIMD_LEVEL {
+namespace {
+
+using namespace ::ikem::IKEM_SIMD_LEVEL;
+
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// The length of a row that holds `channels`: whole vectors, and an odd number of cache lines so that rows do not
+// compete for the same places of the cache.
+template <class C>
+int64_t row_length(int64_t channels) {
+  constexpr int64_t line = 64 / sizeof(C);
+  const int64_t lines = round_up(channels, line) / line;
+  return (lines | 1) * line;
+}
+
+// Sums of any size that are kept across tiles, and set to zero where they begin.
+template <class C>
+void set_zero(C* values, int64_t size) {
+  memset(values, 0, sizeof(C) * static_cast<size_t>(size));
+}
+
+// A vector of values from or to a tensor: whole, or its first `count` with zeros after them.
+template <class C, class S>
+IKEM_INLINE Vector<C> load_widened(const S* from) {
+  if constexpr (std::is_same_v<S, C>) {
+    return load(from);
+  } else if constexpr (std::is_same_v<S, BFloat16>) {
+    typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+    Halves halves;
+    memcpy(&halves, from, sizeof(halves));
+    return reinterpret_cast<Vector<C>>(__builtin_convertvector(halves, Vector<uint32_t>) << 16);
+  } else {
+    C values[lanes<C>];
+    for (int i = 0; i < lanes<C>; ++i) {
+      values[i] = widen(from[i]);
+    }
+    return load(values);
+  }
+}
+
+template <class C, class S>
+IKEM_INLINE Vector<C> load_widened(const S* from, int64_t count) {
+  if (count == lanes<C>) {
+    return load_widened<C>(from);
+  }
+  C values[lanes<C>] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    values[i] = widen(from[i]);
+  }
+  return load(values);
+}
+
+template <class C, class S>
+IKEM_INLINE void store_narrowed(S* to, Vector<C> vector) {
+  if constexpr (std::is_same_v<S, C>) {
+    store(to, vector);
+  } else {
+    C values[lanes<C>];
+    store(values, vector);
+    for (int i = 0; i < lanes<C>; ++i) {
+      to[i] = narrow<S>(values[i]);
+    }
+  }
+}
+
+template <class C, class S>
+IKEM_INLINE void store_narrowed(S* to, Vector<C> vector, int64_t count) {
+  if (count == lanes<C>) {
+    return store_narrowed<C>(to, vector);
+  }
+  C values[lanes<C>];
+  store(values, vector);
+  for (int64_t i = 0; i < count; ++i) {
+    to[i] = narrow<S>(values[i]);
+  }
+}
+
+template <class C>
+C sum(const C* values, int64_t size) {
+  constexpr int64_t L = lanes<C>;
+  Vector<C> sums = {};
+  for (int64_t i = 0; i < size; i += L) {
+    sums += load_widened<C>(values + i, smaller(L, size - i));
+  }
+  return sum_of_lanes<C>(sums);
+}
+
+// `count` values that follow each other; in rows, zeros fill up the last vector. The last whole vector overlaps with
+// the one before, so that nothing is done value by value.
+template <class S, class C>
+IKEM_INLINE void read_run(const S* from, int64_t count, C* to) {
+  constexpr int64_t L = lanes<C>;
+  const int64_t whole = count / L * L;
+  for (int64_t i = 0; i < whole; i += L) {
+    store(to + i, load_widened<C>(from + i));
+  }
+  if (whole == 0) {
+    store(to, load_widened<C>(from, count));
+  } else if (whole < count) {
+    store(to + whole, Vector<C>{});
+    store(to + count - L, load_widened<C>(from + count - L));
+  }
+}
+
+template <class S, class C>
+IKEM_INLINE void write_run(const C* from, int64_t count, S* to) {
+  constexpr int64_t L = lanes<C>;
+  const int64_t whole = count / L * L;
+  for (int64_t i = 0; i < whole; i += L) {
+    store_narrowed<C>(to + i, load(from + i));
+  }
+  if (whole == 0) {
+    store_narrowed<C>(to, load(from), count);
+  } else if (whole < count) {
+    store_narrowed<C>(to + count - L, load(from + count - L));
+  }
+}
+
+// Positions (frame, joint) by channels of a tensor, to be read from or written to rows of channels.
+template <class S>
+struct Plane {
+  S* data;
+  int64_t channels, channel_stride;
+  int64_t frames, frame_stride;
+  int64_t joints, joint_stride;
+
+  // The same with all positions in one run, where they follow each other.
+  Plane flat() const {
+    return joint_stride * joints == frame_stride
+               ? Plane{data, channels, channel_stride, 1, 0, frames * joints, joint_stride}
+               : *this;
+  }
+};
+
+// Calls f(first position, first channel, count of positions, count of channels) for squares of a vector's length that
+// cover one frame. The last squares overlap with those before.
+template <class C, class S, class F>
+IKEM_INLINE void for_each_square(const Plane<S>& plane, F f) {
+  constexpr int64_t L = lanes<C>;
+  const auto within = [](int64_t first, int64_t size) { return first + L > size && size > L ? size - L : first; };
+  for (int64_t c = 0; c < plane.channels; c += L) {
+    for (int64_t p = 0; p < plane.joints; p += L) {
+      f(within(p, plane.joints), within(c, plane.channels), smaller(L, plane.joints), smaller(L, plane.channels));
+    }
+  }
+}
+
+// One square from a tensor where positions follow each other, transposed into rows. Written twice, so that whole
+// squares stay in registers.
+template <class S, class C>
+IKEM_INLINE void read_square(const S* from, int64_t stride, int64_t positions, int64_t channels, C* rows, int64_t row) {
+  constexpr int L = lanes<C>;
+  Vector<C> square[L] = {};
+  if (positions == L && channels == L) {
+    for (int i = 0; i < L; ++i) {
+      square[i] = load_widened<C>(from + i * stride);
+    }
+    transpose<C>(square);
+    for (int i = 0; i < L; ++i) {
+      store(rows + i * row, square[i]);
+    }
+  } else {
+    for (int64_t i = 0; i < channels; ++i) {
+      square[i] = load_widened<C>(from + i * stride, positions);
+    }
+    transpose<C>(square);
+    for (int64_t i = 0; i < positions; ++i) {
+      store(rows + i * row, square[i]);
+    }
+  }
+}
+
+template <class S, class C>
+IKEM_INLINE void write_square(const C* rows, int64_t row, int64_t positions, int64_t channels, S* to, int64_t stride) {
+  constexpr int L = lanes<C>;
+  Vector<C> square[L] = {};
+  if (positions == L && channels == L) {
+    for (int i = 0; i < L; ++i) {
+      square[i] = load(rows + i * row);
+    }
+    transpose<C>(square);
+    for (int i = 0; i < L; ++i) {
+      store_narrowed<C>(to + i * stride, square[i]);
+    }
+  } else {
+    for (int64_t i = 0; i < positions; ++i) {
+      square[i] = load(rows + i * row);
+    }
+    transpose<C>(square);
+    for (int64_t i = 0; i < channels; ++i) {
+      store_narrowed<C>(to + i * stride, square[i], positions);
+    }
+  }
+}
+
+// Rows of channels from a tensor, with zeros that fill up the last vector.
+template <class S, class C>
+void read_rows(Plane<const S> plane, C* rows, int64_t row) {
+  constexpr int64_t L = lanes<C>;
+  plane = plane.flat();
+  for (int64_t t = 0; t < plane.frames; ++t, plane.data += plane.frame_stride, rows += plane.joints * row) {
+    if (plane.joint_stride == 1 && plane.channel_stride != 1) {
+      if (const int64_t whole = plane.channels / L * L; whole > 0 && whole < plane.channels) {
+        for (int64_t v = 0; v < plane.joints; ++v) {
+          store(rows + v * row + whole, Vector<C>{});
+        }
+      }
+      for_each_square<C>(plane, [&](int64_t p, int64_t c, int64_t positions, int64_t channels) {
+        read_square(plane.data + c * plane.channel_stride + p, plane.channel_stride, positions, channels,
+                    rows + p * row + c, row);
+      });
+      continue;
+    }
+    for (int64_t v = 0; v < plane.joints; ++v) {
+      const S* from = plane.data + v * plane.joint_stride;
+      C* to = rows + v * row;
+      if (plane.channel_stride == 1) {
+        read_run(from, plane.channels, to);
+      } else {
+        for (int64_t c = 0; c < round_up(plane.channels, L); ++c) {
+          to[c] = c < plane.channels ? widen(from[c * plane.channel_stride]) : 0;
+        }
+      }
+    }
+  }
+}
+
+template <class S, class C>
+void write_rows(const C* rows, int64_t row, Plane<S> plane) {
+  plane = plane.flat();
+  for (int64_t t = 0; t < plane.frames; ++t, plane.data += plane.frame_stride, rows += plane.joints * row) {
+    if (plane.joint_stride == 1 && plane.channel_stride != 1) {
+      for_each_square<C>(plane, [&](int64_t p, int64_t c, int64_t positions, int64_t channels) {
+        write_square(rows + p * row + c, row, positions, channels, plane.data + c * plane.channel_stride + p,
+                     plane.channel_stride);
+      });
+      continue;
+    }
+    for (int64_t v = 0; v < plane.joints; ++v) {
+      const C* from = rows + v * row;
+      S* to = plane.data + v * plane.joint_stride;
+      if (plane.channel_stride == 1) {
+        write_run(from, plane.channels, to);
+      } else {
+        for (int64_t c = 0; c < plane.channels; ++c) {
+          to[c * plane.channel_stride] = narrow<S>(from[c]);
+        }
+      }
+    }
+  }
+}
+
+// Calls f(plane, offset in a row) for parts of the plane in which rows and positions have changed places: there are
+// rows of positions, one for each channel.
+template <class S, class F>
+IKEM_INLINE void for_each_turned(const Plane<S>& plane, F f) {
+  const Plane<S> flat = plane.flat();
+  for (int64_t t = 0; t < flat.frames; ++t) {
+    f(Plane<S>{flat.data + t * flat.frame_stride, flat.joints, flat.joint_stride, 1, 0, flat.channels,
+               flat.channel_stride},
+      t * flat.joints);
+  }
+}
+
+// Rows of positions, which have room for a vector more.
+template <class S, class C>
+void read_turned(const Plane<const S>& plane, C* rows, int64_t row) {
+  for_each_turned(plane, [&](const Plane<const S>& part, int64_t offset) { read_rows(part, rows + offset, row); });
+}
+
+template <class S, class C>
+void write_turned(const C* rows, int64_t row, const Plane<S>& plane) {
+  for_each_turned(plane, [&](const Plane<S>& part, int64_t offset) { write_rows(rows + offset, row, part); });
+}
+
+// Asks for memory that is needed soon, a little at a time while a product is made, so that it is there by then.
+class Ahead {
+ public:
+  template <class S>
+  void add(const Plane<S>& plane) {
+    const Plane<S> flat = plane.flat();
+    if (flat.frames == 1 && flat.joint_stride == 1) {
+      add_runs(flat.data, flat.channels, flat.channel_stride, flat.joints);
+    } else if (flat.frames == 1 && flat.channel_stride == 1) {
+      add_runs(flat.data, flat.joints, flat.joint_stride, flat.channels);
+    }
+  }
+
+  // To be called `between` the steps of `multiply`.
+  void operator()(int64_t multiply_adds) {
+    for (int64_t lines = multiply_adds / MULTIPLY_ADDS_PER_LINE; lines > 0 && current_ < count_; --lines) {
+      Runs& runs = runs_[current_];
+      __builtin_prefetch(runs.data + offset_, 0, 2);
+      offset_ += LINE;
+      if (offset_ >= runs.bytes) {
+        offset_ = 0;
+        runs.data += runs.stride;
+        current_ += --runs.count == 0;
+      }
+    }
+  }
+
+ private:
+  struct Runs {
+    const char* data;
+    int64_t count, stride, bytes;
+  };
+  static constexpr int MOST = 3;
+  static constexpr int64_t LINE = 64;
+  // About as fast as memory is.
+  static constexpr int64_t MULTIPLY_ADDS_PER_LINE = 64;
+
+  template <class S>
+  void add_runs(const S* data, int64_t runs, int64_t stride, int64_t length) {
+    const int64_t size = sizeof(S);
+    const bool one = stride == length;
+    runs_[count_++] = {reinterpret_cast<const char*>(data), one ? 1 : runs, stride * size,
+                       length * size * (one ? runs : 1)};
+  }
+
+  Runs runs_[MOST];
+  int count_ = 0, current_ = 0;
+  int64_t offset_ = 0;
+};
+
+// Some frames of one clip, which are worked on at once.
+struct Tile {
+  int64_t group, clip, first, last;
+
+  int64_t frames() const { return last - first; }
+};
+
+IKEM_INLINE Tile tile_of_clip(const Problem& problem, int64_t group, int64_t clip, int64_t index) {
+  const int64_t first = index * problem.tile_frames;
+  return {group, clip, first, smaller(first + problem.tile_frames, problem.frames)};
+}
+
+// A tensor's positions in a tile.
+template <class T>
+IKEM_INLINE Plane<T> tile_plane(const Strided<T, 5>& tensor, const Tile& tile, int64_t channels, int64_t joints) {
+  const int64_t* strides = tensor.strides;
+  return {tensor.data + tile.group * strides[0] + tile.clip * strides[1] + tile.first * strides[3],
+          channels,
+          strides[2],
+          tile.frames(),
+          strides[3],
+          joints,
+          strides[4]};
+}
+
+// The tiles of a chunk of the backward pass, in their order (see Chunks).
+class ChunkTiles {
+ public:
+  ChunkTiles(const Problem& problem, const Chunks& chunks, int64_t chunk)
+      : problem_(problem),
+        group_(chunk / chunks.per_group),
+        first_clip_(chunk % chunks.per_group / chunks.ranges * chunks.clips),
+        clips_(smaller(chunks.clips, problem.clips - first_clip_)),
+        first_tile_(problem.tiles_per_clip * (chunk % chunks.ranges) / chunks.ranges),
+        tiles_(problem.tiles_per_clip * (chunk % chunks.ranges + 1) / chunks.ranges - first_tile_) {}
+
+  int64_t count() const { return clips_ * tiles_; }
+  Tile tile(int64_t index) const {
+    return tile_of_clip(problem_, group_, first_clip_ + index / tiles_, first_tile_ + index % tiles_);
+  }
+  bool is_first_of_clip(int64_t index) const { return index % tiles_ == 0; }
+  bool is_last_of_clip(int64_t index) const { return (index + 1) % tiles_ == 0; }
+
+ private:
+  const Problem& problem_;
+  int64_t group_, first_clip_, clips_, first_tile_, tiles_;
+};
+
+}  // namespace
+}  // namespace ikem::graph_conv::IKEM_SIMD_LEVEL
