@@ -167,7 +167,9 @@ void choose_tiles(Problem& problem, size_t scalar_bytes) {
   const int64_t plain = aggregate ? problem.out_channels : problem.in_channels;
   const int64_t frame_bytes = static_cast<int64_t>(scalar_bytes) * (problem.out_joints + problem.joints) *
                               (problem.parts * narrow + narrow + plain) / 2;
-  const int64_t by_cache = TILE_BYTES / std::max<int64_t>(frame_bytes, 1);
+  // An adjacency per channel is itself the most of what is read, once for each tile.
+  const int64_t tile_bytes = problem.per_channel ? 4 * TILE_BYTES : TILE_BYTES;
+  const int64_t by_cache = tile_bytes / std::max<int64_t>(frame_bytes, 1);
   const int64_t by_number = divide_up(problem.groups * problem.clips * problem.frames, MIN_TILES);
   const int64_t most = std::clamp<int64_t>(std::min(by_cache, by_number), 1, problem.frames);
   problem.tiles_per_clip = divide_up(problem.frames, most);
