@@ -24,14 +24,15 @@ constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // ---- Products ----
 
-// As many columns as are multiplied at once: a panel.
-constexpr int PANEL_VECTORS = VECTOR_BYTES == 64 ? 4 : 3;
+// As many columns as are multiplied at once: a panel. An odd number of cache lines in each row keeps rows from
+// competing for the same places of the cache.
+constexpr int PANEL_VECTORS = 3;
 template <class C>
 constexpr int64_t PANEL = PANEL_VECTORS * lanes<C>;
 // Registers that hold sums: what leaves room for a row of the right factor among 32 registers, or 16.
 constexpr int SUMS = VECTOR_BYTES == 64 ? 24 : 12;
 // Rows of the right factor whose panel stays in the first-level cache.
-constexpr int64_t PANEL_DEPTH = 128;
+constexpr int64_t PANEL_DEPTH = 192;
 
 // R rows at a time, and those left over in halves of R.
 template <int R, int V, class C>
@@ -73,7 +74,7 @@ void multiply_panels(int64_t rows, int64_t columns, int64_t depth, Factor<C> a, 
 
 // ---- Keys and queries, laid out for the products ----
 
-constexpr int64_t TILE_KEYS = 128;
+constexpr int64_t TILE_KEYS = 96;
 
 template <class F>
 IKEM_INLINE void for_each_tile(Range chunk, F f) {
@@ -201,27 +202,35 @@ IKEM_INLINE Vector<C> larger(Vector<C> a, Vector<C> b) {
   return a > b ? a : b;
 }
 
-// Within 2 units in the last place; numbers below -87 count as -87, and those that are positive by rounding (a fused
-// multiply-add keeps digits that the maximum lost) as 0.
-IKEM_INLINE Vector<float> exp_nonpositive(Vector<float> x) {
-  typedef int32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
-  // x = n log(2) + r with |r| <= log(2) / 2. Adding 1.5 * 2^23 rounds to an integer, which stands in the low bits.
-  constexpr float rounding = 12582912.0f;
-  x = x < -87.0f ? filled(-87.0f) : x;
-  x = x > 0.0f ? filled(0.0f) : x;
-  const Vector<float> shifted = x * 1.44269504f + rounding;
-  const Vector<float> n = shifted - rounding;
-  const Vector<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  // exp(r) = 1 + r + r^2 p(r), p interpolated at Chebyshev nodes: 1.1e-8 off at most.
-  const Vector<float> p =
-      (((1.392621314e-3f * r + 8.363203146e-3f) * r + 4.166655615e-2f) * r + 1.666657627e-1f) * r + 0.5f;
-  const Bits power = (reinterpret_cast<Bits>(shifted) + 127) << 23;
-  return ((p * r) * r + r + 1.0f) * reinterpret_cast<Vector<float>>(power);
+template <class C>
+IKEM_INLINE Vector<C> smaller(Vector<C> a, Vector<C> b) {
+  return a < b ? a : b;
 }
 
-IKEM_INLINE Vector<double> exp_nonpositive(Vector<double> x) {
+// exp(x - above), as if an x above it were equal to it, which only rounding can make it; differences below -86 count as
+// -86. Errs by 1e-8 at most: where the result is small, less than a unit in the last place of what it is added to.
+IKEM_INLINE Vector<float> exp_difference(Vector<float> x, Vector<float> above) {
+  typedef int32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+  x = smaller<float>(x, above) - above;
+  x = x < -86.0f ? filled(-86.0f) : x;
+  // 2^y = 2^n 2^r with |r| <= 1/2. Adding 1.5 * 2^23 rounds to an integer, which stands in the low bits.
+  constexpr float rounding = 12582912.0f, log2_e = 1.44269504f;
+  const Vector<float> shifted = x * log2_e + rounding;
+  const Vector<float> r = x * log2_e - (shifted - rounding);
+  // Minimizes the largest relative error.
+  Vector<float> power = 1.5353362e-4f * r + 1.3398874e-3f;
+  power = power * r + 9.6184369e-3f;
+  power = power * r + 5.5503324e-2f;
+  power = power * r + 2.4022648e-1f;
+  power = power * r + 6.9314718e-1f;
+  power = power * r + 1.0f;
+  return reinterpret_cast<Vector<float>>(reinterpret_cast<Bits>(power) + (reinterpret_cast<Bits>(shifted) << 23));
+}
+
+IKEM_INLINE Vector<double> exp_difference(Vector<double> x, Vector<double> above) {
+  x = smaller<double>(x, above) - above;
   for (int lane = 0; lane < lanes<double>; ++lane) {
-    x[lane] = std::exp(x[lane] > 0 ? 0 : x[lane]);
+    x[lane] = std::exp(x[lane]);
   }
   return x;
 }
@@ -270,14 +279,14 @@ class ExpSums {
   IKEM_INLINE void add(int64_t index, int64_t lane, int64_t rows, Term term) {
     raise(index, lane, maximum<C>(rows, load(max_ + index * row_ + lane), term));
     const Vector<C> max = load(max_ + index * row_ + lane);
-    add_sum(index, lane, sum<C>(rows, [=](int64_t i) { return exp_nonpositive(term(i) - max); }));
+    add_sum(index, lane, sum<C>(rows, [=](int64_t i) { return exp_difference(term(i), max); }));
   }
 
   // Raises the maxima; returns the factors by which what was summed before shrinks.
   IKEM_INLINE Vector<C> raise(int64_t index, int64_t lane, Vector<C> max) {
     C* const old = max_ + index * row_ + lane;
     C* const sum = sum_ + index * row_ + lane;
-    const Vector<C> factor = exp_nonpositive(load(old) - max);
+    const Vector<C> factor = exp_difference(load(old), max);
     store(old, max);
     store(sum, load(sum) * factor);
     return factor;
@@ -311,7 +320,7 @@ void weigh(C* s, int64_t rows, Panel panel, C scale, ExpSums<C>& sums, C* factor
     const Vector<C> max = maximum<C>(rows, before, [=](int64_t i) { return scale * load(column + i * panel.row); });
     store(factors + lane, sums.raise(0, panel.first + lane, max));
     sums.add_sum(0, panel.first + lane, sum<C>(rows, [=](int64_t i) {
-                   const Vector<C> weight = exp_nonpositive(scale * load(column + i * panel.row) - max);
+                   const Vector<C> weight = exp_difference(scale * load(column + i * panel.row), max);
                    store(column + i * panel.row, weight);
                    return weight;
                  }));
@@ -378,16 +387,31 @@ struct Nearest {
   }
 };
 
-// Takes in a panel of similarities with the keys first, first + 1, ...; nearest(n) is that of the block's query n.
+// Takes in a panel of similarities with the keys first, first + 1, ...; nearest_of(n) is that of the block's query n.
+// Few of them are as large as those that are there: the largest of a tile, and then of some rows, settle the rest.
 template <class C, class NearestOf>
 IKEM_INLINE void add_nearest(const C* s, int64_t rows, Panel panel, int64_t first, NearestOf nearest_of) {
-  for (int64_t lane = 0; lane < panel.row; lane += lanes<C>) {
-    C largest[lanes<C>];
-    store(largest, maximum<C>(rows, load(s + lane), [=](int64_t i) { return load(s + i * panel.row + lane); }));
-    for (int64_t n = lane; n < smaller(lane + lanes<C>, panel.count); ++n) {
+  constexpr int64_t L = lanes<C>, PIECE_ROWS = 16, PIECES = (TILE_KEYS + PIECE_ROWS - 1) / PIECE_ROWS;
+  for (int64_t lane = 0; lane < panel.row; lane += L) {
+    C pieces[PIECES][L], all[L];
+    Vector<C> largest = load(s + lane);
+    for (int64_t begin = 0; begin < rows; begin += PIECE_ROWS) {
+      const C* const column = s + begin * panel.row + lane;
+      const Vector<C> piece = maximum<C>(smaller(PIECE_ROWS, rows - begin), load(column),
+                                         [=](int64_t i) { return load(column + i * panel.row); });
+      store(pieces[begin / PIECE_ROWS], piece);
+      largest = larger<C>(largest, piece);
+    }
+    store(all, largest);
+    for (int64_t n = lane; n < smaller(lane + L, panel.count); ++n) {
       Nearest<C> nearest = nearest_of(panel.first + n);
-      if (nearest.takes(largest[n - lane])) {
-        for (int64_t i = 0; i < rows; ++i) {
+      if (!nearest.takes(all[n - lane])) {
+        continue;
+      }
+      for (int64_t i = 0; i < rows; ++i) {
+        if (i % PIECE_ROWS == 0 && !nearest.takes(pieces[i / PIECE_ROWS][n - lane])) {
+          i += PIECE_ROWS - 1;
+        } else {
           nearest.add(s[i * panel.row + n], first + i);
         }
       }
@@ -553,7 +577,7 @@ class ExchangeGradientTile {
     const C* s = tile.learner(a, panel) + lane;
     C* grad = tiles_ + tile.offset(a, panel) + lane;
     for (int64_t i = 0; i < tile.num_keys(); ++i) {
-      store(grad + i * panel.row, weight * exp_nonpositive(scale * load(s + i * panel.row) - log));
+      store(grad + i * panel.row, weight * exp_difference(scale * load(s + i * panel.row), log));
     }
   }
 
@@ -569,7 +593,7 @@ class ExchangeGradientTile {
     C* grad_t = problem_.within ? tiles_ + tile.offset(b, panel) + lane : nullptr;
     for (int64_t i = 0; i < tile.num_keys() * panel.row; i += panel.row) {
       const Vector<C> s_i = load(s + i), t_i = load(t + i);
-      const Vector<C> e = weight * exp_nonpositive(scale * (s_i * t_i) - log);
+      const Vector<C> e = weight * exp_difference(scale * (s_i * t_i), log);
       store(grad_s + i, load(grad_s + i) + e * t_i);
       if (grad_t != nullptr) {
         store(grad_t + i, load(grad_t + i) + e * s_i);
@@ -690,7 +714,7 @@ void differentiate_queue(const QueueProblem& problem, const QueueOperands<S>& op
             const Vector<C> log = load(logs + panel.first + lane), weight = load(counts + panel.first + lane);
             for (int64_t i = 0; i < tile.size(); ++i) {
               C* const at = s + i * panel.row + lane;
-              store(at, weight * exp_nonpositive(scale * load(at) - log));
+              store(at, weight * exp_difference(scale * load(at), log));
             }
           }
           multiply_panels<C>(tile.size(), width, panel.count, {s, panel.row, 1}, query_rows.query(panel.first),
