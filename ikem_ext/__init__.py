@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from . import _library as _library  # first: loads the operations that the other modules register functions for
 from . import nn, reference
+from .accelerate import accelerate
 from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
 from .graph_conv import graph_conv
 from .modalities import MODALITIES, derive_modalities
@@ -15,6 +16,7 @@ __all__ = [
     "LAYOUTS",
     "MODALITIES",
     "SkeletonLayout",
+    "accelerate",
     "cross_modal_nce",
     "derive_modalities",
     "get_layout",

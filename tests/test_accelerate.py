@@ -1,0 +1,418 @@
+"""Stand-ins, made and computing as other projects' code does, for the units that `accelerate` knows."""
+# ruff: noqa: N801, N803
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import ikem_ext
+from ikem_ext.bench import layers
+from ikem_ext.nn import agcn, ctrgcn, msg3d, pyskl, stgcn
+
+CHANNELS, CLASSES = 8, 5
+LAYOUT = ikem_ext.get_layout("sbu15")
+JOINTS = LAYOUT.num_joints
+ADJACENCY = LAYOUT.adjacency()
+PARTS = len(ADJACENCY)
+
+
+class ConvTemporalGraphical(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.kernel_size = PARTS
+        self.conv = nn.Conv2d(in_channels, out_channels * PARTS, (1, 1))
+
+    def forward(self, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
+        return layers.published_conv_temporal_graphical(self, x, A), A
+
+
+def convolutions(in_channels: int, out_channels: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in range(PARTS))
+
+
+def shortcut(in_channels: int, out_channels: int) -> nn.Module | Callable[[Tensor], Tensor]:
+    if in_channels == out_channels:
+        return lambda x: x
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+
+
+class AdaptiveUnit(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.inter_c = out_channels // 4
+        self.PA = nn.Parameter(torch.full_like(ADJACENCY, 1e-6))
+        self.A = ADJACENCY.clone()
+        self.num_subset = PARTS
+        self.conv_a = convolutions(in_channels, self.inter_c)
+        self.conv_b = convolutions(in_channels, self.inter_c)
+        self.conv_d = convolutions(in_channels, out_channels)
+        self.down = shortcut(in_channels, out_channels)
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.soft = nn.Softmax(-2)
+        self.relu = nn.ReLU()
+
+    forward = layers.published_agcn
+
+
+AdaptiveUnit.__name__ = "unit_gcn"
+
+
+class CTRGC(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.rel_channels, self.mid_channels = 2, in_channels
+        self.conv1 = nn.Conv2d(in_channels, self.rel_channels, 1)
+        self.conv2 = nn.Conv2d(in_channels, self.rel_channels, 1)
+        self.conv3 = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv4 = nn.Conv2d(self.rel_channels, out_channels, 1)
+        self.tanh = nn.Tanh()
+
+    forward = layers.published_ctrgc
+
+
+class RefinedUnit(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, adaptive: bool = True, residual: bool = True) -> None:
+        super().__init__()
+        self.in_c, self.out_c, self.inter_c = in_channels, out_channels, out_channels // 4
+        self.adaptive = adaptive
+        self.num_subset = PARTS
+        self.convs = nn.ModuleList(CTRGC(in_channels, out_channels) for _ in range(PARTS))
+        self.down = shortcut(in_channels, out_channels) if residual else lambda x: 0
+        if adaptive:
+            self.PA = nn.Parameter(ADJACENCY.clone())
+        else:
+            self.A = ADJACENCY.clone()
+        self.alpha = nn.Parameter(torch.zeros(1))
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    forward = layers.published_ctrgcn
+
+
+RefinedUnit.__name__ = "unit_gcn"
+
+
+class MultiScale_GraphConv(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0) -> None:
+        super().__init__()
+        ours = msg3d.MultiScale_GraphConv(4, in_channels, out_channels, ADJACENCY[1:].sum(0) > 0, dropout=dropout)
+        self.num_scales = 4
+        self.use_mask = True
+        self.A_powers = ours.A_powers.clone()
+        self.A_res = ours.A_res
+        self.mlp = ours.mlp
+
+    forward = layers.published_multi_scale
+
+
+class PysklUnit(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, adaptive: str | None, conv_pos: str, res: bool) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.num_subsets = in_channels, out_channels, PARTS
+        self.adaptive, self.conv_pos, self.with_res = adaptive, conv_pos, res
+        self.bn, self.act = nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+        if adaptive == "init":
+            self.A = nn.Parameter(ADJACENCY.clone())
+        else:
+            self.register_buffer("A", ADJACENCY.clone())
+        if adaptive in ("offset", "importance"):
+            self.PA = nn.Parameter(torch.rand_like(ADJACENCY))
+        widths = (in_channels, out_channels * PARTS) if conv_pos == "pre" else (in_channels * PARTS, out_channels)
+        self.conv = nn.Conv2d(*widths, 1)
+        if res:
+            self.down = shortcut(in_channels, out_channels)
+
+    forward = layers.published_pyskl_gcn
+
+
+PysklUnit.__name__ = "unit_gcn"
+
+
+class unit_aagcn(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.inter_c, self.out_c, self.in_c = out_channels // 4, out_channels, in_channels
+        self.num_subset = PARTS
+        self.adaptive = self.attention = True
+        self.conv_d = convolutions(in_channels, out_channels)
+        self.A = nn.Parameter(ADJACENCY.clone())
+        self.alpha = nn.Parameter(torch.ones(1))
+        self.conv_a, self.conv_b = (convolutions(in_channels, self.inter_c) for _ in range(2))
+        self.conv_ta = nn.Conv1d(out_channels, 1, 9, padding=4)
+        self.conv_sa = nn.Conv1d(out_channels, 1, JOINTS, padding=JOINTS // 2)
+        self.fc1c, self.fc2c = nn.Linear(out_channels, out_channels // 2), nn.Linear(out_channels // 2, out_channels)
+        self.down = shortcut(in_channels, out_channels)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    forward = layers.published_aagcn
+
+
+class PysklCTRGC(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.rel_channels = in_channels, out_channels, 8
+        self.conv1, self.conv2 = nn.Conv2d(in_channels, 8, 1), nn.Conv2d(in_channels, 8, 1)
+        self.conv3, self.conv4 = nn.Conv2d(in_channels, out_channels, 1), nn.Conv2d(8, out_channels, 1)
+
+    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
+        return layers.published_ctrgc(self, x, A, alpha, "uv,tu->tv")
+
+
+PysklCTRGC.__name__ = "CTRGC"
+
+
+class unit_ctrgcn(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.inter_c, self.out_c, self.in_c, self.num_subset = out_channels // 4, out_channels, in_channels, PARTS
+        self.convs = nn.ModuleList(PysklCTRGC(in_channels, out_channels) for _ in range(PARTS))
+        self.down = shortcut(in_channels, out_channels)
+        self.A = nn.Parameter(ADJACENCY.clone())
+        self.alpha = nn.Parameter(torch.zeros(1))
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = (conv(x, a, self.alpha) for conv, a in zip(self.convs, self.A, strict=True))
+        return functional.relu(self.bn(sum(parts)) + self.down(x))
+
+
+class WithGraph(nn.Module):
+    """Units that want the adjacency with each call."""
+
+    def __init__(self, unit: nn.Module, adjacency: Tensor) -> None:
+        super().__init__()
+        self.unit = unit
+        self.edges = nn.Parameter(adjacency.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.unit(x, self.edges)
+        return functional.relu(y[0] if isinstance(y, tuple) else y)
+
+
+UNITS: dict[str, tuple[Callable[[int, int], nn.Module], type[nn.Module]]] = {
+    "st-gcn": (lambda a, b: WithGraph(ConvTemporalGraphical(a, b), ADJACENCY), stgcn.ConvTemporalGraphical),
+    "2s-agcn": (AdaptiveUnit, agcn.unit_gcn),
+    "ctr-gcn": (RefinedUnit, ctrgcn.unit_gcn),
+    "ctr-gcn-fixed": (partial(RefinedUnit, adaptive=False, residual=False), ctrgcn.unit_gcn),
+    "ctr-gcn-alone": (lambda a, b: WithGraph(CTRGC(a, b), ADJACENCY[0]), ctrgcn.CTRGC),
+    "ms-g3d": (MultiScale_GraphConv, msg3d.MultiScale_GraphConv),
+    "ms-g3d-dropout": (partial(MultiScale_GraphConv, dropout=0.3), msg3d.MultiScale_GraphConv),
+    "pyskl-pre": (partial(PysklUnit, adaptive="importance", conv_pos="pre", res=False), pyskl.unit_gcn),
+    "pyskl-post": (partial(PysklUnit, adaptive="offset", conv_pos="post", res=True), pyskl.unit_gcn),
+    "pyskl-init": (partial(PysklUnit, adaptive="init", conv_pos="pre", res=True), pyskl.unit_gcn),
+    "pyskl-none": (partial(PysklUnit, adaptive=None, conv_pos="post", res=False), pyskl.unit_gcn),
+    "pyskl-aagcn": (unit_aagcn, pyskl.unit_aagcn),
+    "pyskl-ctrgcn": (unit_ctrgcn, pyskl.unit_ctrgcn),
+    "pyskl-ctrgc": (lambda a, b: WithGraph(PysklCTRGC(a, b), ADJACENCY[0]), pyskl.CTRGC),
+}
+
+
+class Block(nn.Module):
+    def __init__(self, unit: nn.Module, channels: int, stride: int) -> None:
+        super().__init__()
+        self.gcn1 = unit
+        self.tcn1 = nn.Sequential(nn.Conv2d(channels, channels, (5, 1), (stride, 1), (2, 0)), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.tcn1(self.gcn1(x)))
+
+
+class Model(nn.Module):
+    def __init__(self, make_unit: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.l1 = Block(make_unit(CHANNELS, CHANNELS), CHANNELS, 1)
+        self.l2 = Block(make_unit(CHANNELS, 2 * CHANNELS), 2 * CHANNELS, 2)
+        self.fc = nn.Linear(2 * CHANNELS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.l2(self.l1(x)).mean((2, 3)))
+
+
+def clips(n: int = 4) -> Tensor:
+    return torch.randn(n, CHANNELS, 12, JOINTS, generator=torch.Generator().manual_seed(1))
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 10) -> Tensor:
+    labels = torch.arange(4) % CLASSES
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        loss = functional.cross_entropy(model(clips()), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+
+@pytest.fixture(params=UNITS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(kind: str) -> Model:
+    return Model(UNITS[kind][0])
+
+
+def units(model: nn.Module) -> list[nn.Module]:
+    known = tuple({unit for _, unit in UNITS.values()})
+    return [module for module in model.modules() if isinstance(module, known)]
+
+
+def test_units_are_replaced_and_results_stay(kind: str, model: Model) -> None:
+    expected = [copy.deepcopy(model).train(mode)(clips()).detach() for mode in (True, False)]
+    report = ikem_ext.accelerate(model)
+    assert (len(report.replaced), report.left) == (2, [])
+    assert [type(unit) for unit in units(model)] == [UNITS[kind][1]] * 2
+    if "dropout" not in kind:
+        actual = [copy.deepcopy(model).train(mode)(clips()).detach() for mode in (True, False)]
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected[0].abs().max()))
+
+
+def test_training_goes_on_with_an_optimizer_made_before(kind: str, model: Model) -> None:
+    plain = copy.deepcopy(model)
+    expected = train(plain, sgd(plain))
+    optimizer = sgd(model)
+    ikem_ext.accelerate(model)
+    torch.testing.assert_close(train(model, optimizer), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_state_stays_the_very_same(model: Model) -> None:
+    before, parameters = model.state_dict(keep_vars=True), list(model.parameters())
+    ikem_ext.accelerate(model)
+    after = model.state_dict(keep_vars=True)
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+
+
+def test_undo_restores_the_very_modules(model: Model) -> None:
+    before = dict(model.named_modules())
+    report = ikem_ext.accelerate(model)
+    assert units(model)
+    train(model, sgd(model), steps=2)
+    model.eval()
+    fast = model(clips()).detach()
+    report.undo()
+    assert not units(model)
+    assert all(module is before[name] for name, module in model.named_modules())
+    assert not any(module.training for module in model.modules())
+    torch.testing.assert_close(model(clips()), fast, rtol=1e-4, atol=1e-4 * float(fast.abs().max()))
+    report.undo()  # once more does nothing
+
+
+def test_mode_and_dtype_are_kept_and_can_change(model: Model) -> None:
+    model.eval()
+    report = ikem_ext.accelerate(model)
+    assert not any(replaced.unit.training for replaced in report.replaced)
+    assert model.double()(clips().double()).dtype == torch.float64
+    report.undo()
+    assert model.float()(clips()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["2s-agcn"], indirect=True)
+class TestOneModel:
+    def test_compiles_in_one_graph(self, model: Model) -> None:
+        ikem_ext.accelerate(model)
+        model.eval()
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(clips()), model(clips()))
+
+    def test_what_is_ours_is_left_alone(self, model: Model) -> None:
+        ikem_ext.accelerate(model)
+        again = ikem_ext.accelerate(model)
+        assert (again.replaced, again.left) == ([], [])
+
+    def test_without_verification(self, model: Model) -> None:
+        assert len(ikem_ext.accelerate(model, verify=False).replaced) == 2
+
+    def test_random_state_and_statistics_are_undisturbed(self, model: Model) -> None:
+        before, statistics = torch.get_rng_state(), copy.deepcopy(model.state_dict())
+        ikem_ext.accelerate(model)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(torch.equal(value, statistics[name]) for name, value in model.state_dict().items())
+
+    def test_a_unit_that_computes_something_else_is_refused(self, model: Model) -> None:
+        class Other(AdaptiveUnit):
+            def forward(self, x: Tensor) -> Tensor:
+                return 2 * super().forward(x)
+
+        Other.__name__ = "unit_gcn"
+        model.l1.gcn1 = original = Other(CHANNELS, CHANNELS)
+        report = ikem_ext.accelerate(model)
+        assert model.l1.gcn1 is original
+        assert [str(left) for left in report.left] == [
+            "l1.gcn1: the output would differ from the original's in training mode"
+        ]
+        assert [replaced.name for replaced in report.replaced] == ["l2.gcn1"]
+
+    def test_a_unit_that_does_not_run_is_refused(self, model: Model) -> None:
+        model.l1.gcn1.A = ADJACENCY[:, :3]
+        assert ikem_ext.accelerate(model).left[0].reason.startswith("it does not run on cpu (")
+
+    def test_a_unit_made_in_another_way_is_left(self, model: Model) -> None:
+        del model.l1.gcn1.conv_b
+        assert "not made like any that is known" in ikem_ext.accelerate(model).left[0].reason
+
+    def test_hooks_inside_a_unit_keep_it(self, model: Model) -> None:
+        model.l1.gcn1.conv_d[0].register_forward_hook(lambda *_: None)
+        assert "hooks" in ikem_ext.accelerate(model).left[0].reason
+
+    def test_hooks_of_a_unit_go_on(self, model: Model) -> None:
+        calls = []
+        model.l1.gcn1.register_forward_hook(lambda *_: calls.append(1))
+        ikem_ext.accelerate(model)
+        model(clips())
+        assert calls == [1]
+
+    def test_a_module_in_two_places_stays_one(self, model: Model) -> None:
+        model.l2.gcn1 = model.l1.gcn1
+        report = ikem_ext.accelerate(model)
+        assert len(report.replaced) == 1
+        assert model.l1.gcn1 is model.l2.gcn1
+        report.undo()
+        assert model.l1.gcn1 is model.l2.gcn1 is report.replaced[0].original
+
+    def test_the_model_itself_cannot_be_replaced(self, model: Model) -> None:
+        report = ikem_ext.accelerate(model.l1.gcn1)
+        assert "the model itself" in report.left[0].reason
+
+    def test_report(self, model: Model) -> None:
+        del model.l2.gcn1.conv_b
+        assert str(ikem_ext.accelerate(model)) == (
+            "replaced 1, left 1\n"
+            "  replaced l1.gcn1: agcn.unit_gcn\n"
+            "  left     l2.gcn1: a unit_gcn, but not made like any that is known"
+        )
+
+    def test_under_distributed_data_parallel(self, model: Model, tmp_path: Path) -> None:
+        expected = train(copy.deepcopy(model), sgd(model), steps=1)
+        store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        try:
+            parallel = nn.parallel.DistributedDataParallel(model)
+            report = ikem_ext.accelerate(parallel)
+            assert [replaced.name for replaced in report.replaced] == ["module.l1.gcn1", "module.l2.gcn1"]
+            torch.testing.assert_close(train(parallel, sgd(parallel), steps=1), expected, rtol=1e-3, atol=1e-3)
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+def test_only_modules_are_taken() -> None:
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
+        ikem_ext.accelerate([])  # type: ignore[arg-type]
