@@ -48,6 +48,7 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     Raises:
         ValueError: the shapes do not fit together, or the temperature is not above 0.
         TypeError: the dtypes differ or are not floating.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, eq. 1.
 
@@ -101,6 +102,7 @@ def cross_modal_nce(
     Raises:
         ValueError: the shapes do not fit together, or ``temperature`` or ``topk`` is out of range.
         TypeError: the dtypes differ or are not floating.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Li et al., "3D Human Action Representation Learning via Cross-View Consistency Pursuit", CVPR 2021,
     eqs. 3 to 8, summed over all ordered pairs as in Wei et al., arXiv 2309.12009, section 2.
@@ -146,6 +148,7 @@ def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -
     Raises:
         ValueError: the shapes do not fit together, or the temperature is not above 0.
         TypeError: the dtypes differ or are not floating.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Wei et al., "Elevating Skeleton-Based Action Recognition with Efficient Multi-Modality
     Self-Supervision", arXiv 2309.12009, section 2.
@@ -206,6 +209,7 @@ def relational_distillation(
     Raises:
         ValueError: the shapes do not fit together, or ``temperature`` or ``topk`` is out of range.
         TypeError: the dtypes differ or are not floating.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Wei et al., arXiv 2309.12009, section 2.
 

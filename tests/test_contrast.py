@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operation_checks import OperationChecks, assert_as_accurate, in_dtype
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
 
 import ikem_ext
@@ -296,6 +297,13 @@ def test_the_queue_may_change_once_the_loss_is_known() -> None:
     queue.zero_()
     (gradient,) = torch.autograd.grad(loss.sum(), q)
     assert torch.equal(gradient, expected)
+
+
+def test_other_devices_are_refused() -> None:
+    with FakeTensorMode():
+        q, queue = torch.empty(3, 4, device="mps"), torch.empty(5, 4, device="mps")
+        with pytest.raises(ValueError, match=r"q: expected to be on cpu or cuda, got mps.* \(ikem_ext.reference"):
+            ikem_ext.info_nce(q, q, queue, 0.07)
 
 
 def test_second_derivatives_are_refused() -> None:
