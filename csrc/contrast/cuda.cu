@@ -1,8 +1,8 @@
 // Similarities are made for one chunk of the keys after another, in memory that does not grow with the keys and stays
 // in the card's second-level cache, and are reduced from there: what is left of a chunk are sums. To keep a tile of
-// similarities within a block and multiply it on the spot would save the way to the cache and back, a tenth of the
-// time, but the sums of vectors that are hundreds of elements wide (the implicit exchange's are 768) do not fit into a
-// block's registers with it, and to make the similarities again for each piece of their width costs more.
+// similarities within a block and multiply it on the spot would save the way to the cache and back. But the sums of
+// vectors that are hundreds of elements wide (the implicit exchange's are 768) do not fit into a block's registers with
+// it, and to make the similarities again for each piece of their width costs more than that way.
 //
 // How the work is cut up follows from the sizes alone, and all that several blocks yield is merged in a fixed order.
 #include <cmath>
@@ -19,7 +19,7 @@ constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 constexpr unsigned WARP = 0xffffffffu;
 #ifndef IKEM_MAX_SIMILARITIES  // the tests want fewer
-#define IKEM_MAX_SIMILARITIES (int64_t{1} << 23)
+#define IKEM_MAX_SIMILARITIES (int64_t{1} << 22)
 #endif
 constexpr int64_t MAX_SIMILARITIES = IKEM_MAX_SIMILARITIES;
 constexpr int64_t KEYS_MULTIPLE = 128;
@@ -233,16 +233,19 @@ struct Queries {
   }
 
   const char* prepare(cudaStream_t stream) const {
-    const int64_t size = groups * count * width;
-    return narrowed == nullptr ? nullptr
-                               : launch(narrow_kernel<S>, divide_up(size, THREADS), 0, stream, data, narrowed, size);
+    if constexpr (std::is_same_v<S, Compute<S>>) {
+      return nullptr;
+    } else {
+      const int64_t size = groups * count * width;
+      return launch(narrow_kernel<S>, divide_up(size, THREADS), 0, stream, data, narrowed, size);
+    }
   }
 
-  Vectors<S> to_multiply(int64_t parts) const {
+  Vectors<S> to_multiply(int64_t parts, int64_t part_width) const {
     if constexpr (std::is_same_v<S, Compute<S>>) {
-      return rows_of(data, count, parts, width / parts);
+      return rows_of(data, count, parts, part_width);
     } else {
-      return rows_of<S>(narrowed, count, parts, width / parts);
+      return rows_of<S>(narrowed, count, parts, part_width);
     }
   }
 };
@@ -252,7 +255,7 @@ template <class Tile, class S, class Emit>
 const char* multiply_similarities(const Queries<S>& q, const Vectors<S>& queue, Range keys, const Emit& emit,
                                   cudaStream_t stream) {
   const Vectors<S> vectors = joined(queue);
-  const Product<S, S> product{Source<S>(q.to_multiply(vectors.parts), q.groups),
+  const Product<S, S> product{Source<S>(q.to_multiply(vectors.parts, vectors.part_width), q.groups),
                               Source<S>(vectors, q.groups).from_line(keys.begin),
                               q.groups,
                               q.count,
@@ -555,7 +558,7 @@ size_t sum_exchange_bytes(const Exchange& exchange) {
 // A block takes a section of the chunk's similarities of one query into its sums and nearest entries. Its warps share
 // the sums out among them; each lane has a part of its own until the section is done.
 template <class C>
-__global__ void __launch_bounds__(THREADS, 2)
+__global__ void __launch_bounds__(THREADS, sizeof(C) == 8 ? 1 : 2)
     sum_exchange_kernel(const __grid_constant__ Exchange exchange, const C* similarities, C scale, int64_t first_key,
                         int64_t keys, bool first, ExpSum<C>* sums, Nearest<C> nearest) {
   IKEM_DYNAMIC_SHARED(memory);
