@@ -113,7 +113,7 @@ struct PlainTile {
 
   __device__ void add(A a, B b) {
     C left[SIDE][VECTOR], right[SIDE][VECTOR];
-#pragma unroll
+#pragma unroll 1  // or else registers are spilled
     for (int depth = 0; depth < DEEP; depth += VECTOR) {
       read(a, depth, thread_row(), left);
       read(b, depth, thread_column(), right);
