@@ -177,8 +177,7 @@ class ContrastiveData(lightning.LightningDataModule):
         if isinstance(batch, Batch):
             return batch
         if self.resident is None:
-            joints, num_frames = torch.from_numpy(np.array(self.dataset.joints)), self.dataset.num_frames
-            device = batch.clips.device
-            self.resident = joints.to(device), torch.from_numpy(num_frames).to(device)
-        joints, num_frames = self.resident
-        return Batch(joints, num_frames, batch.views, batch.clips)
+            arrays = np.array(self.dataset.joints), self.dataset.num_frames
+            joints, num_frames = (torch.from_numpy(array).to(batch.clips.device) for array in arrays)
+            self.resident = joints, num_frames
+        return Batch(*self.resident, views=batch.views, clips=batch.clips)
