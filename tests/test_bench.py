@@ -180,3 +180,12 @@ def test_bad_arguments_are_refused_before_measuring(
         bench.main(arguments)
     assert error.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_quick_calls_run_in_a_row_on_a_gpu_alone() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [measure._calls_in_a_row(seconds, gpu) for seconds in (1e-6, 1e-3, 4e-3, 1)] == [20, 10, 2, 1]
+    assert measure._calls_in_a_row(1e-6, cpu) == 1
+    calls: list[int] = []
+    measure._seconds(lambda: calls.append(1), cpu, 3)
+    assert len(calls) == 3
