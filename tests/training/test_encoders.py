@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ikem.encoders import STGCN, load_published_state_dict, mlp
+from ikem.encoders.st_gcn import Block, random_mask
 from ikem_ext import get_layout
 
 
@@ -76,3 +77,81 @@ def test_initialization(initialization: str, weight_std: float) -> None:
 def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"x: expected shape \(N, 3, T, 25, M\), got"):
         small_encoder()(torch.zeros(shape))
+
+
+def gradients(encoder: STGCN, x: torch.Tensor) -> list[torch.Tensor]:
+    """Of the input and of all parameters that want one, from a random cotangent."""
+    x = x.clone().requires_grad_()
+    features = encoder(x)
+    wanted = [x, *(parameter for parameter in encoder.parameters() if parameter.requires_grad)]
+    cotangent = torch.randn(features.shape, generator=torch.Generator().manual_seed(1), dtype=features.dtype)
+    return [features, *torch.autograd.grad(features, wanted, cotangent)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("frozen", ["", "graph", "temporal", "residual"])
+def test_what_is_made_again_changes_nothing(monkeypatch: pytest.MonkeyPatch, training: bool, frozen: str) -> None:
+    x = torch.randn(3, 3, 16, 25, 2, dtype=torch.float64)
+    made = []
+    for remakes in (True, False):
+        encoder = small_encoder(initialization="kaiming", dropout=0.5).double().train(training)
+        for name, parameter in encoder.named_parameters():
+            parameter.requires_grad_(frozen == "" or frozen not in name)
+        with monkeypatch.context() as patch:
+            patch.setattr(Block, "remakes", remakes)
+            torch.manual_seed(2)
+            made.append([*gradients(encoder, x), *encoder.buffers()])
+    assert len(made[0]) == len(made[1])
+    for again, kept in zip(*made, strict=True):
+        torch.testing.assert_close(again, kept, rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_goes_through_the_backward_pass_as_through_the_forward_pass() -> None:
+    block = small_encoder(dropout=0.75).double().blocks[1].train()
+    torch.manual_seed(0)
+    y = torch.randn(6, 4, 50, 25, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    norm = block.temporal_norm
+    torch.nn.init.zeros_(norm.weight)
+    torch.nn.init.ones_(norm.bias)
+    dropped = block.drop_out(y)
+    assert dropped.unique().tolist() == [0, 4]
+    assert (dropped > 0).double().mean().item() == pytest.approx(0.25, abs=0.01)
+    cotangent = torch.randn(y.shape, dtype=y.dtype)  # in another memory layout
+    for part in (cotangent, cotangent.contiguous(memory_format=torch.channels_last)):
+        (grad_bias,) = torch.autograd.grad(dropped, norm.bias, part, retain_graph=True)
+        torch.testing.assert_close(grad_bias, (part * dropped).sum((0, 2, 3)))
+    assert torch.equal(block.eval().drop_out(y), torch.ones_like(y))
+
+
+@pytest.mark.parametrize("p", [0.5, 0.25, 1 / 256, 0.3, 0.999])
+def test_random_masks_are_independent_draws(p: float) -> None:
+    size = 40_000
+    masks = torch.stack([random_mask((size,), (1,), p, seed) for seed in range(10)]).double()
+    sigma = (p * (1 - p)) ** 0.5
+    assert masks.mean().item() == pytest.approx(1 - p, abs=5 * sigma / (10 * size) ** 0.5)
+    assert torch.equal(random_mask((size,), (1,), p, 3).double(), masks[3])
+    # Within a mask, at the distances of a byte, a word and their neighbors, and between masks.
+    centered = (masks - (1 - p)) / sigma
+    for lag in (1, 2, 4, 7, 8, 9, 16, 64):
+        assert abs((centered[:, lag:] * centered[:, :-lag]).mean().item()) < 5 / (10 * size) ** 0.5
+    assert (torch.corrcoef(masks) - torch.eye(10)).abs().max() < 6 / size**0.5
+
+
+def test_random_mask_has_the_memory_layout_asked_for() -> None:
+    like = torch.empty(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    mask = random_mask(like.shape, like.stride(), 0.5, seed=0)
+    assert mask.shape == like.shape
+    assert mask.stride() == like.stride()
+    assert random_mask((0, 3), (3, 1), 0.5, seed=0).shape == (0, 3)
+
+
+def test_gradients_under_autocast() -> None:
+    x = torch.randn(4, 3, 16, 25, 2)
+    exact = gradients(small_encoder(initialization="kaiming", dropout=0.0), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder = small_encoder(initialization="kaiming", dropout=0.0)
+        features = encoder(x)
+    features.float().square().sum().backward()
+    for parameter, like in zip(encoder.parameters(), exact[2:], strict=True):
+        assert parameter.grad is not None and parameter.grad.dtype == torch.float32
+        assert parameter.grad.shape == like.shape and parameter.grad.isfinite().all()
