@@ -1,0 +1,65 @@
+"""The steps that the benchmark compares start from the same weights and learn the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ikem.encoders import Stream, load_published_state_dict
+from ikem_ext import MODALITIES
+from ikem_ext.bench import step
+
+CPU = torch.device("cpu")
+SIZES = step.Sizes(clips=2, keys=16, dropout=0.0)
+
+
+def copy_streams(published: nn.ModuleDict, ours: nn.ModuleDict) -> None:
+    for modality, stream in ours.items():
+        assert isinstance(stream, Stream)
+        head = load_published_state_dict(stream.encoder, published[modality].state_dict())
+        stream.projection.load_state_dict({name.removeprefix("fc."): value for name, value in head.items()})
+
+
+def copy_queues(published: step.PublishedStep, keys: torch.Tensor) -> None:
+    keys.copy_(torch.stack([getattr(published, f"queue_{modality}") for modality in MODALITIES], dim=1))
+
+
+def losses(published: step.Step, ours: Any) -> list[list[float]]:
+    """Of two steps: the second follows from the first one's gradients, momentum and queues."""
+    batch = step.random_batch(SIZES.clips, CPU)
+    runs = [step.Run(each, batch, CPU, torch.float64) for each in (step.Ours(ours), published)]
+    return [[run.step(run.batch).item() for _ in range(2)] for run in runs]
+
+
+@pytest.mark.parametrize(("stage", "peer"), [(1, step.PublishedStage1), (2, step.PublishedStage2)])
+def test_stages(stage: int, peer: type[step.PublishedStage1]) -> None:
+    torch.manual_seed(0)
+    published, ours = peer(SIZES), step.pretraining(stage)(SIZES)
+    copy_streams(published.query, ours.query)
+    copy_streams(published.key, ours.key)
+    if isinstance(published, step.PublishedStage2):
+        ours.exchange_heads.load_state_dict(published.exchange_heads.state_dict())
+    copy_queues(published, ours.queue.keys)
+    mine, theirs = losses(published, ours)
+    assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+def test_distillation() -> None:
+    torch.manual_seed(0)
+    published, ours = step.PublishedDistillation(SIZES), step.distillation(SIZES)
+    copy_streams(published.teacher, ours.teacher.streams)
+    copy_streams(published.student, ours.student)
+    copy_queues(published, ours.guide_queue.keys)
+    ours.teacher_queue.keys.copy_(published.teacher_queue[:, None])
+    mine, theirs = losses(published, ours)
+    assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+def test_every_case_runs() -> None:
+    for case in step.cases(CPU, torch.float32, quick=True):
+        assert case.operations > 0
+        for run in case.variants.values():
+            run()
