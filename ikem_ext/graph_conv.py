@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import reference
+from . import _library
 from ._checks import Shapes, check_same
 
 __all__ = ["graph_conv"]
@@ -32,14 +32,17 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         channels last if ``x`` is. Differentiable, once, in all inputs; only the gradients asked for are made, that of
         the adjacency for all its entries, zero or not. Under autocast all inputs are cast to autocast's dtype.
 
-        On the CPU a native operation: zeros of an adjacency that is not per channel are left out of the sum over joints
-        (also where they would meet infinity), sums over channels and over joints are made in the cheaper order, and
-        the same input gives the same bits for any number of threads. On any other device this is
-        :func:`ikem_ext.reference.graph_conv`, plain PyTorch.
+        Zeros of an adjacency that is not per channel are left out of the sum over joints (also where they would meet
+        infinity), sums over channels and over joints are made in the cheaper order, and the same input gives the same
+        bits each time, on the CPU for any number of threads. On CUDA the products of float32 are rounded to TF32 where
+        PyTorch allows that for convolutions, which one with 1x1 kernels would be: by default it does,
+        ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps what was set when it compiled.)
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not fit together, or the inputs lie on different devices, or neither on the CPU nor
+            on a CUDA device: elsewhere :func:`ikem_ext.reference.graph_conv` does it in plain PyTorch.
         TypeError: the dtypes differ or are not floating.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Yan et al., "Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action Recognition",
     AAAI 2018, eq. 10; the adjacency per clip as in Shi et al. (2s-AGCN), CVPR 2019, eq. 3, and per clip and
@@ -64,10 +67,15 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         shapes.check("bias", bias, group + "K C_out")
     shapes.check("adjacency", adjacency, *(group + form for form in ("K V W", "N K V W", "N K C_out V W")))
     check_same(("x", x), weight=weight, bias=bias, adjacency=adjacency)
-    if x.device.type != "cpu":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.graph_conv(x, weight, bias, adjacency)
-    return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency)
+    _library.require_device("x", x)
+    return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, x.is_cuda and _allows_tf32())
+
+
+def _allows_tf32() -> bool:
+    """Whether convolutions may round float32 to TF32."""
+    if torch.compiler.is_compiling():  # the newer flag below cannot be traced
+        return torch.backends.cudnn.allow_tf32
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
 
 
 def _empty_like_x(x: Tensor, *sizes: int) -> Tensor:
@@ -79,15 +87,15 @@ def _empty_like_x(x: Tensor, *sizes: int) -> Tensor:
 
 
 @torch.library.register_fake("ikem_ext::graph_conv")
-def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, allow_tf32: bool) -> Tensor:
     return _empty_like_x(x, *x.shape[:-3], weight.shape[-2], x.shape[-2], adjacency.shape[-1])
 
 
 @torch.library.register_fake("ikem_ext::graph_conv_backward")
 def _fake_backward(
-    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *wanted: bool
+    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *settings: bool
 ) -> tuple[Tensor, ...]:
-    for_x, *others = wanted
+    for_x, *others, _ = settings
     return (
         _empty_like_x(x, *x.shape) if for_x else x.new_empty(0),
         *(
@@ -97,14 +105,15 @@ def _fake_backward(
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.allow_tf32 = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    wanted = ctx.needs_input_grad
-    gradients = torch.ops.ikem_ext.graph_conv_backward(grad_y, *ctx.saved_tensors, *wanted)
-    return tuple(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True))
+    *wanted, _ = ctx.needs_input_grad
+    gradients = torch.ops.ikem_ext.graph_conv_backward(grad_y, *ctx.saved_tensors, *wanted, ctx.allow_tf32)
+    return (*(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True)), None)
 
 
 def _refuse_double_backward(ctx: Any, *gradients: Tensor) -> None:
@@ -116,7 +125,7 @@ torch.library.register_autograd("ikem_ext::graph_conv_backward", _refuse_double_
 
 
 @torch.library.register_vmap("ikem_ext::graph_conv")
-def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor | None) -> tuple[Tensor, int]:
+def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
     """Takes the mapped axis for that of the groups, or, where there are groups, the two for one."""
 
     def merged(argument: Tensor | None, axis: int | None) -> Tensor | None:
@@ -125,6 +134,7 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor | None) -> t
         mapped = argument.expand(info.batch_size, *argument.shape) if axis is None else argument.movedim(axis, 0)
         return mapped.flatten(0, 1) if grouped else mapped
 
-    grouped = args[0].dim() - (in_dims[0] is not None) == 5  # type: ignore[union-attr]
-    y = torch.ops.ikem_ext.graph_conv(*(merged(*each) for each in zip(args, in_dims, strict=True)))
+    *tensors, allow_tf32 = args
+    grouped = tensors[0].dim() - (in_dims[0] is not None) == 5
+    y = torch.ops.ikem_ext.graph_conv(*(merged(*each) for each in zip(tensors, in_dims, strict=False)), allow_tf32)
     return (y.unflatten(0, (info.batch_size, -1)) if grouped else y), 0

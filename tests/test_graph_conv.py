@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operation_checks import Arguments, OperationChecks, assert_as_accurate, non_contiguous
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ikem_ext
 from ikem_ext import reference
@@ -39,6 +40,12 @@ def arguments(
     return tuple(torch.randn(shape, dtype=dtype) for shape in shapes)
 
 
+@pytest.fixture(autouse=True)
+def no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA the twin, which multiplies matrices, computes in float32 by default; convolutions do not."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 class TestSharedAdjacency(OperationChecks):
     operation = staticmethod(ikem_ext.graph_conv)
     reference = staticmethod(reference.graph_conv)
@@ -59,15 +66,13 @@ class TestSharedAdjacency(OperationChecks):
 
     def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         operations = torch.ops.ikem_ext
-        if arguments["x"].device.type != "cpu":
-            return
-        yield operations.graph_conv.default, tuple(arguments.values())
+        yield operations.graph_conv.default, (*arguments.values(), False)
         plain = [value.detach() for value in arguments.values()]
         gradient = torch.ones_like(ikem_ext.graph_conv(*plain))
         last = non_contiguous(gradient)
         for wanted in ((True, True, True, True), (False, True, False, True), (True, False, False, False)):
-            yield operations.graph_conv_backward.default, (gradient, *plain, *wanted)
-            yield operations.graph_conv_backward.default, (last, non_contiguous(plain[0]), *plain[1:], *wanted)
+            yield operations.graph_conv_backward.default, (gradient, *plain, *wanted, False)
+            yield operations.graph_conv_backward.default, (last, non_contiguous(plain[0]), *plain[1:], *wanted, False)
 
 
 class TestAdjacencyPerClip(TestSharedAdjacency):
@@ -133,6 +138,44 @@ def test_golden_layer_of_st_gcn(golden) -> None:
     torch.testing.assert_close(x.grad, arrays["grad_input"], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(weight.grad, arrays["grad/conv.weight"], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(bias.grad, arrays["grad/conv.bias"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("per", PER)
+@pytest.mark.parametrize("sizes", [(37, 16, 16, 50, 25, 25, 3), (5, 64, 256, 13, 25, 25, 3), (3, 3, 5, 7, 131, 2, 1)])
+def test_larger_sizes_on_cuda(per: str, sizes: tuple[int, ...]) -> None:
+    check_against_twin(tuple(value.cuda() for value in arguments(*sizes, per)))
+
+
+@pytest.mark.gpu
+def test_tf32_where_convolutions_may_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [value.cuda() for value in arguments(2, 32, 32, 5, 25, 25, 3, "shared", torch.float32)]
+    exact = ikem_ext.graph_conv(*values)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    rounded = ikem_ext.graph_conv(*values)
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, rtol=0, atol=2e-3 * exact.abs().max().item())
+    assert torch.equal(torch.compile(ikem_ext.graph_conv, fullgraph=True, backend="eager")(*values), rounded)
+
+
+@pytest.mark.gpu
+def test_runs_in_a_cuda_graph_on_a_stream_of_its_own() -> None:
+    leaves = [value.cuda().requires_grad_() for value in arguments(4, 16, 16, 9, 25, 25, 3, "clip", torch.float32)]
+
+    def run() -> tuple[Tensor, ...]:
+        y = ikem_ext.graph_conv(*leaves)
+        return y, *torch.autograd.grad(y, leaves, torch.ones_like(y))
+
+    eager = run()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(eager, captured, strict=True))
 
 
 any_size = st.tuples(
@@ -288,3 +331,26 @@ def test_bad_arguments_are_named(change: dict[str, Tensor], error: type[Exceptio
     good = dict(zip(NAMES, arguments(2, 3, 4, 5, 6, 6, 3, "shared", torch.float32), strict=True))
     with pytest.raises(error, match=message):
         ikem_ext.graph_conv(**{**good, **change})
+
+
+def on_device(device: str) -> list[Tensor]:
+    with FakeTensorMode():
+        return [torch.empty(value.shape, device=device) for value in arguments(2, 3, 4, 5, 6, 6, 3, "shared")]
+
+
+def test_mixed_devices_are_refused() -> None:
+    x, _, bias, adjacency = on_device("cpu")
+    for device in ("cuda:0", "cuda:1"):
+        with pytest.raises(ValueError, match=f"weight: expected to be on cpu as x is, got {device}"):
+            ikem_ext.graph_conv(x, on_device(device)[1], bias, adjacency)
+
+
+def test_other_devices_are_refused_and_the_plain_twin_named() -> None:
+    with pytest.raises(ValueError, match=r"x: expected to be on cpu or cuda, got mps:0 \(ikem_ext.reference has"):
+        ikem_ext.graph_conv(*on_device("mps"))
+
+
+def test_missing_cuda_operations_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ikem_ext._library, "cuda_missing", "this ikem_ext was built without CUDA. Rebuild")
+    with pytest.raises(RuntimeError, match=r"x: on cuda:0, but this ikem_ext was built without CUDA\. Rebuild"):
+        ikem_ext.graph_conv(*on_device("cuda"))

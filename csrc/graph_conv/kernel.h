@@ -86,4 +86,30 @@ IKEM_INLINE int64_t adjacency_size(const Problem& problem) {
 IKEM_FOR_EACH_SIMD_LEVEL(IKEM_DECLARE_GRAPH_CONV)
 #undef IKEM_DECLARE_GRAPH_CONV
 
+// CUDA. `stream` is a cudaStream_t of the current device; float32 may be multiplied as TF32 where that is allowed. The
+// functions that launch return null, or what went wrong. Of the problem they need no tiles.
+namespace cuda {
+
+// What the partial sums of the gradients need, in elements.
+struct Workspace {
+  int64_t weight, bias, adjacency;
+};
+
+// The gradients that are sums of partial sums, contiguous; null: not asked for.
+template <class S>
+struct Results {
+  S *weight, *bias, *adjacency;
+};
+
+template <class S>
+const char* forward(const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, bool allow_tf32,
+                    void* stream);
+template <class S>
+Workspace workspace(const Problem& problem);
+template <class S>
+const char* backward(const Problem& problem, const Operands<S>& operands, const Strided<const S, 5>& grad_y,
+                     const Gradients<S>& gradients, const Results<S>& results, bool allow_tf32, void* stream);
+
+}  // namespace cuda
+
 }  // namespace ikem::graph_conv

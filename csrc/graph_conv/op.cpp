@@ -1,5 +1,6 @@
-// Defines the operations and their CPU side. Arguments are checked with friendly messages in ikem_ext/graph_conv.py;
-// the checks here are those without which a kernel could read astray.
+// Compiled twice: into the operations library, where it defines the operations and their CPU side, and, with
+// IKEM_CUDA_OPERATIONS, into the CUDA library. Arguments are checked with friendly messages in
+// ikem_ext/graph_conv.py; the checks here are those without which a kernel could read astray.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -10,6 +11,9 @@
 
 #include "common/tensor.h"
 #include "graph_conv/kernel.h"
+#ifdef IKEM_CUDA_OPERATIONS
+#include "common/cuda_stream.h"
+#endif
 
 namespace ikem::graph_conv {
 namespace {
@@ -87,9 +91,10 @@ struct Arguments {
       sizes.insert(sizes.begin(), problem.groups);
     }
     const auto own = tensor.sizes();
-    STD_TORCH_CHECK(std::equal(own.begin(), own.end(), sizes.begin(), sizes.end()) &&
-                        tensor.scalar_type() == x.scalar_type() && tensor.device() == x.device(),
-                    name, ": expected another shape, dtype or device");
+    STD_TORCH_CHECK(tensor.device() == x.device(), name, ": expected to be on the device that x is on");
+    STD_TORCH_CHECK(
+        std::equal(own.begin(), own.end(), sizes.begin(), sizes.end()) && tensor.scalar_type() == x.scalar_type(), name,
+        ": expected another shape or dtype");
   }
 
   Integers output_sizes() const {
@@ -135,8 +140,14 @@ struct Work {
   }
 };
 
+// How many values of an adjacency are not zero. On a GPU, where to look at them would make the CPU wait for it, a
+// skeleton's are assumed: one for each joint and part.
 template <class S>
 int64_t count_values(const Problem& problem, const Strided<const S, 6>& adjacency) {
+#ifdef IKEM_CUDA_OPERATIONS
+  static_cast<void>(adjacency);
+  return problem.parts * problem.out_joints;
+#else
   int64_t count = 0;
   for (int64_t k = 0; k < problem.parts; ++k) {
     for (int64_t v = 0; v < problem.joints; ++v) {
@@ -147,6 +158,7 @@ int64_t count_values(const Problem& problem, const Strided<const S, 6>& adjacenc
     }
   }
   return count;
+#endif
 }
 
 // Chooses the cheaper order; the first group's first adjacency speaks for all.
@@ -157,6 +169,19 @@ void choose_order(Problem& problem, const Operands<S>& operands, const Work& agg
                                                            transform.of(problem, Order::transform_first, values);
   problem.order = aggregate_first ? Order::aggregate_first : Order::transform_first;
 }
+
+#ifdef IKEM_CUDA_OPERATIONS
+
+template <class S>
+void run_forward(const Arguments& arguments, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y,
+                 bool allow_tf32) {
+  const int32_t device = arguments.x.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const char* error = cuda::forward(problem, operands, y, allow_tf32, current_cuda_stream(device));
+  STD_TORCH_CHECK(error == nullptr, "graph_conv: ", error);
+}
+
+#else
 
 // A tile stays in a core's own cache, and there are enough of them to go round.
 void choose_tiles(Problem& problem, size_t scalar_bytes) {
@@ -212,10 +237,23 @@ void backward_chunks(const Problem& problem, const Operands<S>& operands, Stride
 }
 
 template <class S>
-void reduce_partials(const Compute<S>* partials, int64_t count, int64_t stride, int64_t step, S* out,
-                     int64_t size){IKEM_DISPATCH_SIMD(reduce<S>(partials, count, stride, step, out, size))}
+void reduce_partials(const Compute<S>* partials, int64_t count, int64_t stride, int64_t step, S* out, int64_t size) {
+  IKEM_DISPATCH_SIMD(reduce<S>(partials, count, stride, step, out, size))
+}
 
-Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& adjacency) {
+template <class S>
+void run_forward(const Arguments&, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, bool) {
+  choose_tiles(problem, sizeof(Compute<S>));
+  const int64_t tasks = problem.groups * problem.clips * problem.tiles_per_clip;
+  torch::stable::parallel_for(0, tasks, grain(problem, tasks),
+                              [&](int64_t first, int64_t last) { forward_tasks(problem, operands, y, first, last); });
+}
+
+#endif
+
+// TF32 is for CUDA alone.
+Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& adjacency,
+                  bool allow_tf32) {
   const Arguments arguments(x, weight, bias, adjacency);
   Tensor y = arguments.empty_like_x(arguments.output_sizes());
   if (y.numel() == 0) {
@@ -226,12 +264,7 @@ Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> b
     const Operands<S> operands = arguments.operands<S>();
     Problem problem = arguments.problem;
     choose_order(problem, operands, {1, 1, false}, {1, 1, false});
-    choose_tiles(problem, sizeof(Compute<S>));
-    const auto out = strided<S>(y, {arguments.grouped, true, true, true, true});
-    const int64_t tasks = problem.groups * problem.clips * problem.tiles_per_clip;
-    torch::stable::parallel_for(0, tasks, grain(problem, tasks), [&](int64_t first, int64_t last) {
-      forward_tasks(problem, operands, out, first, last);
-    });
+    run_forward(arguments, problem, operands, strided<S>(y, {arguments.grouped, true, true, true, true}), allow_tf32);
   });
   return y;
 }
@@ -260,10 +293,34 @@ class Backward {
     adjacency = empty(for_adjacency, arguments.adjacency);
     choose_order(problem_, operands_, {for_weight + (for_x || for_adjacency), for_weight + for_x, for_adjacency},
                  {for_weight + for_x + for_adjacency, for_weight || for_x, for_adjacency});
-    choose_tiles(problem_, sizeof(C));
   }
 
-  void run() {
+#ifdef IKEM_CUDA_OPERATIONS
+
+  void run(bool allow_tf32) {
+    const Tensor& like = arguments_.x;
+    const cuda::Workspace sizes = cuda::workspace<S>(problem_);
+    const Tensor weights = arguments_.empty_partials<C>(weight.numel() > 0 ? sizes.weight : 0);
+    const Tensor biases = arguments_.empty_partials<C>(bias.numel() > 0 ? sizes.bias : 0);
+    const Tensor adjacencies = arguments_.empty_partials<C>(adjacency.numel() > 0 ? sizes.adjacency : 0);
+    Gradients<S> gradients{};
+    if (x.numel() > 0) {
+      gradients.x = strided<S>(x, {arguments_.grouped, true, true, true, true});
+    }
+    gradients.weight = data<C>(weights);
+    gradients.bias = data<C>(biases);
+    gradients.adjacency = data<C>(adjacencies);
+    const cuda::Results<S> results{data<S>(weight), data<S>(bias), data<S>(adjacency)};
+    const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+    const char* error = cuda::backward(problem_, operands_, grad_y_, gradients, results, allow_tf32,
+                                       current_cuda_stream(like.get_device_index()));
+    STD_TORCH_CHECK(error == nullptr, "graph_conv_backward: ", error);
+  }
+
+#else
+
+  void run(bool) {
+    choose_tiles(problem_, sizeof(C));
     const Problem& problem = problem_;
     const bool anything = problem.clips * problem.frames > 0;
     const Chunks chunks = anything ? choose_chunks(problem) : Chunks{0, 1, 1};
@@ -282,9 +339,9 @@ class Backward {
     if (x.numel() > 0) {
       gradients.x = strided<S>(x, {arguments_.grouped, true, true, true, true});
     }
-    gradients.weight = data(weights);
-    gradients.bias = data(biases);
-    gradients.adjacency = data(adjacencies);
+    gradients.weight = data<C>(weights);
+    gradients.bias = data<C>(biases);
+    gradients.adjacency = data<C>(adjacencies);
     torch::stable::parallel_for(0, total, grain(problem, total), [&](int64_t first, int64_t last) {
       backward_chunks(problem, operands_, grad_y_, gradients, chunks, first, last);
     });
@@ -298,12 +355,17 @@ class Backward {
     }
   }
 
+#endif
+
   Tensor x, weight, bias, adjacency;
 
  private:
-  static C* data(const Tensor& tensor) {
-    return tensor.numel() > 0 ? static_cast<C*>(tensor.mutable_data_ptr()) : nullptr;
+  template <class T>
+  static T* data(const Tensor& tensor) {
+    return tensor.numel() > 0 ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr;
   }
+
+#ifndef IKEM_CUDA_OPERATIONS
 
   void reduce_weight(const C* partials, const Chunks& chunks) {
     if (weight.numel() == 0) {
@@ -347,6 +409,8 @@ class Backward {
   static constexpr int64_t ROWS_PER_THREAD = 64;
   static constexpr int64_t MIN_SUMS_PER_THREAD = 1 << 16;
 
+#endif
+
   const Arguments& arguments_;
   const Operands<S> operands_;
   const Strided<const S, 5> grad_y_;
@@ -356,14 +420,14 @@ class Backward {
 std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(const Tensor& grad_y, const Tensor& x,
                                                                const Tensor& weight, std::optional<Tensor> bias,
                                                                const Tensor& adjacency, bool for_x, bool for_weight,
-                                                               bool for_bias, bool for_adjacency) {
+                                                               bool for_bias, bool for_adjacency, bool allow_tf32) {
   const Arguments arguments(x, weight, bias, adjacency);
   const auto& problem = arguments.problem;
   arguments.require("grad_y", grad_y, {problem.clips, problem.out_channels, problem.frames, problem.out_joints});
   STD_TORCH_CHECK(!for_bias || bias.has_value(), "for_bias: there is no bias");
   return dispatch_floating(x, "x", [&](auto scalar) {
     Backward<decltype(scalar)> backward(arguments, grad_y, for_x, for_weight, for_bias, for_adjacency);
-    backward.run();
+    backward.run(allow_tf32);
     return std::tuple(backward.x, backward.weight, backward.bias, backward.adjacency);
   });
 }
@@ -371,14 +435,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(const Tensor& gra
 }  // namespace
 }  // namespace ikem::graph_conv
 
+#ifdef IKEM_CUDA_OPERATIONS
+STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CUDA, library) {
+#else
 STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
-  library.def("graph_conv(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency) -> Tensor");
+  library.def("graph_conv(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, bool allow_tf32) -> Tensor");
   library.def(
       "graph_conv_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, bool for_x, "
-      "bool for_weight, bool for_bias, bool for_adjacency) -> (Tensor, Tensor, Tensor, Tensor)");
+      "bool for_weight, bool for_bias, bool for_adjacency, bool allow_tf32) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
+#endif
   library.impl("graph_conv", TORCH_BOX(&ikem::graph_conv::graph_conv));
   library.impl("graph_conv_backward", TORCH_BOX(&ikem::graph_conv::graph_conv_backward));
 }

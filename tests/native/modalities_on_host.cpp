@@ -1,25 +1,10 @@
 // The CUDA kernels of the modalities on the host, with plain C functions around them for tests to call.
 #include "modalities/cuda.cu"
+#include "scalars.h"
 
 using namespace ikem::modalities;
-using ikem::BFloat16;
-using ikem::Half;
 
 namespace {
-
-template <class F>
-const char* dispatch(int dtype, F f) {
-  switch (dtype) {
-    case 0:
-      return f(float{});
-    case 1:
-      return f(double{});
-    case 2:
-      return f(BFloat16{});
-    default:
-      return f(Half{});
-  }
-}
 
 struct Arguments {
   int64_t clips, source_clips, frames, bodies, num_joints;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -21,21 +20,6 @@ from ikem_ext import LAYOUTS, MODALITIES, SkeletonLayout, get_layout, reference
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the CUDA kernels with")
-
-
-@pytest.fixture(scope="module")
-def compile_for_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    folder = tmp_path_factory.mktemp("host")
-
-    def compile_(output: str, *options: str | Path) -> Path:
-        command = ["g++", "-std=c++20", "-I", HERE / "cuda_host_shim", "-I", CSRC, *options, "-o", folder / output]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        return folder / output
-
-    return compile_
 
 
 class Arguments(ctypes.Structure):

@@ -1,0 +1,282 @@
+"""The CUDA kernels of the graph convolution, compiled for the host and run without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from operation_checks import DTYPES, assert_as_accurate, non_contiguous
+from test_graph_conv import NAMES, PER, arguments
+from torch import Tensor
+
+from ikem_ext import reference
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent.parent / "csrc"
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+ORDERS = ("aggregate first", "transform first")
+
+
+class Arguments(ctypes.Structure):
+    """The structure of the same name in graph_conv_on_host.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in "groups clips parts in_channels out_channels frames joints".split()),
+        *((name, ctypes.c_int64) for name in "out_joints per_clip per_channel transform_first allow_tf32".split()),
+        *((name, ctypes.c_void_p) for name in NAMES),
+        *((f"{name}_strides", ctypes.c_void_p) for name in NAMES),
+    )
+
+
+class HostGraphConv:
+    """`graph_conv` and its gradients by the CUDA kernels on the host."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._library.graph_conv_forward.restype = ctypes.c_char_p
+        self._library.graph_conv_backward.restype = ctypes.c_char_p
+
+    def __call__(self, *values: Tensor | None, order: str, allow_tf32: bool = False) -> Tensor:
+        """The output, differentiable in all inputs."""
+
+        class OnHost(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *values: Tensor | None) -> Tensor:
+                ctx.save_for_backward(*values)
+                return self.forward(values, order, allow_tf32)
+
+            @staticmethod
+            def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+                return self.backward(grad_y, ctx.saved_tensors, ctx.needs_input_grad, order, allow_tf32)
+
+        return OnHost.apply(*values)
+
+    def forward(self, values: tuple[Tensor | None, ...], order: str, allow_tf32: bool) -> Tensor:
+        x, weight, _, adjacency = values
+        y = empty_like_x(x, (*x.shape[:-3], weight.shape[-2], x.shape[-2], adjacency.shape[-1]))
+        arguments, _strides = self._arguments(values, order, allow_tf32)
+        strides = strides_of(y, x.dim() == 5)
+        error = self._library.graph_conv_forward(
+            DTYPES.index(x.dtype), ctypes.byref(arguments), pointer(y), ctypes.c_void_p(strides.data_ptr())
+        )
+        assert error is None, error
+        return y
+
+    def backward(
+        self,
+        grad_y: Tensor,
+        values: tuple[Tensor | None, ...],
+        wanted: tuple[bool, ...],
+        order: str,
+        allow_tf32: bool,
+    ) -> tuple[Tensor | None, ...]:
+        arguments, _strides = self._arguments(values, order, allow_tf32)
+        x = values[0]
+        strides = strides_of(grad_y, x.dim() == 5)
+        gradients = [
+            torch.full_like(value, torch.nan, memory_format=torch.contiguous_format) if asked else None
+            for value, asked in zip(values, wanted, strict=True)
+        ]
+        if wanted[0]:
+            gradients[0] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).fill_(torch.nan)
+        error = self._library.graph_conv_backward(
+            DTYPES.index(x.dtype), ctypes.byref(arguments), pointer(grad_y), ctypes.c_void_p(strides.data_ptr()),
+            *(pointer(gradient) for gradient in gradients),
+        )  # fmt: skip
+        assert error is None, error
+        return tuple(gradients)
+
+    def _arguments(self, values: tuple[Tensor | None, ...], order: str, allow_tf32: bool) -> tuple[Arguments, Any]:
+        x, weight, _, adjacency = values
+        grouped = x.dim() == 5
+        per_clip, per_channel = (adjacency.dim() - grouped >= axes for axes in (4, 5))
+        strides = [
+            strides_of(x, grouped), strides_of(weight, grouped),
+            None if values[2] is None else strides_of(values[2], grouped),
+            strides_of(adjacency, grouped, per_clip, True, per_channel, True, True),
+        ]  # fmt: skip
+        sizes = (
+            x.shape[0] if grouped else 1, x.shape[-4], weight.shape[-3], x.shape[-3], weight.shape[-2], x.shape[-2],
+            x.shape[-1], adjacency.shape[-1], per_clip, per_channel, order == ORDERS[1], allow_tf32,
+        )  # fmt: skip
+        return Arguments(*sizes, *(address(value) for value in values), *(address(each) for each in strides)), strides
+
+
+def address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(address(tensor))
+
+
+def strides_of(tensor: Tensor, grouped: bool, *present: bool) -> Tensor:
+    """Strides by axis, 0 for those that the tensor does not have."""
+    own = iter(tensor.stride())
+    present = present or (True,) * (tensor.dim() - grouped)
+    return torch.tensor([next(own) if axis else 0 for axis in (grouped, *present)])
+
+
+def empty_like_x(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Filled with NaN; channels last where x is."""
+    y = torch.full(sizes, torch.nan, dtype=x.dtype)
+    last = x.shape[-3] > 1 and x.stride(-3) == 1 and not x.is_contiguous()
+    return y.movedim(-3, -1).contiguous().movedim(-1, -3) if last else y
+
+
+@pytest.fixture(scope="module")
+def on_host(compile_for_host: Callable[..., Path]) -> HostGraphConv:
+    source = HERE / "graph_conv_on_host.cpp"
+    return HostGraphConv(compile_for_host("graph_conv.so", "-O1", "-fPIC", "-shared", source))
+
+
+def check(
+    on_host: HostGraphConv, values: tuple[Tensor | None, ...], order: str, allow_tf32: bool = False, ulps: float = 4
+) -> None:
+    """Output and gradients as accurate as the twin's."""
+
+    def run(function: Callable[..., Tensor], values: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        leaves = [None if value is None else value.detach().requires_grad_() for value in values]
+        y = function(*leaves)
+        return y.detach(), *torch.autograd.grad(y, [leaf for leaf in leaves if leaf is not None], cotangent.to(y.dtype))
+
+    def ours(*leaves: Tensor | None) -> Tensor:
+        return on_host(*leaves, order=order, allow_tf32=allow_tf32)
+
+    wide = tuple(None if value is None else value.double() for value in values)
+    shape = reference.graph_conv(*wide).shape
+    cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cotangent = cotangent.to(values[0].dtype).double()
+    names = ("output", *(name for name, value in zip(NAMES, values, strict=True) if value is not None))
+    results = zip(
+        names, run(ours, values), run(reference.graph_conv, values), run(reference.graph_conv, wide), strict=True
+    )
+    for name, *each in results:
+        assert_as_accurate(*each, f"{order}, {name}", ulps)
+
+
+def sparse(values: tuple[Tensor, ...], seed: int = 0) -> tuple[Tensor, ...]:
+    """With an adjacency of which half is zero."""
+    kept = torch.rand(values[-1].shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    return *values[:-1], values[-1] * kept
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("per", PER)
+def test_matches_the_plain_twin(on_host: HostGraphConv, per: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    for order in ORDERS[per == "channel" :]:
+        for c_in, c_out in ((3, 18), (18, 3), (16, 16)):
+            values = sparse(arguments(3, c_in, c_out, 5, 6, 7, 3, per))
+            check(on_host, tuple(value.to(dtype) for value in values), order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_many_channels_take_several_rounds(on_host: HostGraphConv, order: str) -> None:
+    torch.manual_seed(0)
+    check(on_host, sparse(arguments(2, 70, 100, 2, 5, 4, 2, "shared", torch.float32)), order)
+    check(on_host, tuple(value.bfloat16() for value in arguments(1, 100, 70, 2, 5, 4, 1, "clip")), order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_tf32_only_where_allowed(on_host: HostGraphConv, order: str) -> None:
+    torch.manual_seed(0)
+    values = sparse(arguments(2, 20, 40, 3, 25, 25, 3, "shared", torch.float32))
+    check(on_host, values, order, allow_tf32=True, ulps=2e-3 / torch.finfo(torch.float32).eps)
+    exact, rounded = (on_host(*values, order=order, allow_tf32=allowed) for allowed in (False, True))
+    assert not torch.equal(exact, rounded)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1, 1, 1, 1, 1), (2, 2, 3, 1, 1, 31, 1), (1, 5, 2, 67, 2, 3, 5), (2, 3, 2, 3, 33, 1, 4)]
+)
+@pytest.mark.parametrize("per", PER)
+def test_odd_sizes(on_host: HostGraphConv, per: str, sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    for order in ORDERS[per == "channel" :]:
+        x, weight, bias, adjacency = arguments(*sizes, per)
+        check(on_host, (x, weight, bias, adjacency), order)
+        check(on_host, (x, weight, None, adjacency), order)
+
+
+@pytest.mark.parametrize(("joints", "out_joints"), [(150, 2), (2, 150), (70, 70)])
+def test_more_joints_than_rows_of_a_block(on_host: HostGraphConv, joints: int, out_joints: int) -> None:
+    """Also more than of whose adjacency a block keeps a copy."""
+    torch.manual_seed(0)
+    for order in ORDERS:
+        values = arguments(1, 3, 2, 2, joints, out_joints, 2, "shared", torch.float32)
+        check(on_host, sparse(values), order)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "strided"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_layouts(on_host: HostGraphConv, layout: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    for order in ORDERS:
+        values = tuple(value.to(dtype) for value in arguments(2, 16, 24, 6, 5, 5, 2, "clip"))
+        if layout == "strided":
+            values = tuple(map(non_contiguous, values))
+        else:
+            values = (values[0].contiguous(memory_format=torch.channels_last), *values[1:])
+        check(on_host, values, order)
+
+
+@pytest.mark.parametrize("per", PER)
+def test_groups(on_host: HostGraphConv, per: str) -> None:
+    torch.manual_seed(0)
+    groups = [arguments(2, 3, 4, 5, 6, 7, 3, per) for _ in range(3)]
+    for order in ORDERS[per == "channel" :]:
+        check(on_host, tuple(torch.stack(each) for each in zip(*groups, strict=True)), order)
+
+
+@pytest.mark.parametrize("per", PER)
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradients_for_some_inputs_alone(on_host: HostGraphConv, per: str, order: str) -> None:
+    if per == "channel" and order == ORDERS[0]:
+        return
+    torch.manual_seed(0)
+    leaves = [value.requires_grad_() for value in arguments(2, 3, 4, 5, 6, 7, 3, per)]
+    together = torch.autograd.grad(on_host(*leaves, order=order).square().sum(), leaves)
+    for i, leaf in enumerate(leaves):
+        others = [other.detach() if other is not leaf else leaf for other in leaves]
+        (alone,) = torch.autograd.grad(on_host(*others, order=order).square().sum(), [leaf])
+        assert torch.equal(alone, together[i])
+
+
+@pytest.mark.parametrize("per", PER)
+def test_empty_batch_has_gradients_of_zero(on_host: HostGraphConv, per: str) -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        leaves = [value.to(dtype).requires_grad_() for value in arguments(0, 3, 4, 5, 6, 7, 3, per)]
+        zero = torch.zeros(0, 4, 5, 7, dtype=dtype)
+        gradients = on_host.backward(zero, tuple(leaves), (False, True, True, True), ORDERS[1], False)
+        for leaf, gradient in zip(leaves[1:], gradients[1:], strict=True):
+            assert gradient.shape == leaf.shape
+            assert not gradient.any()
+
+
+def test_many_clips_are_summed_up_in_chunks(on_host: HostGraphConv) -> None:
+    """More tiles than a gradient's sums are spread over blocks."""
+    torch.manual_seed(0)
+    for order in ORDERS:
+        check(on_host, arguments(700, 2, 3, 1, 2, 2, 1, "shared", torch.float32), order)
+
+
+def test_infinity_stays_in_its_part_of_the_graph(on_host: HostGraphConv) -> None:
+    x, weight, bias, adjacency = arguments(2, 3, 18, 5, 6, 7, 3, "shared")
+    weight[1] = float("inf")
+    adjacency.requires_grad_()
+    y = on_host(x, weight, bias, adjacency, order=ORDERS[0])
+    (gradient,) = torch.autograd.grad(y.sum(), adjacency)
+    assert gradient[0].isfinite().all() and gradient[2].isfinite().all()
+    assert not gradient[1].isfinite().any()
+
+
+def test_agrees_with_the_formula_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:
+    program = compile_for_host("sanitized", "-O1", "-g1", *SANITIZE, HERE / "graph_conv_cuda_sanitized.cpp")
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
