@@ -306,6 +306,20 @@ def test_other_devices_are_refused() -> None:
             ikem_ext.info_nce(q, q, queue, 0.07)
 
 
+@pytest.mark.parametrize("name", ["info_nce", "cross_modal_nce", "implicit_exchange", "relational_distillation"])
+def test_an_empty_queue(name: str) -> None:
+    """The positive alone is left: nothing to lose."""
+    assert torch.equal(losses(5, k=0, topk=0)[name], torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("which", ["q", "queue"])
+def test_what_is_not_a_number_shows(which: str) -> None:
+    arguments = {"q": unit(2, 3, 4).float(), "k": unit(2, 3, 4).float(), "queue": unit(2, 300, 4).float()}
+    arguments[which][0, 2, 1] = math.nan
+    for loss in (ikem_ext.info_nce, ikem_ext.cross_modal_nce):
+        assert loss(**arguments, temperature=0.07)[0].isnan()
+
+
 def test_second_derivatives_are_refused() -> None:
     q, k, queue = unit(2, 3, 4).requires_grad_(), unit(2, 3, 4), unit(2, 5, 4)
     (gradient,) = torch.autograd.grad(ikem_ext.info_nce(q, k, queue, 0.07).sum(), q, create_graph=True)

@@ -7,7 +7,7 @@
 // similarities of zeros, and nothing of them is written.
 //
 // The floor is the arithmetic of the products: 2 N K C operations each. A core of a processor with AVX-512 did
-// 235 GFLOP/s of them in registers.
+// 235 GFLOP/s of them in registers, and does some 200 of them here.
 #include <cmath>
 #include <limits>
 
@@ -22,59 +22,11 @@ using namespace ::ikem::IKEM_SIMD_LEVEL;
 
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// ---- Products ----
-
-// As many columns as are multiplied at once: a panel. An odd number of cache lines in each row keeps rows from
-// competing for the same places of the cache.
-constexpr int PANEL_VECTORS = 3;
-template <class C>
-constexpr int64_t PANEL = PANEL_VECTORS * lanes<C>;
-// Registers that hold sums: what leaves room for a row of the right factor among 32 registers, or 16.
-constexpr int SUMS = VECTOR_BYTES == 64 ? 24 : 12;
-// Rows of the right factor whose panel stays in the first-level cache.
-constexpr int64_t PANEL_DEPTH = 192;
-
-// R rows at a time, and those left over in halves of R.
-template <int R, int V, class C>
-void multiply_rows(int64_t rows, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row,
-                   bool accumulate) {
-  for (; rows >= R; rows -= R) {
-    multiply_block<R, V>(depth, a, b, b_row, out, out_row, accumulate);
-    a.data += R * a.row;
-    out += R * out_row;
-  }
-  if constexpr (R > 1) {
-    multiply_rows<R / 2, V>(rows, depth, a, b, b_row, out, out_row, accumulate);
-  }
-}
-
-template <int V, class C>
-void multiply_panel(int64_t vectors, int64_t rows, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out,
-                    int64_t out_row, bool accumulate) {
-  if (vectors == V) {
-    multiply_rows<SUMS / V, V>(rows, depth, a, b, b_row, out, out_row, accumulate);
-  } else if constexpr (V > 1) {
-    multiply_panel<V - 1>(vectors, rows, depth, a, b, b_row, out, out_row, accumulate);
-  }
-}
-
-// out = a b, or out += a b; b and out have rows of whole vectors, `columns` counts the elements that matter.
-template <class C>
-void multiply_panels(int64_t rows, int64_t columns, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out,
-                     int64_t out_row, bool accumulate) {
-  for (int64_t c = 0; c < columns; c += PANEL<C>) {
-    const int64_t vectors = round_up(smaller(PANEL<C>, columns - c), lanes<C>) / lanes<C>;
-    for (int64_t d = 0; d < depth; d += PANEL_DEPTH) {
-      multiply_panel<PANEL_VECTORS>(vectors, rows, smaller(PANEL_DEPTH, depth - d),
-                                    {a.data + d * a.column, a.row, a.column}, b + d * b_row + c, b_row, out + c,
-                                    out_row, accumulate || d > 0);
-    }
-  }
-}
-
 // ---- Keys and queries, laid out for the products ----
 
 constexpr int64_t TILE_KEYS = 96;
+// Coordinates that are multiplied at once: of as many vectors as `multiply` takes they stay in the first-level cache.
+constexpr int64_t MOST_DEPTH = 192;
 
 template <class F>
 IKEM_INLINE void for_each_tile(Range chunk, F f) {
@@ -128,6 +80,11 @@ class Keys {
   int64_t size_ = 0;
 };
 
+// As many queries as `multiply` takes at once. An odd number of vectors in each row keeps rows from competing for the
+// same places of the cache.
+template <class C>
+constexpr int64_t PANEL = 3 * lanes<C>;
+
 // Some queries of a block: their first is the block's query `first`, and `row` lanes hold them. A matrix with a row for
 // each key and a column for each query of a block consists of panels, one after another.
 struct Panel {
@@ -162,12 +119,15 @@ void transpose_queries(const C* q, int64_t queries, int64_t width, C* out) {
   });
 }
 
-// The panel (keys, queries) of similarities.
+// The panel (keys, queries) of similarities of the tile that `keys` has read.
 template <class S>
 void make_similarities(const Keys<S>& keys, const Compute<S>* tile, int64_t tile_keys, const Compute<S>* transposed,
                        int64_t width, Panel panel, Compute<S>* out) {
-  multiply_panels<Compute<S>>(tile_keys, panel.row, width, {tile, keys.row, 1}, transposed + panel.first * width,
-                              panel.row, out, panel.row, false);
+  const Compute<S>* const queries = transposed + panel.first * width;
+  for (int64_t c = 0; c < width; c += MOST_DEPTH) {
+    multiply<Compute<S>>(tile_keys, panel.row, smaller(MOST_DEPTH, width - c), {tile + c, keys.row, 1},
+                         queries + c * panel.row, panel.row, out, panel.row, c > 0);
+  }
 }
 
 // Rows of queries, copied where a product is to read whole vectors of them.
@@ -202,9 +162,10 @@ IKEM_INLINE Vector<C> larger(Vector<C> a, Vector<C> b) {
   return a > b ? a : b;
 }
 
+// What is not a number in `a` stays.
 template <class C>
 IKEM_INLINE Vector<C> smaller(Vector<C> a, Vector<C> b) {
-  return a < b ? a : b;
+  return b < a ? b : a;
 }
 
 // exp(x - above), as if an x above it were equal to it, which only rounding can make it; differences below -86 count as
@@ -342,7 +303,7 @@ void scale_rows(const C* factors, int64_t count, C* rows, int64_t row) {
 template <class C>
 void merge(ExpSum<C>& total, const ExpSum<C>& other) {
   const C max = total.max > other.max ? total.max : other.max;
-  if (max > -std::numeric_limits<C>::infinity()) {
+  if (max != -std::numeric_limits<C>::infinity()) {
     total = {max, total.sum * std::exp(total.max - max) + other.sum * std::exp(other.max - max)};
   }
 }
@@ -462,9 +423,9 @@ class ExchangeTile {
 
   void read(Range tile) {
     tile_ = tile;
-    multiply(learner_keys_, problem_.learners, problem_.width, learner_queries_, learner_tiles_);
+    make(learner_keys_, problem_.learners, problem_.width, learner_queries_, learner_tiles_);
     if (!problem_.within) {
-      multiply(guide_keys_, problem_.guides, problem_.guide_width, guide_queries_, guide_tiles_);
+      make(guide_keys_, problem_.guides, problem_.guide_width, guide_queries_, guide_tiles_);
     }
   }
 
@@ -493,7 +454,7 @@ class ExchangeTile {
     }
   }
 
-  void multiply(Keys<S>& keys, int64_t groups, int64_t width, const C* queries, C* out) const {
+  void make(Keys<S>& keys, int64_t groups, int64_t width, const C* queries, C* out) const {
     for (int64_t group = 0; group < groups; ++group) {
       const C* rows = keys.read(group, tile_);
       for_each_panel([&](Panel panel) {
@@ -652,8 +613,8 @@ void sum_queue(const QueueProblem& problem, const QueueOperands<S>& operands, co
         if (tile.begin > chunk.begin) {
           scale_rows(factors.data(), panel.count, means, mean_row);
         }
-        multiply_panels<C>(panel.count, width, tile.size(), {s, 1, panel.row}, rows, keys.row, means, mean_row,
-                           tile.begin > chunk.begin);
+        multiply<C>(panel.count, width, tile.size(), {s, 1, panel.row}, rows, keys.row, means, mean_row,
+                    tile.begin > chunk.begin);
       });
     });
     sums.write(0, block.size(), partials.sums + first_row);
@@ -717,8 +678,8 @@ void differentiate_queue(const QueueProblem& problem, const QueueOperands<S>& op
               store(at, weight * exp_difference(scale * load(at), log));
             }
           }
-          multiply_panels<C>(tile.size(), width, panel.count, {s, panel.row, 1}, query_rows.query(panel.first),
-                             query_rows.row, grad.data(), keys.row, b > 0 || panel.first > 0);
+          multiply<C>(tile.size(), width, panel.count, {s, panel.row, 1}, query_rows.query(panel.first), query_rows.row,
+                      grad.data(), keys.row, b > 0 || panel.first > 0);
         });
       }
       for (int64_t part = 0; part < parts; ++part) {
@@ -834,9 +795,8 @@ void differentiate_exchange(const ExchangeProblem& problem, const ExchangeOperan
         const C* rows = tile.learner_keys(a);
         C* const out = partials + ((chunk * problem.learners + a) * problem.queries + block.begin) * grad_row;
         tile.for_each_panel([&](Panel panel) {
-          multiply_panels<C>(panel.count, problem.width, range.size(),
-                             {grad.learner(tile.offset(a, panel)), 1, panel.row}, rows, tile.key_row(),
-                             out + panel.first * grad_row, grad_row, range.begin > keys.begin);
+          multiply<C>(panel.count, problem.width, range.size(), {grad.learner(tile.offset(a, panel)), 1, panel.row},
+                      rows, tile.key_row(), out + panel.first * grad_row, grad_row, range.begin > keys.begin);
         });
       }
     });
@@ -882,9 +842,9 @@ void differentiate_exchange_queue(const ExchangeProblem& problem, const Exchange
         for (int64_t a = 0; a < A; ++a) {
           queries.read(operands.q + (a * problem.queries + block.begin) * width, block.size());
           tile.for_each_panel([&](Panel panel) {
-            multiply_panels<C>(range.size(), width, panel.count, {grad.learner(tile.offset(a, panel)), panel.row, 1},
-                               queries.query(panel.first), queries.row, out + a * tile_size, queries.row,
-                               b > 0 || panel.first > 0);
+            multiply<C>(range.size(), width, panel.count, {grad.learner(tile.offset(a, panel)), panel.row, 1},
+                        queries.query(panel.first), queries.row, out + a * tile_size, queries.row,
+                        b > 0 || panel.first > 0);
           });
         }
       }

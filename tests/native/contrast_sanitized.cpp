@@ -1,13 +1,13 @@
-// The CUDA kernels of the contrastive losses on the host over many shapes, against the formulas written out. Meant to
-// be built with -fsanitize=address,undefined; ends with 0 if all agree.
+// The kernels of the contrastive losses over many shapes, against the formulas written out: those for the CPU, or those
+// for CUDA on the host, whichever it is linked with. Meant to be built with -fsanitize=address,undefined; ends with 0
+// if all agree.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>
 #include <vector>
 
-#define IKEM_MAX_SIMILARITIES 2000  // several chunks of the keys
-#include "contrast_on_host.cpp"
+#include "contrast_calls.h"
 
 using ikem::BFloat16;
 using ikem::Half;
@@ -124,13 +124,13 @@ bool check_queue(const Shape& shape, bool allow_tf32, double tolerance) {
   return good;
 }
 
-// One set; what two have in addition is what the tests in Python see.
+// Within one set or, not `within`, between two that are alike.
 template <class S>
-bool check_exchange(const Shape& shape, int64_t topk, bool allow_tf32, double tolerance) {
+bool check_exchange(const Shape& shape, int64_t topk, bool within, bool allow_tf32, double tolerance) {
   using C = Compute<S>;
   const Case<S> problem(shape);
   const int64_t A = shape.groups, N = shape.queries, K = shape.keys;
-  const ExchangeArguments arguments{problem.set(), problem.set(), N, topk, 1, 1, SCALE, allow_tf32};
+  const ExchangeArguments arguments{problem.set(), problem.set(), N, topk, within, 1, SCALE, allow_tf32};
   std::vector<C> single(static_cast<size_t>(A * N)), product(static_cast<size_t>(A * A * N));
   std::vector<int64_t> nearest(static_cast<size_t>(A * N * topk));
   std::vector<C> grad_q(problem.q.size()), grad_queue(problem.queue.size());
@@ -150,21 +150,26 @@ bool check_exchange(const Shape& shape, int64_t topk, bool allow_tf32, double to
       for (int64_t i = 0; i < K; ++i) {
         s.push_back(problem.similarity(a, n, i));
       }
-      // b = a stands for the single sum.
-      for (int64_t b = 0; b < A; ++b) {
-        const auto factor = [&](int64_t i) { return b == a ? 1.0 : problem.similarity(b, n, i); };
+      const auto check_sum = [&](const auto& factor, double log_sum, double weight) {
         double sum = 0;
         for (int64_t i = 0; i < K; ++i) {
           sum += std::exp(SCALE * s[static_cast<size_t>(i)] * factor(i));
         }
-        const auto pair = static_cast<size_t>((a * A + b) * N + n), opposite = static_cast<size_t>((b * A + a) * N + n);
-        const auto row = static_cast<size_t>(a * N + n);
-        good = good && agree("sum of the exchange", b == a ? single[row] : product[pair], std::log(sum), tolerance);
-        const double weight = b == a ? grad_single[row] : grad_product[pair] + grad_product[opposite];
         for (int64_t i = 0; i < K; ++i) {
           grad[static_cast<size_t>(i)] +=
               SCALE * weight * std::exp(SCALE * s[static_cast<size_t>(i)] * factor(i)) / sum * factor(i);
         }
+        return agree("sum of the exchange", log_sum, std::log(sum), tolerance);
+      };
+      const auto row = static_cast<size_t>(a * N + n);
+      good = good && check_sum([](int64_t) { return 1.0; }, single[row], grad_single[row]);
+      for (int64_t b = 0; b < A; ++b) {
+        if (within && a == b) {
+          continue;
+        }
+        const auto pair = static_cast<size_t>((a * A + b) * N + n), opposite = static_cast<size_t>((b * A + a) * N + n);
+        good = good && check_sum([&](int64_t i) { return problem.similarity(b, n, i); }, product[pair],
+                                 grad_product[pair] + (within ? grad_product[opposite] : C(0)));
       }
       for (int64_t i = 0; i < K; ++i) {
         for (int64_t d = 0; d < shape.width(); ++d) {
@@ -197,13 +202,16 @@ template <class S>
 bool check(bool allow_tf32, double tolerance) {
   bool good = true;
   for (const Shape& shape : {Shape{1, 1, 1, 1, 1, false}, Shape{2, 3, 1, 130, 8, false}, Shape{1, 5, 3, 259, 7, true},
-                             Shape{1, 130, 2, 5, 4, false}}) {
+                             Shape{1, 200, 2, 5, 4, false}}) {
     good = good && check_queue<S>(shape, allow_tf32, tolerance);
   }
-  for (const Shape& shape : {Shape{2, 1, 1, 1, 1, false}, Shape{3, 2, 1, 201, 8, false}, Shape{2, 2, 1, 45, 5, true}}) {
-    good = good && check_exchange<S>(shape, std::min<int64_t>(shape.keys, 3), allow_tf32, tolerance);
+  for (const bool within : {true, false}) {
+    for (const Shape& shape : {Shape{2, 1, 1, 1, 1, false}, Shape{3, 2, 1, 201, 8, false}, Shape{2, 2, 1, 45, 5, true},
+                               Shape{2, 200, 1, 3, 2, false}}) {
+      good = good && check_exchange<S>(shape, std::min<int64_t>(shape.keys, 3), within, allow_tf32, tolerance);
+    }
   }
-  return good && check_exchange<S>({2, 1, 1, 70, 4, false}, 70, allow_tf32, tolerance);
+  return good && check_exchange<S>({2, 1, 1, 70, 4, false}, 70, true, allow_tf32, tolerance);
 }
 
 }  // namespace

@@ -1,0 +1,30 @@
+"""The CPU kernels of the losses under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import ikem_ext  # noqa: F401  loads the operations
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent.parent / "csrc"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the kernels with")
+@pytest.mark.parametrize("level", torch.ops.ikem_ext.available_simd_levels().split())
+def test_sums_and_gradients_are_the_formulas_written_out(level: str, tmp_path: Path) -> None:
+    """The kernels are built as the only level, with the vectors of ``level``."""
+    program = tmp_path / "sanitized"
+    options = ["-std=c++20", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    options += ["-DIKEM_PLAIN_ONLY", "-DIKEM_SIMD_LEVEL=plain"]
+    options += [] if level == "plain" else [f"-march=x86-64-{level}"]
+    sources = CSRC / "contrast" / "cpu.cpp", HERE / "contrast_on_cpu.cpp", HERE / "contrast_sanitized.cpp"
+    compiled = subprocess.run(["g++", *options, "-I", CSRC, *sources, "-o", program], capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
