@@ -68,18 +68,21 @@ class Tile {
       : problem_(problem), skeleton_(problem.skeleton), joints_(joints), L(problem.lanes()) {}
 
  protected:
-  // One frame of a tensor (..., V, M) to consecutive lanes.
-  void read_frame(const S* data, int64_t joint_stride, int64_t body_stride, C* lanes) const {
+  // Some frames of a tensor (..., T, V, M), given its last three strides, to consecutive lanes.
+  void read_frames(const S* data, const int64_t* strides, int64_t frames, C* lanes) const {
     const int64_t bodies = problem_.bodies;
-    if (joint_stride == bodies && (body_stride == 1 || bodies == 1)) {
-      LANES (int64_t i = 0; i < L; ++i) {
+    const bool dense = strides[1] == bodies && (strides[2] == 1 || bodies == 1);
+    if (dense && (strides[0] == L || frames == 1)) {
+      LANES (int64_t i = 0; i < frames * L; ++i) {
         lanes[i] = widen(data[i]);
       }
       return;
     }
-    for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
-      for (int64_t m = 0; m < bodies; ++m) {
-        lanes[v * bodies + m] = widen(data[v * joint_stride + m * body_stride]);
+    for (int64_t t = 0; t < frames; ++t, lanes += L, data += strides[0]) {
+      for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
+        for (int64_t m = 0; m < bodies; ++m) {
+          lanes[v * bodies + m] = widen(data[v * strides[1] + m * strides[2]]);
+        }
       }
     }
   }
@@ -88,15 +91,19 @@ class Tile {
   void load_joints(int64_t clip, int64_t first, int64_t last, Planes<C> planes) const {
     const int64_t shift = problem_.shift(clip);
     const int64_t source = problem_.source(clip);
-    for (int64_t t = first; t < last; ++t) {
-      const int64_t row = (t - first) * L;
+    // Frames that follow each other in the input too: those that were not mirrored.
+    const int64_t plain_begin = larger(0, -shift);
+    const int64_t plain_end = smaller(problem_.frames, problem_.frames - shift);
+    for (int64_t t = first, frames = 1; t < last; t += frames) {
+      frames = t >= plain_begin && t < plain_end ? smaller(last, plain_end) - t : 1;
       for (int c = 0; c < 3; ++c) {
+        C* const lanes = planes.at[c] + (t - first) * L;
         if (t < 0 || t >= problem_.frames) {
-          std::fill_n(planes.at[c] + row, L, C(0));
+          std::fill_n(lanes, L, C(0));
         } else {
           const int64_t* strides = joints_.strides;
-          read_frame(joints_.data + source * strides[0] + c * strides[1] + problem_.mirrored(t + shift) * strides[2],
-                     strides[3], strides[4], planes.at[c] + row);
+          read_frames(joints_.data + source * strides[0] + c * strides[1] + problem_.mirrored(t + shift) * strides[2],
+                      strides + 2, frames, lanes);
         }
       }
     }
@@ -109,12 +116,18 @@ class Tile {
     const C* r = static_cast<const C*>(problem_.shear) + 9 * clip;
     const int64_t down = transposed ? 1 : 3;
     const int64_t right = transposed ? 3 : 1;
-    const Vec3<C> rows[3] = {{r[0], r[right], r[2 * right]},
-                             {r[down], r[down + right], r[down + 2 * right]},
-                             {r[2 * down], r[2 * down + right], r[2 * down + 2 * right]}};
+    // No structures named in the loop, which would keep GCC from vectorizing.
+    const C xx = r[0], xy = r[right], xz = r[2 * right];
+    const C yx = r[down], yy = r[down + right], yz = r[down + 2 * right];
+    const C zx = r[2 * down], zy = r[2 * down + right], zz = r[2 * down + 2 * right];
+    C* const x = planes.at[0];
+    C* const y = planes.at[1];
+    C* const z = planes.at[2];
     LANES (int64_t i = 0; i < lanes; ++i) {
-      const Vec3<C> x = planes.get(i);
-      planes.set(i, {dot(rows[0], x), dot(rows[1], x), dot(rows[2], x)});
+      const C a = x[i], b = y[i], c = z[i];
+      x[i] = xx * a + xy * b + xz * c;
+      y[i] = yx * a + yy * b + yz * c;
+      z[i] = zx * a + zy * b + zz * c;
     }
   }
 
@@ -460,14 +473,13 @@ class Backward : Tile<S> {
     const int64_t* strides = grad_out_.strides;
     for (int c = 0; c < 3; ++c) {
       const S* data = grad_out_.data + slot * grad_out_.modality_stride + clip * strides[0] + c * strides[1];
-      for (int64_t t = first; t < last; ++t) {
-        C* row = planes.at[c] + (t - first) * L;
-        if (slot < 0 || t < 0 || t >= end) {
-          std::fill_n(row, L, C(0));
-        } else {
-          this->read_frame(data + t * strides[2], strides[3], strides[4], row);
-        }
-      }
+      C* const lanes = planes.at[c];
+      // Frames [begin, known) of those asked for are there.
+      const int64_t begin = slot < 0 ? last : larger(first, 0);
+      const int64_t known = larger(smaller(last, end), begin);
+      std::fill_n(lanes, (begin - first) * L, C(0));
+      this->read_frames(data + begin * strides[2], strides + 2, known - begin, lanes + (begin - first) * L);
+      std::fill_n(lanes + (known - first) * L, (last - known) * L, C(0));
     }
   }
 
