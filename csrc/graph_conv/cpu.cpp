@@ -158,14 +158,6 @@ void correlate_block(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int
   }
 }
 
-// to[i] += from[i] * factor
-template <class C>
-void add_scaled(C* to, const C* from, C factor, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) {
-    to[i] += from[i] * factor;
-  }
-}
-
 template <class C>
 C dot(const C* a, const C* b, int64_t size) {
   constexpr int64_t L = lanes<C>;

@@ -213,8 +213,7 @@ class PerChannelBackward : PerChannel<S> {
         spread(tile, block);
       }
       if (for_weight()) {
-        multiply<C>(block.rows, problem.in_channels, positions, {grad_z_, this->row_, 1}, x_rows_, x_row_,
-                    weight_sums_ + block.first_row * x_row_, x_row_, /*accumulate=*/true);
+        add_weight(block, positions);
         add_bias(block, positions);
       }
       if (for_x()) {
@@ -267,6 +266,18 @@ class PerChannelBackward : PerChannel<S> {
     }
   }
 
+  // Long sums are made of short ones, which lose less.
+  void add_weight(const OutBlock& block, int64_t positions) {
+    constexpr int64_t AT_ONCE = 256;
+    C* const sums = weight_sums_ + block.first_row * x_row_;
+    for (int64_t p = 0; p < positions; p += AT_ONCE) {
+      multiply<C>(block.rows, this->problem_.in_channels, smaller(AT_ONCE, positions - p), {grad_z_ + p, this->row_, 1},
+                  x_rows_ + p * x_row_, x_row_, weight_terms_, x_row_,
+                  /*accumulate=*/false);
+      add_scaled(sums, +weight_terms_, C(1), block.rows * x_row_);
+    }
+  }
+
   void add_bias(const OutBlock& block, int64_t positions) {
     for (int64_t i = 0; i < block.rows; ++i) {
       bias_sums_[block.first_row + i] += sum(grad_z_ + i * this->row_, positions);
@@ -300,6 +311,7 @@ class PerChannelBackward : PerChannel<S> {
   const int64_t x_row_ = row_length<C>(this->problem_.in_channels);
   const Array<C> x_rows_{this->problem_.tile_frames * this->problem_.joints * x_row_};
   const Array<C> weight_sums_{this->parts_ * this->problem_.out_channels * x_row_};
+  const Array<C> weight_terms_{this->block_ * this->parts_ * x_row_};
   const Array<C> bias_sums_{this->parts_ * this->problem_.out_channels};
   const Array<C> grad_out_{this->problem_.out_channels * this->out_row_};
   const Array<C> grad_x_{this->problem_.in_channels * this->row_};

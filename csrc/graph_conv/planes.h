@@ -29,6 +29,14 @@ void set_zero(C* values, int64_t size) {
   memset(values, 0, sizeof(C) * static_cast<size_t>(size));
 }
 
+// to[i] += from[i] * factor
+template <class C>
+void add_scaled(C* to, const C* from, C factor, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    to[i] += from[i] * factor;
+  }
+}
+
 // A vector of values from or to a tensor: whole, or its first `count` with zeros after them.
 template <class C, class S>
 IKEM_INLINE Vector<C> load_widened(const S* from) {
