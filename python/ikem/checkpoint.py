@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ikem.config import EncoderConfig, plain
-from ikem.encoders import STGCN, build_encoder
+from ikem.encoders import Encoder, build_encoder
 from ikem_ext import SkeletonLayout
 
 DESCRIPTION = "ikem"  # the key of a checkpoint under which the description of its module stands
@@ -60,7 +60,7 @@ def export_encoders(
     temporary.replace(path)
 
 
-def load_encoders(path: Path | str) -> dict[str, STGCN]:
+def load_encoders(path: Path | str) -> dict[str, Encoder]:
     """Load the trained encoders that lie beside a run's checkpoints as ``encoders.safetensors``.
 
     Returns:
@@ -70,7 +70,7 @@ def load_encoders(path: Path | str) -> dict[str, STGCN]:
         metadata = json.loads(file.metadata()[DESCRIPTION])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     layout = SkeletonLayout.from_dict(metadata["layout"])
-    encoders: dict[str, STGCN] = {}
+    encoders: dict[str, Encoder] = {}
     for modality in metadata["modalities"]:
         encoder = build_encoder(EncoderConfig(**metadata["encoder"]), layout)
         prefix = f"{modality}."

@@ -79,20 +79,32 @@ class EncoderConfig:
     """The encoder of one modality.
 
     Attributes:
-        base_width: channels of the first blocks of ST-GCN.
-        feature_width: channels of its last block, the width of the features.
+        architecture: ``st_gcn``, the method's; ``agcn``, one stream of 2s-AGCN; or ``ctrgcn``, CTR-GCN.
+        base_width: channels of the first blocks; a multiple of 4 for ``agcn``, of 8 for ``ctrgcn``.
+        feature_width: channels of the last block, the width of the features; likewise a multiple.
         dropout: probability.
         initialization: of encoders and heads: ``published``, N(0, 0.02); or ``kaiming``.
     """
 
+    architecture: Literal["st_gcn", "agcn", "ctrgcn"] = "st_gcn"
     base_width: int = 16
     feature_width: int = 256
     dropout: float = 0.5
     initialization: Literal["published", "kaiming"] = "published"
 
     def __post_init__(self) -> None:
-        _require(self.base_width >= 1, f"encoder.base_width: expected at least 1, got {self.base_width}")
-        _require(self.feature_width >= 1, f"encoder.feature_width: expected at least 1, got {self.feature_width}")
+        multiples = {"st_gcn": 1, "agcn": 4, "ctrgcn": 8}
+        _require(
+            self.architecture in multiples,
+            f"encoder.architecture: expected one of {', '.join(multiples)}, got {self.architecture}",
+        )
+        multiple = multiples[self.architecture]
+        for name in ("base_width", "feature_width"):
+            width = getattr(self, name)
+            _require(
+                width >= 1 and width % multiple == 0,
+                f"encoder.{name}: expected a positive multiple of {multiple} for {self.architecture}, got {width}",
+            )
         _require(0 <= self.dropout < 1, f"encoder.dropout: expected in [0, 1), got {self.dropout}")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import Config, DistillConfig, EncoderConfig, plain
 from ikem.data.batches import Batch
-from ikem.encoders import STGCN, Stream, build_encoder, embed, encoders_of, mlp, unit
+from ikem.encoders import Encoder, Stream, build_encoder, embed, encoders_of, mlp, unit
 from ikem.pretrain import Pretraining
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT, ContrastiveModule, fit, open_data
@@ -80,7 +80,7 @@ class Distillation(ContrastiveModule):
         self.teacher_queue = KeyQueue(1, config.queue_length, width)
 
     @property
-    def encoders(self) -> dict[str, STGCN]:
+    def encoders(self) -> dict[str, Encoder]:
         """What the training is for: the student's encoders by modality."""
         return encoders_of(self.student)
 

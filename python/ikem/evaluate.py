@@ -36,7 +36,7 @@ from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import THREE_STREAMS, Config, EvaluateConfig, plain, write_text
 from ikem.data.dataset import PreparedDataset
 from ikem.distill import load_student
-from ikem.encoders import STGCN, encoders_of
+from ikem.encoders import Encoder, encoders_of
 from ikem.pretrain import STAGE1_CHECKPOINT, Pretraining, build_pretraining
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT
@@ -114,7 +114,7 @@ class Features(NamedTuple):
 
 @torch.inference_mode()
 def extract_features(
-    encoders: Mapping[str, STGCN],
+    encoders: Mapping[str, Encoder],
     dataset: PreparedDataset,
     clips: Indices,
     *,
@@ -352,7 +352,7 @@ class Evaluation:
         self.rows: list[dict[str, Any]] = []
         self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[self.split.parts["test"]]}
 
-    def add_encoders(self, stage: str, encoders: Mapping[str, STGCN]) -> None:
+    def add_encoders(self, stage: str, encoders: Mapping[str, Encoder]) -> None:
         """Score the encoders of a stage, alone and fused."""
         options, device = self.config.evaluate, self.fabric.device
         train, test = (
@@ -451,7 +451,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def trained_stages(config: Config) -> Iterator[tuple[str, dict[str, STGCN], dict[str, Any]]]:
+def trained_stages(config: Config) -> Iterator[tuple[str, dict[str, Encoder], dict[str, Any]]]:
     """Yield the run's trained stages: name, encoders by modality, and where they come from."""
     folder = config.run / "pretrain"
     for stage, number, name in (("stage1", 1, STAGE1_CHECKPOINT), ("stage2", 2, LAST_CHECKPOINT)):

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import Config, EncoderConfig, PretrainConfig, plain
 from ikem.data.batches import Batch
-from ikem.encoders import STGCN, Stream, build_encoder, embed, encoders_of, mlp, unit
+from ikem.encoders import Encoder, Stream, build_encoder, embed, encoders_of, mlp, unit
 from ikem.seeding import derive_seed
 from ikem.training import ContrastiveModule, fit, open_data
 from ikem_ext import SkeletonLayout, cross_modal_nce, implicit_exchange, info_nce
@@ -76,7 +76,7 @@ class Pretraining(ContrastiveModule):
         return 2 if self.config.exchanges and self.current_epoch >= self.config.exchange_epoch else 1
 
     @property
-    def encoders(self) -> dict[str, STGCN]:
+    def encoders(self) -> dict[str, Encoder]:
         """What the training is for: the query encoders by modality."""
         return encoders_of(self.query)
 

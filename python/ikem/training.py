@@ -27,7 +27,7 @@ from ikem.config import Config, EncoderConfig, OptimizationConfig, store_config,
 from ikem.data.batches import Batch, ContrastiveData
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import View
-from ikem.encoders import STGCN
+from ikem.encoders import Encoder
 from ikem.seeding import derive_seed
 from ikem_ext import SkeletonLayout
 
@@ -102,7 +102,7 @@ class ContrastiveModule(lightning.LightningModule):
 
     @property
     @abstractmethod
-    def encoders(self) -> dict[str, STGCN]:
+    def encoders(self) -> dict[str, Encoder]:
         """The encoders that are trained, by modality."""
 
     def derive(self, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ikem.encoders import STGCN, load_published_state_dict, mlp
+from ikem.config import EncoderConfig
+from ikem.encoders import AGCN, CTRGCN, STGCN, Encoder, build_encoder, load_published_state_dict, mlp
 from ikem.encoders.st_gcn import Block, random_mask
 from ikem_ext import get_layout
 
@@ -155,3 +156,57 @@ def test_gradients_under_autocast() -> None:
     for parameter, like in zip(encoder.parameters(), exact[2:], strict=True):
         assert parameter.grad is not None and parameter.grad.dtype == torch.float32
         assert parameter.grad.shape == like.shape and parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "parameters"), [("st_gcn", STGCN, 60e3), ("agcn", AGCN, 60e3), ("ctrgcn", CTRGCN, 20e3)]
+)
+class TestArchitectures:
+    def build(self, architecture: str) -> Encoder:
+        torch.manual_seed(0)
+        return build_encoder(
+            EncoderConfig(architecture, base_width=8, feature_width=24, dropout=0, initialization="kaiming"),
+            get_layout("sbu15"),
+        )
+
+    def test_features(self, architecture: str, kind: type[Encoder], parameters: float) -> None:
+        encoder = self.build(architecture)
+        x = torch.randn(2, 3, 32, 15, 2, requires_grad=True)
+        assert type(encoder) is kind
+        assert encoder(x).shape == (2, 24)
+        assert encoder.feature_map(x).shape == (2, 24, 8, 15)
+        assert 0.5 * parameters < sum(each.numel() for each in encoder.parameters()) < 2 * parameters
+
+    def test_every_parameter_learns(self, architecture: str, kind: type[Encoder], parameters: float) -> None:
+        encoder = self.build(architecture)
+        with torch.no_grad():
+            for parameter in encoder.parameters():  # away from the zeros that some start at, which stop gradients
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        encoder(torch.randn(4, 3, 16, 15, 1)).square().sum().backward()
+        idle = [name for name, parameter in encoder.named_parameters() if not parameter.grad.any()]
+        assert idle == []
+
+    def test_initialization_of_the_method(self, architecture: str, kind: type[Encoder], parameters: float) -> None:
+        encoder = build_encoder(EncoderConfig(architecture), get_layout("ntu25"))
+        convolutions = [each.weight for each in encoder.modules() if isinstance(each, torch.nn.Conv2d)]
+        assert torch.cat([weight.flatten() for weight in convolutions]).std().item() == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architecture": "gcn"}, "encoder.architecture: expected one of st_gcn, agcn, ctrgcn, got gcn"),
+        (
+            {"architecture": "ctrgcn", "base_width": 12},
+            "encoder.base_width: expected a positive multiple of 8 for ctrgcn",
+        ),
+        (
+            {"architecture": "agcn", "feature_width": 6},
+            "encoder.feature_width: expected a positive multiple of 4 for agcn",
+        ),
+        ({"base_width": 0}, "encoder.base_width: expected a positive multiple of 1 for st_gcn, got 0"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncoderConfig(**options)

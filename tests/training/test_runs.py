@@ -20,10 +20,11 @@ import yaml
 from training import two_processes
 
 from ikem.checkpoint import load_encoders, read_checkpoint
-from ikem.config import Config, ViewsConfig, plain
+from ikem.config import Config, EncoderConfig, ViewsConfig, plain
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset
 from ikem.distill import distill, load_student
+from ikem.encoders import ARCHITECTURES
 from ikem.pretrain import Pretraining, pretrain
 
 
@@ -67,6 +68,18 @@ def test_the_seed_decides_everything(config: Callable[..., Config]) -> None:
     assert_same_training(runs[0], runs[1])
     losses = [[row["loss"] for row in table(run.run)] for run in runs]
     assert all(mine != other for mine, other in zip(losses[0], losses[2], strict=True))
+
+
+@pytest.mark.parametrize("architecture", ["agcn", "ctrgcn"])
+def test_other_encoders_train_in_the_same_way(config: Callable[..., Config], architecture: str) -> None:
+    encoder = EncoderConfig(architecture, base_width=8, feature_width=16, dropout=0.2)
+    run = replace(config(architecture), encoder=encoder)
+    pretrain(run)
+    distill(run)
+    assert all(0 < float(row["loss"]) < 100 for row in table(run.run))
+    loaded = load_encoders(run.run / "pretrain" / "encoders.safetensors")
+    assert {type(each) for each in loaded.values()} == {ARCHITECTURES[architecture]}
+    assert set(load_student(run.run / "distill" / "last.ckpt")) == set(run.distill.modalities)
 
 
 class InterruptionError(Exception):

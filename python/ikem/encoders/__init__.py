@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from ikem.config import EncoderConfig
+from ikem.encoders.agcn import AGCN
+from ikem.encoders.ctr_gcn import CTRGCN
+from ikem.encoders.encoder import Encoder
 from ikem.encoders.heads import Stream, embed, encoders_of, mlp, unit
 from ikem.encoders.st_gcn import STGCN, load_published_state_dict
 from ikem_ext.skeleton import SkeletonLayout
 
-__all__ = ["STGCN", "Stream", "build_encoder", "embed", "encoders_of", "load_published_state_dict", "mlp", "unit"]
+__all__ = [
+    "AGCN",
+    "CTRGCN",
+    "STGCN",
+    "Encoder",
+    "Stream",
+    "build_encoder",
+    "embed",
+    "encoders_of",
+    "load_published_state_dict",
+    "mlp",
+    "unit",
+]
+
+#: By the name that the configuration gives them.
+ARCHITECTURES: dict[str, type[Encoder]] = {"st_gcn": STGCN, "agcn": AGCN, "ctrgcn": CTRGCN}
 
 
-def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> STGCN:
+def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> Encoder:
     """Build the encoder that a configuration describes.
 
     Args:
-        config: the encoder's sizes and initialization.
+        config: the encoder's architecture, sizes and initialization.
         layout: the skeleton whose graph the encoder convolves over.
 
     Returns:
@@ -27,7 +45,7 @@ def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> STGCN:
         >>> encoder(torch.zeros(2, 3, 16, 25, 2)).shape
         torch.Size([2, 24])
     """
-    return STGCN(
+    return ARCHITECTURES[config.architecture](
         layout,
         base_width=config.base_width,
         feature_width=config.feature_width,

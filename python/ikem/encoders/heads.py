@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ikem.encoders.st_gcn import STGCN, Initialization
+from ikem.encoders.encoder import Encoder, Initialization
 
 
 def mlp(
@@ -53,7 +53,7 @@ class Stream(nn.Module):
         projection: maps features (N, F) to embeddings (N, C).
     """
 
-    def __init__(self, encoder: STGCN, projection: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, projection: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.projection = projection
@@ -79,6 +79,6 @@ def embed(streams: nn.ModuleDict, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(features), torch.stack(embeddings)
 
 
-def encoders_of(streams: nn.ModuleDict) -> dict[str, STGCN]:
+def encoders_of(streams: nn.ModuleDict) -> dict[str, Encoder]:
     """Return the encoders of streams, by modality."""
-    return {modality: cast(STGCN, stream.encoder) for modality, stream in streams.items()}
+    return {modality: cast(Encoder, stream.encoder) for modality, stream in streams.items()}

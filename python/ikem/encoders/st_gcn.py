@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
 from ikem_ext import graph_conv
-from ikem_ext.skeleton import SkeletonLayout
-
-Initialization = Literal["published", "kaiming"]
-
-TEMPORAL_KERNEL = 9
 
 
 class GraphConv(nn.Module):
@@ -203,13 +199,7 @@ class Block(nn.Module):
         )
         self.temporal_norm = nn.BatchNorm2d(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.residual: nn.Module | None = None
-        if residual and in_channels == out_channels and stride == 1:
-            self.residual = nn.Identity()
-        elif residual:
-            self.residual = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=(stride, 1)), nn.BatchNorm2d(out_channels)
-            )
+        self.residual = shortcut(in_channels, out_channels, stride) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
@@ -261,20 +251,8 @@ class Block(nn.Module):
         return _DropOut.apply(y, self.dropout.p)
 
 
-class STGCN(nn.Module):
-    """Spatial-temporal graph convolutional network as an encoder: ten blocks, averaged over time, joints and bodies.
-
-    Channels are w w w w | 2w 2w 2w | 4w 4w F, time is halved in blocks 5 and 8 (Wei et al., arXiv 2309.12009,
-    implementation details; Yan et al., AAAI 2018).
-
-    Args:
-        layout: the skeleton; its graph has V joints.
-        base_width: w.
-        feature_width: F.
-        dropout: probability in blocks 2 to 10.
-        initialization: ``published`` draws convolutions from N(0, 0.02) and batch-norm weights from N(1, 0.02);
-            ``kaiming`` draws convolutions from N(0, 2 / fan_out) and starts batch norm at 1.
-        in_channels: coordinates per joint.
+class STGCN(Encoder):
+    """Spatial-temporal graph convolutional network (Yan et al., AAAI 2018) as an encoder.
 
     Example:
         >>> from ikem_ext.skeleton import get_layout
@@ -284,91 +262,15 @@ class STGCN(nn.Module):
         (torch.Size([2, 24]), torch.Size([2, 24, 13, 25]))
     """
 
-    def __init__(
-        self,
-        layout: SkeletonLayout,
-        *,
-        base_width: int = 16,
-        feature_width: int = 256,
-        dropout: float = 0.5,
-        initialization: Initialization = "published",
-        in_channels: int = 3,
-    ) -> None:
-        super().__init__()
-        adjacency = layout.adjacency()
-        self.num_joints = layout.num_joints
-        self.in_channels = in_channels
-        self.feature_width = feature_width
-        self.data_norm = nn.BatchNorm1d(self.num_joints * in_channels)
-        widths = [base_width] * 4 + [2 * base_width] * 3 + [4 * base_width] * 2 + [feature_width]
-        self.blocks = nn.Sequential(
-            *(
-                Block(
-                    before,
-                    after,
-                    adjacency,
-                    stride=2 if index in (4, 7) else 1,
-                    dropout=dropout if index > 0 else 0.0,
-                    residual=index > 0,
-                )
-                for index, (before, after) in enumerate(zip([in_channels, *widths], widths, strict=False))
-            )
-        )
-        self.apply(_initialize_published if initialization == "published" else _initialize_kaiming)
+    block = Block
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map skeletons (N, 3, T, V, M) to features (N, F), the mean of the feature map over time and joints."""
-        return self.body_maps(x).mean((1, 3, 4))
-
-    def feature_map(self, x: Tensor) -> Tensor:
-        """Encode skeletons, time and joints apart.
-
-        Args:
-            x: (N, 3, T, V, M).
-
-        Returns:
-            (N, F, T', V), T' a quarter of T: the output of the last block, averaged over the bodies.
-
-        Raises:
-            ValueError: if the channels or joints of ``x`` are not those of the encoder.
-        """
-        return self.body_maps(x).mean(1)
-
-    def body_maps(self, x: Tensor) -> Tensor:
-        """Encode skeletons (N, 3, T, V, M) as by `feature_map`, bodies apart too: (N, M, F, T', V)."""
-        if x.dim() != 5 or x.shape[1] != self.in_channels or x.shape[3] != self.num_joints:
-            raise ValueError(
-                f"x: expected shape (N, {self.in_channels}, T, {self.num_joints}, M), got {tuple(x.shape)}"
-            )
-        clips, channels, frames, joints, bodies = x.shape
-        x = x.permute(0, 4, 3, 1, 2).reshape(clips * bodies, joints * channels, frames)
-        x = self.data_norm(x).view(clips * bodies, joints, channels, frames).permute(0, 2, 3, 1)
-        # On a CPU all layers are fastest with the channels innermost, and keep them there.
-        layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
-        return self.blocks(x.contiguous(memory_format=layout)).unflatten(0, (clips, bodies))
-
-
-def _initialize_published(module: nn.Module) -> None:
-    if isinstance(module, GraphConv | nn.Conv2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-    _zero_bias(module)
-
-
-def _initialize_kaiming(module: nn.Module) -> None:
-    if isinstance(module, GraphConv):
-        parts, out_channels, _ = module.weight.shape
-        nn.init.normal_(module.weight, 0.0, (2.0 / (parts * out_channels)) ** 0.5)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out")
-    _zero_bias(module)
-
-
-def _zero_bias(module: nn.Module) -> None:
-    bias = getattr(module, "bias", None)
-    if isinstance(bias, nn.Parameter):
-        nn.init.zeros_(bias)
+    def initialize(self, module: nn.Module, initialization: Initialization) -> None:
+        """Draw the weights of one module of the encoder; a graph convolution is drawn as a 1x1 convolution."""
+        if isinstance(module, GraphConv):
+            parts, out_channels, _ = module.weight.shape
+            kaiming = (2.0 / (parts * out_channels)) ** 0.5
+            nn.init.normal_(module.weight, 0.0, 0.02 if initialization == "published" else kaiming)
+        super().initialize(module, initialization)
 
 
 # Names of the published ST-GCN's modules, as CrosSCLR, AimCLR and the method's own code release them; those of the

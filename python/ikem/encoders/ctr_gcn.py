@@ -1,0 +1,64 @@
+"""CTR-GCN (Chen et al., ICCV 2021) as an encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ikem.encoders.agcn import AGCNBlock
+from ikem.encoders.encoder import Encoder
+from ikem_ext.nn import ctrgcn
+
+
+class MultiScaleTemporalConv(nn.Module):
+    """Four branches, each with a quarter of the channels: two dilated convolutions, a maximum, and a 1x1 convolution.
+
+    Args:
+        channels: C, a multiple of 4.
+        stride: of time.
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        width = channels // 4
+
+        def reduced(*then: nn.Module) -> nn.Sequential:
+            entry = nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+            return nn.Sequential(*entry, *then, nn.BatchNorm2d(width))
+
+        def dilated(dilation: int) -> nn.Conv2d:
+            return nn.Conv2d(width, width, (5, 1), (stride, 1), (2 * dilation, 0), (dilation, 1))
+
+        self.branches = nn.ModuleList(
+            (
+                reduced(dilated(1)),
+                reduced(dilated(2)),
+                reduced(nn.MaxPool2d((3, 1), (stride, 1), (1, 0))),
+                nn.Sequential(nn.Conv2d(channels, width, 1, (stride, 1)), nn.BatchNorm2d(width)),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, T, V) to (N, C, ceil(T / stride), V)."""
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class CTRGCNBlock(AGCNBlock):
+    """The block of CTR-GCN, with its own graph and temporal convolution."""
+
+    unit = ctrgcn.unit_gcn
+    temporal_conv = MultiScaleTemporalConv
+
+
+class CTRGCN(Encoder):
+    """Channel-wise topology refinement graph convolutional network as an encoder.
+
+    Its graph convolution is :class:`ikem_ext.nn.ctrgcn.unit_gcn`; widths are multiples of 8.
+
+    Example:
+        >>> from ikem_ext.skeleton import get_layout
+        >>> CTRGCN(get_layout("ntu25"), base_width=8, feature_width=24)(torch.zeros(2, 3, 16, 25, 2)).shape
+        torch.Size([2, 24])
+    """
+
+    block = CTRGCNBlock

@@ -1,0 +1,119 @@
+"""What all encoders share: their ten blocks, the way of skeletons through them, and how their weights start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ikem_ext.skeleton import SkeletonLayout
+
+Initialization = Literal["published", "kaiming"]
+
+TEMPORAL_KERNEL = 9
+
+
+def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return a block's residual: the identity where shapes agree, else a strided 1x1 convolution and batch norm."""
+    if in_channels == out_channels and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, (stride, 1)), nn.BatchNorm2d(out_channels))
+
+
+class Encoder(nn.Module):
+    """Ten blocks of graph and temporal convolution, averaged over time, joints and bodies.
+
+    Channels are w w w w | 2w 2w 2w | 4w 4w F, time is halved in blocks 5 and 8 (Yan et al., AAAI 2018; Wei et al.,
+    arXiv 2309.12009, implementation details). Which block it is made of, a subclass says.
+
+    Args:
+        layout: the skeleton; its graph has V joints.
+        base_width: w.
+        feature_width: F.
+        dropout: probability in blocks 2 to 10, after the temporal convolution.
+        initialization: ``published`` draws convolutions from N(0, 0.02) and batch-norm weights from N(1, 0.02), as the
+            method's code does in any encoder; ``kaiming`` draws convolutions from N(0, 2 / fan_out) and leaves batch
+            norms as the block made them.
+        in_channels: coordinates per joint.
+    """
+
+    #: Makes a block: (in_channels, out_channels, adjacency (K, V, V), *, stride, dropout, residual) -> module.
+    block: ClassVar[Callable[..., nn.Module]]
+
+    def __init__(
+        self,
+        layout: SkeletonLayout,
+        *,
+        base_width: int = 16,
+        feature_width: int = 256,
+        dropout: float = 0.5,
+        initialization: Initialization = "published",
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        adjacency = layout.adjacency()
+        self.num_joints = layout.num_joints
+        self.in_channels = in_channels
+        self.feature_width = feature_width
+        self.data_norm = nn.BatchNorm1d(self.num_joints * in_channels)
+        widths = [base_width] * 4 + [2 * base_width] * 3 + [4 * base_width] * 2 + [feature_width]
+        self.blocks = nn.Sequential(
+            *(
+                self.block(
+                    before,
+                    after,
+                    adjacency,
+                    stride=2 if index in (4, 7) else 1,
+                    dropout=dropout if index > 0 else 0.0,
+                    residual=index > 0,
+                )
+                for index, (before, after) in enumerate(zip([in_channels, *widths], widths, strict=False))
+            )
+        )
+        self.apply(partial(self.initialize, initialization=initialization))
+
+    def initialize(self, module: nn.Module, initialization: Initialization) -> None:
+        """Draw the weights of one module of the encoder."""
+        if isinstance(module, nn.Conv2d) and initialization == "published":
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and initialization == "published":
+            nn.init.normal_(module.weight, 1.0, 0.02)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.zeros_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map skeletons (N, 3, T, V, M) to features (N, F), the mean of the feature map over time and joints."""
+        return self.body_maps(x).mean((1, 3, 4))
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Encode skeletons, time and joints apart.
+
+        Args:
+            x: (N, 3, T, V, M).
+
+        Returns:
+            (N, F, T', V), T' a quarter of T: the output of the last block, averaged over the bodies.
+
+        Raises:
+            ValueError: if the channels or joints of ``x`` are not those of the encoder.
+        """
+        return self.body_maps(x).mean(1)
+
+    def body_maps(self, x: Tensor) -> Tensor:
+        """Encode skeletons (N, 3, T, V, M) as by `feature_map`, bodies apart too: (N, M, F, T', V)."""
+        if x.dim() != 5 or x.shape[1] != self.in_channels or x.shape[3] != self.num_joints:
+            raise ValueError(
+                f"x: expected shape (N, {self.in_channels}, T, {self.num_joints}, M), got {tuple(x.shape)}"
+            )
+        clips, channels, frames, joints, bodies = x.shape
+        x = x.permute(0, 4, 3, 1, 2).reshape(clips * bodies, joints * channels, frames)
+        x = self.data_norm(x).view(clips * bodies, joints, channels, frames).permute(0, 2, 3, 1)
+        # On a CPU all layers are fastest with the channels innermost, and keep them there.
+        layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
+        return self.blocks(x.contiguous(memory_format=layout)).unflatten(0, (clips, bodies))
