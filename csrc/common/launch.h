@@ -55,7 +55,7 @@ const char* allow_shared_memory(Kernel kernel, size_t bytes) {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (bytes > static_cast<size_t>(most)) {
-    return "more bodies, channels or sets of queues at a time than this GPU's shared memory has room for";
+    return "more bodies, joints, channels or sets of queues at a time than this GPU's shared memory has room for";
   }
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));

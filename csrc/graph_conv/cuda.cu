@@ -680,7 +680,7 @@ struct TransformShared {
       : joints(layer.edges, shared), transform(shared, layer, plan, layer.edges.parts) {}
 };
 
-// A block has N output channels; a thread of a slice sums up every so manieth vector of a row of them.
+// A block has N output channels; the slices share out the vectors of each row of them.
 template <class S, bool TENSOR, int N>
 __global__ void __launch_bounds__(MAX_THREADS, 2)
     transform_kernel(const __grid_constant__ Layer<S> layer, const __grid_constant__ Strided<S, 5> y,
@@ -911,6 +911,7 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
   const int first_tile = chunk * chunks.tiles;
   const int last_tile = smaller(first_tile + chunks.tiles, layer.clips * plan.tiles.per_clip());
   Product<S, TENSOR, HALF, HALF> product;
+  static_assert(N % decltype(product)::STEP == 0);
 #pragma unroll 1
   for (int tile = first_tile; tile < last_tile; ++tile) {
     const Place place(plan.tiles, tile, layer.frames, targets);

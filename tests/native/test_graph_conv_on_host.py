@@ -266,6 +266,11 @@ def test_many_clips_are_summed_up_in_chunks(on_host: HostGraphConv) -> None:
         check(on_host, arguments(700, 2, 3, 1, 2, 2, 1, "shared", torch.float32), order)
 
 
+def test_too_many_joints_for_a_block_are_refused(on_host: HostGraphConv) -> None:
+    with pytest.raises(AssertionError, match=r"more bodies, joints, .* than this GPU's shared memory has room for"):
+        on_host(*arguments(1, 1, 1, 1, 3000, 1, 1, "shared"), order=ORDERS[1])
+
+
 def test_infinity_stays_in_its_part_of_the_graph(on_host: HostGraphConv) -> None:
     x, weight, bias, adjacency = arguments(2, 3, 18, 5, 6, 7, 3, "shared")
     weight[1] = float("inf")
@@ -276,7 +281,7 @@ def test_infinity_stays_in_its_part_of_the_graph(on_host: HostGraphConv) -> None
     assert not gradient[1].isfinite().any()
 
 
-def test_agrees_with_the_formula_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:
+def test_both_orders_agree_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:
     program = compile_for_host("sanitized", "-O1", "-g1", *SANITIZE, HERE / "graph_conv_cuda_sanitized.cpp")
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
