@@ -18,7 +18,7 @@ import torch
 import torch._dynamo
 
 from ikem_ext.bench import __main__ as bench
-from ikem_ext.bench import contrast, measure, report
+from ikem_ext.bench import contrast, measure, models, report
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -40,6 +40,13 @@ def test_variants_agree(family: str, device: str) -> None:
         for name, result in results.items():
             message = f"{case.title}, {name}: {{}}".format
             torch.testing.assert_close(result, results["ikem_ext"], rtol=1e-7, atol=1e-9, msg=message)
+
+
+@devices
+def test_variants_of_whole_models_agree(device: str) -> None:
+    for case in models.cases(torch.device(device), torch.float64, True):
+        ours, published = (run() for run in case.variants.values())
+        torch.testing.assert_close(published, ours, rtol=1e-7, atol=1e-9, msg=f"{case.title}: {{}}".format)
 
 
 def test_a_loss_is_compiled_once_for_any_number_of_clips(monkeypatch: pytest.MonkeyPatch) -> None:

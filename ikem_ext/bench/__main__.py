@@ -18,7 +18,7 @@ from .measure import Case, Row, machine, measure
 
 #: Modules of this package with a function ``cases(device, dtype, quick)`` that yields its cases; one that has
 #: ``scaling`` too, with the same arguments, has sweeps.
-FAMILIES = ("modalities", "graph_conv", "contrast", "layers", "step")
+FAMILIES = ("modalities", "graph_conv", "contrast", "layers", "models", "step")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
