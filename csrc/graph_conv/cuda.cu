@@ -114,16 +114,17 @@ struct Rows {
 };
 
 // Fills `count` rows of `channels`, both rounded up as it suits the products: where the plane ends they are zero.
-// Neighboring threads take neighboring positions, WIDTH of them at once.
+// Neighboring threads of those that share the work take neighboring positions, WIDTH of them at once.
 template <int WIDTH, class S, int CHANNELS>
-__device__ void load_rows(const Plane<const S>& plane, const Rows<S, CHANNELS>& rows, int count, int channels) {
+__device__ void load_rows(const Plane<const S>& plane, const Rows<S, CHANNELS>& rows, int count, int channels,
+                          unsigned thread = threadIdx.x, unsigned threads = blockDim.x) {
   constexpr int L = VECTOR<S>;
 #pragma unroll 1
-  for (int row = threadIdx.x % WIDTH; row < count; row += WIDTH) {
+  for (int row = static_cast<int>(thread % WIDTH); row < count; row += WIDTH) {
     const bool inside = row < plane.positions();
     const S* at = inside ? plane.at(row) : plane.data;
 #pragma unroll 1
-    for (int c = threadIdx.x / WIDTH * L; c < channels; c += static_cast<int>(blockDim.x) / WIDTH * L) {
+    for (int c = static_cast<int>(thread / WIDTH) * L; c < channels; c += static_cast<int>(threads / WIDTH) * L) {
       const S* from = at + c * plane.channel;
       Vector<S, L> vector{};
       if (inside && plane.channel == 1 && c + L <= plane.channels && is_aligned<S, L>(from)) {
@@ -433,6 +434,7 @@ Tiles make_tiles(int all_frames, int frames, int joints, bool split_joints) {
 struct Place {
   int clip, first_frame, frames, first_joint, joints;
 
+  Place() = default;
   __device__ Place(const Tiles& tiles, int tile, int all_frames, int all_joints) {
     clip = tile / tiles.per_clip();
     first_frame = tile % tiles.per_clip() / tiles.by_joints * tiles.frames;
@@ -494,13 +496,14 @@ template <class S, int N>
 struct AggregateShared {
   using C = Compute<S>;
 
+  Place* place;  // in memory, as the products need the registers
   SumOverJoints<S> joints;
   Rows<C, N> bias;  // a row for each part, a slice's after another's
   Rows<S, DEPTH<S, N>> sources, wide, weights;
   Rows<C, N> out;  // a slice's rows after another's; takes the place of the three
 
   __host__ __device__ AggregateShared(SharedArrays& shared, const Layer<S>& layer, const Plan& plan)
-      : joints(layer.edges, shared), bias(shared, plan.slices * layer.edges.parts) {
+      : place(shared.take<Place>(1)), joints(layer.edges, shared), bias(shared, plan.slices * layer.edges.parts) {
     SharedArrays same = shared;
     sources = Rows<S, DEPTH<S, N>>(shared, plan.source_rows);
     wide = Rows<S, DEPTH<S, N>>(shared, plan.target_rows);
@@ -538,8 +541,12 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
   const int column_tiles = divide_up(layer.out_channels, columns);
   const int task = static_cast<int>(blockIdx.x);
   const int group = task / column_tiles / plan.tiles.per_clip() / layer.clips;
-  const Place place(plan.tiles, task / column_tiles % (plan.tiles.per_clip() * layer.clips), layer.frames,
-                    layer.edges.targets);
+  const Place& place = *shared.place;
+  if (threadIdx.x == 0) {
+    *shared.place = Place(plan.tiles, task / column_tiles % (plan.tiles.per_clip() * layer.clips), layer.frames,
+                          layer.edges.targets);
+  }
+  __syncthreads();
   const int first_out = task % column_tiles * columns;
   const int outs = smaller(columns, layer.out_channels - first_out);
   const int own_outs = smaller(N, outs - self.slice * N);  // this slice's, if positive
@@ -615,69 +622,71 @@ struct Transform {
     SharedArrays same = shared;
     x = Rows<S, DEPTH<S, N>>(shared, smaller(plan.source_rows, ROWS));
     weights = Rows<S, DEPTH<S, N>>(shared, plan.slices * N);
-    const bool in_one_go = plan.tiles.frames * layer.edges.sources <= ROWS && parts <= plan.slices;
+    const bool in_one_go = plan.source_rows <= ROWS && parts <= plan.slices;
     wide = in_one_go ? Rows<T, N>(same, parts * plan.source_rows) : Rows<T, N>(shared, parts * plan.source_rows);
     shared = later(shared, same);
   }
 
-  // Takes the parts from first_part on, one for each slice, at all positions of the place. Begins with a barrier, and
-  // ends without. `load_more` is called where other rows may be loaded that are needed after it.
-  template <bool TENSOR, class F>
+  // Takes the parts from first_part on, one for each slice, at some joints of the place, with its frames no more than
+  // ROWS. Needs a barrier before and ends with one: what else is loaded right before is there afterwards.
+  template <bool TENSOR>
   __device__ __forceinline__ void run(const Layer<S>& layer, const Plan& plan, int group, const Place& place,
-                                      int first_part, int parts, int first_out, int first_wide, F load_more) const {
+                                      int first_joint, int joints, int first_part, int parts, int first_out,
+                                      int first_row) const {
     using C = Compute<S>;
     using WarpProduct = Product<S, TENSOR, N>;
     const Self self;
+    const int rows = place.frames * joints;
     const int outs = smaller(N, layer.out_channels - first_out);
-    const int sources = layer.edges.sources;
-    const int positions = place.frames * sources;
-    const bool split = positions > ROWS;  // which a single frame's are, or none
+    if (self.slice < parts && self.index < N) {
+      bias.at(self.slice)[self.index] = bias_of(layer, group, first_part + self.slice, first_out + self.index);
+    }
+    WarpProduct product;
 #pragma unroll 1
-    for (int first = 0; first < positions; first += ROWS) {
-      const int rows = smaller(ROWS, positions - first);
-      const bool counts = self.slice < parts && self.first_row < rows;
-      WarpProduct product;
-#pragma unroll 1
-      for (int c = 0; c == 0 || c < layer.in_channels; c += DEPTH<S, N>) {
-        const int channels = smaller(DEPTH<S, N>, layer.in_channels - c);
-        const int padded = round_up(channels, WarpProduct::STEP);
-        __syncthreads();
-        load_rows<ROWS>(part_of(plane_of(layer.x, group, place.clip), place.first_frame, place.frames,
-                                split ? first : 0, split ? rows : sources, c, channels),
-                        x, round_up(rows, WARP), padded);
-        if (first == 0 && c == 0) {
-          if (self.slice < parts && self.index < N) {
-            bias.at(self.slice)[self.index] = bias_of(layer, group, first_part + self.slice, first_out + self.index);
-          }
-          load_more();
-        }
-#pragma unroll 1
-        for (int k = 0; k < parts; ++k) {
-          load_rows<WARP>(layer.weights.rows(group, first_part + k, first_out, outs, c, channels), weights.from(k * N),
-                          N, padded);
-        }
-        __syncthreads();
-        if (counts) {
-          product.template add<false>(x.from(self.first_row), weights.from(self.slice * N), padded);
-        }
+    for (int c = 0; c == 0 || c < layer.in_channels; c += DEPTH<S, N>) {
+      const int channels = smaller(DEPTH<S, N>, layer.in_channels - c);
+      const int padded = round_up(channels, WarpProduct::STEP);
+      load_rows<ROWS>(part_of(plane_of(layer.x, group, place.clip), place.first_frame, place.frames, first_joint,
+                              joints, c, channels),
+                      x, round_up(rows, WARP), padded);
+      if (self.slice < parts) {
+        load_rows<WARP>(layer.weights.rows(group, first_part + self.slice, first_out, outs, c, channels),
+                        weights.from(self.slice * N), N, padded, self.index, ROWS);
       }
       __syncthreads();
-      if (counts) {
-        const Rows<T, N> to = wide.from((first_wide + self.slice) * plan.source_rows + first + self.first_row);
-        product.for_each(
-            [&](int row, int column, C sum) { to.at(row)[column] = narrow<T>(sum + bias.at(self.slice)[column]); });
+      if (self.slice < parts && self.first_row < rows) {
+        product.template add<false>(x.from(self.first_row), weights.from(self.slice * N), padded);
       }
+      __syncthreads();
+    }
+    if (self.slice < parts && self.first_row < rows) {
+      const Rows<T, N> to = wide.from(self.slice * plan.source_rows + first_row + self.first_row);
+      product.for_each(
+          [&](int row, int column, C sum) { to.at(row)[column] = narrow<T>(sum + bias.at(self.slice)[column]); });
+    }
+    __syncthreads();
+  }
+
+  // The same at all joints; more of them than ROWS come with a single frame.
+  template <bool TENSOR>
+  __device__ __forceinline__ void run_all(const Layer<S>& layer, const Plan& plan, int group, const Place& place,
+                                          int first_part, int parts, int first_out, int first_wide) const {
+#pragma unroll 1
+    for (int joint = 0; joint < layer.edges.sources; joint += ROWS) {
+      run<TENSOR>(layer, plan, group, place, joint, smaller(ROWS, layer.edges.sources - joint), first_part, parts,
+                  first_out, first_wide * plan.source_rows + joint);
     }
   }
 };
 
 template <class S, int N>
 struct TransformShared {
+  Place* place;  // in memory, as the products need the registers
   SumOverJoints<S> joints;
   Transform<S, Compute<S>, N> transform;
 
   __host__ __device__ TransformShared(SharedArrays& shared, const Layer<S>& layer, const Plan& plan)
-      : joints(layer.edges, shared), transform(shared, layer, plan, layer.edges.parts) {}
+      : place(shared.take<Place>(1)), joints(layer.edges, shared), transform(shared, layer, plan, layer.edges.parts) {}
 };
 
 // A block has N output channels; the slices share out the vectors of each row of them.
@@ -698,16 +707,20 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
   const int column_tiles = divide_up(layer.out_channels, N);
   const int task = static_cast<int>(blockIdx.x);
   const int group = task / column_tiles / plan.tiles.per_clip() / layer.clips;
-  const Place place(plan.tiles, task / column_tiles % (plan.tiles.per_clip() * layer.clips), layer.frames, targets);
+  const Place& place = *shared.place;
+  if (threadIdx.x == 0) {
+    *shared.place =
+        Place(plan.tiles, task / column_tiles % (plan.tiles.per_clip() * layer.clips), layer.frames, targets);
+  }
+  __syncthreads();
   const int first_out = task % column_tiles * N;
   const int outs = smaller(N, layer.out_channels - first_out);
   shared.joints.select(group, place.clip);
 #pragma unroll 1
   for (int k = 0; k < parts; k += plan.slices) {
-    shared.transform.template run<TENSOR>(layer, plan, group, place, k, smaller(plan.slices, parts - k), first_out, k,
-                                          [] {});
+    shared.transform.template run_all<TENSOR>(layer, plan, group, place, k, smaller(plan.slices, parts - k), first_out,
+                                              k);
   }
-  __syncthreads();
   const Plane<S> to =
       part_of(plane_of(y, group, place.clip), place.first_frame, place.frames, 0, targets, first_out, outs);
 #pragma unroll 1
@@ -745,6 +758,53 @@ struct Chunks {
   int count, tiles;
 };
 
+// What a block is at. All its threads share it in memory, as the products need their registers.
+struct ChunkTask {
+  int group_and_chunk, group, tile, last_tile;
+  Place place;  // of the tile
+
+  __device__ ChunkTask(int group_and_chunk, const Chunks& chunks, const Plan& plan, int clips)
+      : group_and_chunk(group_and_chunk),
+        group(group_and_chunk / chunks.count),
+        tile(group_and_chunk % chunks.count * chunks.tiles),
+        last_tile(smaller(tile + chunks.tiles, clips * plan.tiles.per_clip())) {}
+
+  // Both are for all threads, and end with a barrier.
+  __device__ void begin_tile(const Tiles& tiles, int all_frames, int all_joints) {
+    if (threadIdx.x == 0) {
+      place = Place(tiles, tile, all_frames, all_joints);
+    }
+    __syncthreads();
+  }
+  __device__ void end_tile() {
+    if (threadIdx.x == 0) {
+      ++tile;
+    }
+    __syncthreads();
+  }
+};
+
+template <int N, int PLAIN>
+struct WeightTask : ChunkTask {
+  int first_part, first_column, columns, first_plain, plains;
+
+  template <class S>
+  __device__ WeightTask(const WeightGradient<S>& gradient, const Plan& plan, const Chunks& chunks)
+      : WeightTask(gradient, plan, chunks, static_cast<int>(blockIdx.x), divide_up(gradient.narrow_channels, N),
+                   divide_up(gradient.plain_channels, PLAIN), divide_up(gradient.edges.parts, plan.slices)) {}
+
+ private:
+  template <class S>
+  __device__ WeightTask(const WeightGradient<S>& gradient, const Plan& plan, const Chunks& chunks, int block,
+                        int column_tiles, int plain_tiles, int part_tiles)
+      : ChunkTask(block / column_tiles / plain_tiles / part_tiles, chunks, plan, gradient.clips),
+        first_part(block / column_tiles / plain_tiles % part_tiles * plan.slices),
+        first_column(block % column_tiles * N),
+        columns(smaller(N, gradient.narrow_channels - first_column)),
+        first_plain(block / column_tiles % plain_tiles * PLAIN),
+        plains(smaller(PLAIN, gradient.plain_channels - first_plain)) {}
+};
+
 // A block sums up PLAIN plain by N narrow channels of as many parts as it has slices.
 template <class S, int N, int PLAIN>
 struct WeightShared {
@@ -753,9 +813,10 @@ struct WeightShared {
   Rows<S, PLAIN> plain;
   Rows<S, N> wide;            // a part's rows after another's
   Rows<Compute<S>, N> total;  // takes the place of the three
+  WeightTask<N, PLAIN>* task;
 
   __host__ __device__ WeightShared(SharedArrays& shared, const WeightGradient<S>& gradient, const Plan& plan)
-      : joints(gradient.edges, shared) {
+      : joints(gradient.edges, shared), task(shared.take<WeightTask<N, PLAIN>>(1)) {
     SharedArrays same = shared;
     narrow = Rows<S, N>(shared, plan.source_rows);
     plain = Rows<S, PLAIN>(shared, plan.target_rows);
@@ -796,50 +857,42 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
   const Edges<S>& edges = gradient.edges;
   const int first_row = self.warp % ROW_TILES * WARP;
   const int turn = self.warp / ROW_TILES;
+  WeightTask<N, PLAIN>& task = *shared.task;
+  if (threadIdx.x == 0) {
+    task = WeightTask<N, PLAIN>(gradient, plan, chunks);
+  }
+  __syncthreads();
 
-  const int column_tiles = divide_up(gradient.narrow_channels, N);
-  const int plain_tiles = divide_up(gradient.plain_channels, PLAIN);
-  const int part_tiles = divide_up(edges.parts, plan.slices);
-  const int first_column = static_cast<int>(blockIdx.x) % column_tiles * N;
-  const int first_plain = static_cast<int>(blockIdx.x) / column_tiles % plain_tiles * PLAIN;
-  const int first_part = static_cast<int>(blockIdx.x) / column_tiles / plain_tiles % part_tiles * plan.slices;
-  const int group_and_chunk = static_cast<int>(blockIdx.x) / column_tiles / plain_tiles / part_tiles;
-  const int group = group_and_chunk / chunks.count, chunk = group_and_chunk % chunks.count;
-  const int part = first_part + self.slice;
+  const int part = task.first_part + self.slice;
   const bool counts = part < edges.parts;
-  const int columns = smaller(N, gradient.narrow_channels - first_column);
-  const int plains = smaller(PLAIN, gradient.plain_channels - first_plain);
-  const bool sums_bias =
-      bias != nullptr && counts &&
-      (gradient.transform_first ? first_plain == 0 && self.index < columns : first_column == 0 && self.index < plains);
+  const bool sums_bias = bias != nullptr && counts &&
+                         (gradient.transform_first ? task.first_plain == 0 && self.index < task.columns
+                                                   : task.first_column == 0 && self.index < task.plains);
   const Rows<S, N> wide = shared.wide.from(self.slice * plan.target_rows);
-
-  const int first_tile = chunk * chunks.tiles;
-  const int last_tile = smaller(first_tile + chunks.tiles, gradient.clips * plan.tiles.per_clip());
   C bias_sum = 0;
   WarpProduct product;
 #pragma unroll 1
-  for (int tile = first_tile; tile < last_tile; ++tile) {
-    const Place place(plan.tiles, tile, gradient.frames, edges.targets);
+  for (bool first = true; task.tile < task.last_tile; first = false) {
+    const Place& place = task.place;
+    task.begin_tile(plan.tiles, gradient.frames, edges.targets);
+    if (first || (edges.per_clip && task.tile % plan.tiles.per_clip() == 0)) {
+      shared.joints.select(task.group, place.clip);
+    }
+    load_rows<ROWS>(part_of(plane_of(gradient.narrow, task.group, place.clip), place.first_frame, place.frames, 0,
+                            edges.sources, task.first_column, task.columns),
+                    shared.narrow, place.frames * edges.sources, N);
     const int rows = place.frames * place.joints;
     const int padded = round_up(rows, WarpProduct::STEP * TURNS);
-    __syncthreads();
-    if (tile == first_tile || (edges.per_clip && tile % plan.tiles.per_clip() == 0)) {
-      shared.joints.select(group, place.clip);
-    }
-    load_rows<ROWS>(part_of(plane_of(gradient.narrow, group, place.clip), place.first_frame, place.frames, 0,
-                            edges.sources, first_column, columns),
-                    shared.narrow, place.frames * edges.sources, N);
-    load_rows<ROWS>(part_of(plane_of(gradient.plain, group, place.clip), place.first_frame, place.frames,
-                            place.first_joint, place.joints, first_plain, plains),
+    load_rows<ROWS>(part_of(plane_of(gradient.plain, task.group, place.clip), place.first_frame, place.frames,
+                            place.first_joint, place.joints, task.first_plain, task.plains),
                     shared.plain, padded, PLAIN);
     __syncthreads();
     if (counts) {
-      sum_sources(shared.joints, part, place, edges.sources, shared.narrow, first_column, gradient.narrow_channels, N,
-                  wide, padded, 0, 1);
+      sum_sources(shared.joints, part, place, edges.sources, shared.narrow, task.first_column, gradient.narrow_channels,
+                  N, wide, padded, 0, 1);
     }
     __syncthreads();
-    if (counts && first_row < plains) {
+    if (counts && first_row < task.plains) {
       const int depth = padded / TURNS;
       product.template add<true>(shared.plain.from(turn * depth, first_row), wide.from(turn * depth), depth);
     }
@@ -849,29 +902,55 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
                                            : widen(shared.plain.at(row)[self.index]) *
                                                  shared.joints.total(part, place.first_joint + row % place.joints);
     }
+    task.end_tile();
   }
 
-  add_up(product, counts && first_row < plains, turn, TURNS, shared.total.from(self.slice * PLAIN + first_row));
+  add_up(product, counts && first_row < task.plains, turn, TURNS, shared.total.from(self.slice * PLAIN + first_row));
   if (counts && weight != nullptr) {
-    C* to = weight + group_and_chunk * gradient.size + part * gradient.part + first_plain * gradient.plain_stride +
-            first_column * gradient.narrow_stride;
+    C* to = weight + task.group_and_chunk * gradient.size + part * gradient.part +
+            task.first_plain * gradient.plain_stride + task.first_column * gradient.narrow_stride;
 #pragma unroll 1
-    for (int i = self.index; i < plains * columns; i += ROWS) {
+    for (int i = self.index; i < task.plains * task.columns; i += ROWS) {
       // Neighboring threads write neighbors.
-      const int row = gradient.transform_first ? i % plains : i / columns;
-      const int column = gradient.transform_first ? i / plains : i % columns;
+      const int row = gradient.transform_first ? i % task.plains : i / task.columns;
+      const int column = gradient.transform_first ? i / task.plains : i % task.columns;
       to[row * gradient.plain_stride + column * gradient.narrow_stride] =
           shared.total.at(self.slice * PLAIN + row)[column];
     }
   }
   if (sums_bias) {
     const int out_channels = gradient.transform_first ? gradient.narrow_channels : gradient.plain_channels;
-    const int first_out = gradient.transform_first ? first_column : first_plain;
-    bias[(int64_t{group_and_chunk} * edges.parts + part) * out_channels + first_out + self.index] = bias_sum;
+    const int first_out = gradient.transform_first ? task.first_column : task.first_plain;
+    bias[(int64_t{task.group_and_chunk} * edges.parts + part) * out_channels + first_out + self.index] = bias_sum;
   }
 }
 
 // -- gradient of the adjacency ---------------------------------------------------------------------------------------
+
+// Output channels at once. With 32, what a thread holds of the products leaves too few registers for two blocks to a
+// multiprocessor.
+constexpr int ADJACENCY_COLUMNS = 16;
+
+struct AdjacencyTask : ChunkTask {
+  int first_part, parts, first_source, sources, first_target, targets;
+
+  template <class S>
+  __device__ AdjacencyTask(const Layer<S>& layer, const Plan& plan, const Chunks& chunks)
+      : AdjacencyTask(layer, plan, chunks, static_cast<int>(blockIdx.x), divide_up(layer.edges.targets, WARP),
+                      divide_up(layer.edges.sources, WARP), divide_up(layer.edges.parts, plan.slices)) {}
+
+ private:
+  template <class S>
+  __device__ AdjacencyTask(const Layer<S>& layer, const Plan& plan, const Chunks& chunks, int block, int target_tiles,
+                           int source_tiles, int part_tiles)
+      : ChunkTask(block / target_tiles / source_tiles / part_tiles, chunks, plan, layer.clips),
+        first_part(block / target_tiles / source_tiles % part_tiles * plan.slices),
+        parts(smaller(plan.slices, layer.edges.parts - first_part)),
+        first_source(block / target_tiles % source_tiles * WARP),
+        sources(smaller(WARP, layer.edges.sources - first_source)),
+        first_target(block % target_tiles * WARP),
+        targets(smaller(WARP, layer.edges.targets - first_target)) {}
+};
 
 // The sums over frames and channels of x by the weights times the gradient of y.
 template <class S, int N>
@@ -879,9 +958,15 @@ struct AdjacencyShared {
   Transform<S, S, N> transform;
   Rows<S, N> more;  // a product takes so many rows from any row on, those after the last included
   Rows<S, N> grad_y;
+  Rows<Compute<S>, WARP> total;  // a slice's rows after another's
+  AdjacencyTask* task;
 
   __host__ __device__ AdjacencyShared(SharedArrays& shared, const Layer<S>& layer, const Plan& plan)
-      : transform(shared, layer, plan, plan.slices), more(shared, WARP), grad_y(shared, plan.target_rows + WARP) {}
+      : transform(shared, layer, plan, plan.slices),
+        more(shared, WARP),
+        grad_y(shared, plan.target_rows + WARP),
+        total(shared, plan.slices * WARP),
+        task(shared.take<AdjacencyTask>(1)) {}
 };
 
 // A block sums up 32 by 32 joints of as many parts as it has slices, each warp a quarter of them.
@@ -890,55 +975,56 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
     adjacency_gradient_kernel(const __grid_constant__ Layer<S> layer,
                               const __grid_constant__ Strided<const S, 5> grad_y, const __grid_constant__ Plan plan,
                               const __grid_constant__ Chunks chunks, Compute<S>* adjacency) {
+  using C = Compute<S>;
   IKEM_DYNAMIC_SHARED(memory);
   SharedArrays arrays(memory);
   const AdjacencyShared<S, N> shared(arrays, layer, plan);
   const Self self;
-  const int parts = layer.edges.parts, sources = layer.edges.sources, targets = layer.edges.targets;
+  AdjacencyTask& task = *shared.task;
+  if (threadIdx.x == 0) {
+    task = AdjacencyTask(layer, plan, chunks);
+  }
+  __syncthreads();
 
   constexpr int HALF = WARP / 2;
-  const int target_tiles = divide_up(targets, WARP);
-  const int source_tiles = divide_up(sources, WARP);
-  const int part_tiles = divide_up(parts, plan.slices);
-  const int first_target = static_cast<int>(blockIdx.x) % target_tiles * WARP + self.warp / 2 * HALF;
-  const int first_source = static_cast<int>(blockIdx.x) / target_tiles % source_tiles * WARP + self.warp % 2 * HALF;
-  const int first_part = static_cast<int>(blockIdx.x) / target_tiles / source_tiles % part_tiles * plan.slices;
-  const int group_and_chunk = static_cast<int>(blockIdx.x) / target_tiles / source_tiles / part_tiles;
-  const int group = group_and_chunk / chunks.count, chunk = group_and_chunk % chunks.count;
-  const int parts_here = smaller(plan.slices, parts - first_part);
-  const bool counts = self.slice < parts_here;
-
-  const int first_tile = chunk * chunks.tiles;
-  const int last_tile = smaller(first_tile + chunks.tiles, layer.clips * plan.tiles.per_clip());
-  Product<S, TENSOR, HALF, HALF> product;
-  static_assert(N % decltype(product)::STEP == 0);
+  const int row = self.warp % 2 * HALF, column = self.warp / 2 * HALF;  // of the warp's quarter
 #pragma unroll 1
-  for (int tile = first_tile; tile < last_tile; ++tile) {
-    const Place place(plan.tiles, tile, layer.frames, targets);
+  for (bool first_tile = true; task.tile < task.last_tile; first_tile = false) {
+    const Place& place = task.place;
+    task.begin_tile(plan.tiles, layer.frames, layer.edges.targets);
 #pragma unroll 1
     for (int o = 0; o < layer.out_channels; o += N) {
-      shared.transform.template run<TENSOR>(layer, plan, group, place, first_part, parts_here, o, 0, [&] {
-        load_rows<ROWS>(part_of(plane_of(grad_y, group, place.clip), place.first_frame, place.frames, 0, targets, o,
-                                smaller(N, layer.out_channels - o)),
-                        shared.grad_y, place.frames * targets, N);
-      });
-      __syncthreads();
+      load_rows<ROWS>(part_of(plane_of(grad_y, task.group, place.clip), place.first_frame, place.frames,
+                              task.first_target, task.targets, o, smaller(N, layer.out_channels - o)),
+                      shared.grad_y, place.frames * task.targets, N);
+      shared.transform.template run<TENSOR>(layer, plan, task.group, place, task.first_source, task.sources,
+                                            task.first_part, task.parts, o, 0);
+      if (self.slice < task.parts) {
+        Product<S, TENSOR, HALF, HALF> product;
+        static_assert(N % decltype(product)::STEP == 0);
+        const Rows<S, N> wide = shared.transform.wide.from(self.slice * plan.source_rows + row);
+        const Rows<S, N> gradient = shared.grad_y.from(column);
 #pragma unroll 1
-      for (int frame = 0; counts && frame < place.frames; ++frame) {
-        product.template add<false>(
-            shared.transform.wide.from(self.slice * plan.source_rows + frame * sources + first_source),
-            shared.grad_y.from(frame * targets + first_target), N);
+        for (int frame = 0; frame < place.frames; ++frame) {
+          product.template add<false>(wide.from(frame * task.sources), gradient.from(frame * task.targets), N);
+        }
+        const Rows<C, WARP> total = shared.total.from(self.slice * WARP + row, column);
+        const bool first = first_tile && o == 0;
+        product.for_each([&](int i, int j, C sum) { total.at(i)[j] = first ? sum : total.at(i)[j] + sum; });
       }
+      __syncthreads();
     }
+    task.end_tile();
   }
 
-  if (counts) {
-    Compute<S>* to = adjacency + (int64_t{group_and_chunk} * parts + first_part + self.slice) * sources * targets;
-    product.for_each([&](int row, int column, Compute<S> sum) {
-      if (first_source + row < sources && first_target + column < targets) {
-        to[(first_source + row) * targets + first_target + column] = sum;
-      }
-    });
+  const int64_t first_row =
+      (int64_t{task.group_and_chunk} * layer.edges.parts + task.first_part + self.slice) * layer.edges.sources +
+      task.first_source;
+  C* to = adjacency + first_row * layer.edges.targets + task.first_target;
+#pragma unroll 1
+  for (int i = self.index; self.slice < task.parts && i < task.sources * task.targets; i += ROWS) {
+    const int source = i / task.targets, target = i % task.targets;
+    to[source * layer.edges.targets + target] = shared.total.at(self.slice * WARP + source)[target];
   }
 }
 
@@ -976,12 +1062,11 @@ __global__ void __launch_bounds__(ROWS, 4)
 #pragma unroll 1
   for (int tile = 0; tile < plan.tiles.per_clip(); ++tile) {
     const Place place(plan.tiles, clip * plan.tiles.per_clip() + tile, layer.frames, targets);
-    shared.transform.template run<TENSOR>(layer, plan, group, place, part, 1, first_out, 0, [&] {
-      load_rows<ROWS>(
-          part_of(plane_of(grad_y, group, clip), place.first_frame, place.frames, 0, targets, first_out, outs),
-          shared.grad_y, place.frames * targets, N);
-    });
     __syncthreads();
+    load_rows<ROWS>(
+        part_of(plane_of(grad_y, group, clip), place.first_frame, place.frames, 0, targets, first_out, outs),
+        shared.grad_y, place.frames * targets, N);
+    shared.transform.template run_all<TENSOR>(layer, plan, group, place, part, 1, first_out, 0);
 #pragma unroll 1
     for (int i = Self().index; i < outs * sources * targets; i += ROWS) {
       const int target = i % targets;
@@ -1094,24 +1179,29 @@ int columns_for(int channels) {
 
 int share_out(int tasks) { return divide_up(larger(tasks, 1), divide_up(larger(tasks, 1), MAX_SLICES)); }
 
-// Calls f(whether to use tensor cores, how many columns a warp has), as constants.
+// Calls f(whether to use tensor cores), as a constant.
+template <class S, class F>
+auto dispatch(bool allow_tf32, F f) {
+  if constexpr (sizeof(S) == 2) {
+    return f(std::true_type{});
+  } else if constexpr (std::is_same_v<S, float>) {
+    return allow_tf32 ? f(std::true_type{}) : f(std::false_type{});
+  } else {
+    return f(std::false_type{});
+  }
+}
+
+// The same with how many columns a warp has.
 template <class S, class F>
 auto dispatch(bool allow_tf32, int columns, F f) {
-  const auto with_columns = [&](auto tensor) {
+  return dispatch<S>(allow_tf32, [&](auto tensor) {
     if constexpr (sizeof(S) < 8) {
       if (columns > 16) {
         return f(tensor, std::integral_constant<int, 32>{});
       }
     }
     return f(tensor, std::integral_constant<int, 16>{});
-  };
-  if constexpr (sizeof(S) == 2) {
-    return with_columns(std::true_type{});
-  } else if constexpr (std::is_same_v<S, float>) {
-    return allow_tf32 ? with_columns(std::true_type{}) : with_columns(std::false_type{});
-  } else {
-    return with_columns(std::false_type{});
-  }
+  });
 }
 
 template <class S>
@@ -1308,12 +1398,13 @@ Sums bias_sums(const Problem& problem, const Chunks& chunks) {
 template <class Shared, class S>
 ChunkedPlan plan_adjacency(const Problem& problem, const Layer<S>& layer) {
   const Edges<S>& edges = layer.edges;
+  const int most_joints = edges.per_channel ? larger(edges.sources, edges.targets) : WARP;  // of a block
   ChunkedPlan chunked;
   chunked.plan = plan_for<Shared>(layer, [&](int frames) {
     Plan plan;
     plan.tiles = make_tiles(layer.frames, frames, edges.targets, /*split_joints=*/false);
-    plan.source_rows = round_up(plan.tiles.frames * edges.sources, WARP);
-    plan.target_rows = plan.tiles.frames * edges.targets;
+    plan.source_rows = round_up(plan.tiles.frames * smaller(edges.sources, most_joints), WARP);
+    plan.target_rows = plan.tiles.frames * smaller(edges.targets, most_joints);
     plan.slices = edges.per_channel ? 1 : share_out(edges.parts);
     return plan;
   });
@@ -1354,24 +1445,20 @@ template <class S>
 const char* adjacency_gradient(const Problem& problem, const Layer<S>& layer, const Strided<const S, 5>& grad_y,
                                const Gradients<S>& partials, const Results<S>& results, bool allow_tf32,
                                Reductions<S>& reductions, void* stream) {
-  const int columns = layer.edges.per_channel ? 16 : columns_for<S>(layer.out_channels);
-  return dispatch<S>(allow_tf32, columns, [&](auto tensor, auto n) -> const char* {
+  return dispatch<S>(allow_tf32, [&](auto tensor) -> const char* {
     constexpr bool TENSOR = decltype(tensor)::value;
-    constexpr int N = decltype(n)::value;
+    constexpr int N = ADJACENCY_COLUMNS;
     const auto begin = [&](const Chunks& chunks) {
       return begin_sums(reductions.each[2], adjacency_sums(problem, chunks), results.adjacency, partials.adjacency);
     };
-    if constexpr (N == 16) {
-      if (layer.edges.per_channel) {
-        using Shared = ChannelAdjacencyShared<S, N>;
-        const ChunkedPlan chunked = plan_adjacency<Shared>(problem, layer);
-        Compute<S>* const adjacency = begin(chunked.chunks);
-        const int64_t blocks =
-            int64_t{layer.groups} * layer.clips * layer.edges.parts * divide_up(layer.out_channels, N);
-        return chunked.chunks.count == 0 ? nullptr
-                                         : launch<Shared>(channel_adjacency_gradient_kernel<S, TENSOR, N>, blocks,
-                                                          stream, layer, chunked.plan, grad_y, chunked.plan, adjacency);
-      }
+    if (layer.edges.per_channel) {
+      using Shared = ChannelAdjacencyShared<S, N>;
+      const auto [plan, blocks_per_chunk, chunks] = plan_adjacency<Shared>(problem, layer);
+      Compute<S>* const adjacency = begin(chunks);
+      const int64_t blocks = int64_t{layer.groups} * layer.clips * layer.edges.parts * divide_up(layer.out_channels, N);
+      return chunks.count == 0 ? nullptr
+                               : launch<Shared>(channel_adjacency_gradient_kernel<S, TENSOR, N>, blocks, stream, layer,
+                                                plan, grad_y, plan, adjacency);
     }
     using Shared = AdjacencyShared<S, N>;
     const auto [plan, blocks_per_chunk, chunks] = plan_adjacency<Shared>(problem, layer);
@@ -1414,9 +1501,7 @@ Workspace workspace(const Problem& problem) {
   const Chunks weight = dispatch_weight(gradient, false, [&](auto, auto n, auto plain) {
     return plan_weight<S, decltype(n)::value, decltype(plain)::value>(problem, gradient).chunks;
   });
-  const Chunks adjacency = dispatch<S>(false, columns_for<S>(layer.out_channels), [&](auto, auto n) {
-    return plan_adjacency<AdjacencyShared<S, decltype(n)::value>>(problem, layer).chunks;
-  });
+  const Chunks adjacency = plan_adjacency<AdjacencyShared<S, ADJACENCY_COLUMNS>>(problem, layer).chunks;
   return {partial_elements<S>(weight_sums(problem, weight)), partial_elements<S>(bias_sums(problem, weight)),
           partial_elements<S>(adjacency_sums(problem, adjacency))};
 }
