@@ -199,15 +199,15 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tenso
         return batched.flatten(0, 1)
 
     joints, num_frames, *settings, clip_index = args
-    if clip_index is None:
-        joints, num_frames, *settings = (
-            merged(argument, axis) for argument, axis in zip(args[:-1], in_dims[:-1], strict=True)
-        )
-    elif in_dims[:2] == (None, None):  # the clips to take from are the same for all
-        settings = [merged(argument, axis) for argument, axis in zip(settings, in_dims[2:-1], strict=True)]
+    settings = [merged(argument, axis) for argument, axis in zip(settings, in_dims[2:-1], strict=True)]
+    same_clips = clip_index is not None and in_dims[:2] == (None, None)  # to take from, so they need no copies
+    if clip_index is not None:
         clip_index = merged(clip_index, in_dims[-1])
-    else:
-        raise NotImplementedError("derive_modalities: vmap over joints or num_frames goes without clip_index")
+    if not same_clips:
+        joints, num_frames = (merged(*each) for each in zip((joints, num_frames), in_dims, strict=False))
+    if clip_index is not None and not same_clips:  # each takes from its own share of the merged clips
+        shares = torch.arange(info.batch_size, device=joints.device) * (len(joints) // info.batch_size)
+        clip_index = clip_index + shares.repeat_interleave(len(clip_index) // info.batch_size)
     derived = torch.ops.ikem_ext.derive_modalities(joints, num_frames, *settings, clip_index)
     return derived.unflatten(1, (info.batch_size, -1)), 1
 

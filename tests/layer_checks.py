@@ -15,6 +15,7 @@ Where a unit takes more than features, ``others`` gives the rest, and ``golden_o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -77,16 +78,16 @@ def assert_equal_results(ours: dict[str, Tensor], expected: dict[str, Tensor], t
         )
 
 
-class LayerChecks:
+class LayerChecks(ABC):
     """Inherit, fill in, and pytest runs them all; see the module's docstring."""
 
     published: Run  # as a static method
     golden_units: ClassVar[dict[str, Callable[[Tensor], nn.Module]]]
     joints: ClassVar[int] = 11
 
+    @abstractmethod
     def units(self) -> Iterator[nn.Module]:
         """New units for ``joints`` joints: at least one for each branch."""
-        raise NotImplementedError
 
     def others(self, unit: nn.Module) -> tuple[Any, ...]:
         return ()

@@ -7,7 +7,8 @@ A test module describes its operation once and gets the tests by inheritance::
         reference = staticmethod(ikem_ext.reference.graph_conv)
         differentiable = ("x", "weight", "bias", "adjacency")
 
-        def inputs(self, dtype=torch.float32, device="cpu", seed=0):
+        @abstractmethod
+    def inputs(self, dtype=torch.float32, device="cpu", seed=0):
             ...
             return {"x": ..., "weight": ..., "bias": ..., "adjacency": ...}   # arguments by name
 
@@ -23,6 +24,7 @@ value; in float64 itself the two have to agree to nine digits.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -84,7 +86,7 @@ def cotangent(output: Tensor) -> Tensor:
     return torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
 
 
-class OperationChecks:
+class OperationChecks(ABC):
     """Inherit, fill in, and pytest runs them all; see the module's docstring."""
 
     operation: Callable[..., Tensor]
@@ -94,9 +96,9 @@ class OperationChecks:
     gradcheck_tolerance: ClassVar[float] = 1e-6
     ulps: ClassVar[float] = 1
 
+    @abstractmethod
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
         """New arguments of the operation, by name."""
-        raise NotImplementedError
 
     def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         """Pairs (native operation, its arguments), for opcheck; none for operations without native code."""

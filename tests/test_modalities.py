@@ -187,6 +187,20 @@ def test_vmap_over_clips_taken_by_index() -> None:
     assert torch.equal(taken, torch.stack([derive_modalities(joints[part], num_frames[part], SMALL) for part in index]))
 
 
+def test_vmap_over_sets_of_clips_and_indices_into_them() -> None:
+    joints, num_frames = make_clips(6, 4)
+    joints, num_frames = joints.view(2, 3, *joints.shape[1:]), num_frames.view(2, 3)
+    index = torch.tensor([[2, 0, 0, 1], [1, 1, 2, 0]])
+
+    def derive(x: Tensor, n: Tensor, part: Tensor) -> Tensor:
+        return derive_modalities(x, n, SMALL, clip_index=part)
+
+    taken = torch.vmap(derive)(joints, num_frames, index)
+    assert torch.equal(taken, torch.stack([derive(*each) for each in zip(joints, num_frames, index, strict=True)]))
+    same_lengths = torch.vmap(derive, in_dims=(0, None, None))(joints, num_frames[0], index[0])
+    assert torch.equal(same_lengths, torch.stack([derive(x, num_frames[0], index[0]) for x in joints]))
+
+
 @pytest.mark.parametrize("torso", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
 def test_a_torso_with_the_root_in_it(torso: tuple[int, int, int]) -> None:
     layout = SkeletonLayout("three", ("root", "a", "b"), (0, 0, 1), torso)

@@ -1,4 +1,4 @@
-"""The CPU kernels of the losses under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""CPU kernels against their formulas written out, under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ CSRC = HERE.parent.parent / "csrc"
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the kernels with")
 @pytest.mark.parametrize("level", torch.ops.ikem_ext.available_simd_levels().split())
-def test_sums_and_gradients_are_the_formulas_written_out(level: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "programs"),
+    [("contrast", ("contrast_on_cpu.cpp", "contrast_sanitized.cpp")), ("graph_conv", ("graph_conv_sanitized.cpp",))],
+)
+def test_kernels_compute_the_formulas(family: str, programs: tuple[str, ...], level: str, tmp_path: Path) -> None:
     """The kernels are built as the only level, with the vectors of ``level``."""
     program = tmp_path / "sanitized"
     options = ["-std=c++20", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     options += ["-DIKEM_PLAIN_ONLY", "-DIKEM_SIMD_LEVEL=plain"]
     options += [] if level == "plain" else [f"-march=x86-64-{level}"]
-    sources = CSRC / "contrast" / "cpu.cpp", HERE / "contrast_on_cpu.cpp", HERE / "contrast_sanitized.cpp"
+    sources = CSRC / family / "cpu.cpp", *(HERE / name for name in programs)
     compiled = subprocess.run(["g++", *options, "-I", CSRC, *sources, "-o", program], capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr
     result = subprocess.run([program], capture_output=True, text=True)
