@@ -129,3 +129,34 @@ def refined_graph_conv(
     refined = (torch.cat(weights, -1) @ torch.cat(relations, 2)).unflatten(-1, (joints, joints))
     weight, bias = stacked(each.conv3 for each in convolutions)
     return graph_conv(x, weight, bias, refined)
+
+
+class RefinedGraphConv(nn.Module):
+    """What the CTRGC of CTR-GCN and that of PYSKL share: all but the axis that is summed over.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        rel_channels: channels of the relations between joints.
+    """
+
+    into_first: bool  # as of `refined_graph_conv`
+
+    def __init__(self, in_channels: int, out_channels: int, rel_channels: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.rel_channels = rel_channels
+        self.conv1 = nn.Conv2d(in_channels, rel_channels, 1)
+        self.conv2 = nn.Conv2d(in_channels, rel_channels, 1)
+        self.conv3 = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv4 = nn.Conv2d(rel_channels, out_channels, 1)
+        initialize(self)
+
+    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:  # noqa: N803
+        """Maps (N, C_in, T, V) to (N, C_out, T, V); A (V, V), or None for none; alpha a number."""
+        shapes = Shapes()
+        shapes.check("x", x, f"N {self.in_channels} T V")
+        if A is not None:
+            shapes.check("A", A, "V V")
+        return refined_graph_conv(x, [self], None if A is None else A[None], alpha, into_first=self.into_first)

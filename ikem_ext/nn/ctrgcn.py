@@ -8,13 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .._checks import Shapes
-from ._units import check_features, graph_parts, initialize, initialize_norm, refined_graph_conv, shortcut
+from ._units import (
+    RefinedGraphConv,
+    check_features,
+    graph_parts,
+    initialize,
+    initialize_norm,
+    refined_graph_conv,
+    shortcut,
+)
 
 __all__ = ["CTRGC", "unit_gcn"]
 
 
-class CTRGC(nn.Module):
+class CTRGC(RefinedGraphConv):
     r"""Graph convolution whose adjacency is refined for every clip and channel.
 
     .. math:: y[n,c,t,u] = \sum_v \Big(\alpha\, \mathrm{conv4}\big(\tanh(m_1[u] - m_2[v])\big)[n,c] + A[u,v]\Big)\, \mathrm{conv3}(x)[n,c,t,v]
@@ -35,26 +42,12 @@ class CTRGC(nn.Module):
         torch.Size([2, 32, 50, 25])
     """  # noqa: E501
 
-    def __init__(self, in_channels: int, out_channels: int, rel_reduction: int = 8, mid_reduction: int = 1) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        coordinates = in_channels in (3, 9)
-        self.rel_channels = 8 if coordinates else in_channels // rel_reduction
-        self.mid_channels = 16 if coordinates else in_channels // mid_reduction
-        self.conv1 = nn.Conv2d(in_channels, self.rel_channels, 1)
-        self.conv2 = nn.Conv2d(in_channels, self.rel_channels, 1)
-        self.conv3 = nn.Conv2d(in_channels, out_channels, 1)
-        self.conv4 = nn.Conv2d(self.rel_channels, out_channels, 1)
-        initialize(self)
+    into_first = True
 
-    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
-        """Maps (N, C_in, T, V) to (N, C_out, T, V); A (V, V), or None for none; alpha a number."""
-        shapes = Shapes()
-        shapes.check("x", x, f"N {self.in_channels} T V")
-        if A is not None:
-            shapes.check("A", A, "V V")
-        return refined_graph_conv(x, [self], None if A is None else A[None], alpha, into_first=True)
+    def __init__(self, in_channels: int, out_channels: int, rel_reduction: int = 8, mid_reduction: int = 1) -> None:
+        coordinates = in_channels in (3, 9)
+        super().__init__(in_channels, out_channels, 8 if coordinates else in_channels // rel_reduction)
+        self.mid_channels = 16 if coordinates else in_channels // mid_reduction
 
 
 class unit_gcn(nn.Module):

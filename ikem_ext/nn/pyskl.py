@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .._checks import Shapes
 from ..graph_conv import graph_conv
 from ._units import (
+    RefinedGraphConv,
     biased,
     check_features,
     graph_parts,
@@ -259,7 +259,7 @@ class unit_aagcn(nn.Module):
         return y * (frames.mT * joints)[:, None] * channels[..., None, None]
 
 
-class CTRGC(nn.Module):
+class CTRGC(RefinedGraphConv):
     r"""Graph convolution whose adjacency is refined for every clip and channel, summed over the other axis than
     :class:`ikem_ext.nn.ctrgcn.CTRGC` does.
 
@@ -277,28 +277,14 @@ class CTRGC(nn.Module):
         torch.Size([2, 32, 50, 25])
     """  # noqa: E501
 
+    into_first = False
+
     def __init__(self, in_channels: int, out_channels: int, rel_reduction: int = 8) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.rel_channels = 8 if in_channels <= 16 else in_channels // rel_reduction
-        self.conv1 = nn.Conv2d(in_channels, self.rel_channels, 1)
-        self.conv2 = nn.Conv2d(in_channels, self.rel_channels, 1)
-        self.conv3 = nn.Conv2d(in_channels, out_channels, 1)
-        self.conv4 = nn.Conv2d(self.rel_channels, out_channels, 1)
-        self.init_weights()
+        super().__init__(in_channels, out_channels, 8 if in_channels <= 16 else in_channels // rel_reduction)
 
     def init_weights(self) -> None:
         """The published initialization, which the constructor applies already."""
         initialize(self)
-
-    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
-        """Maps (N, C_in, T, V) to (N, C_out, T, V); A (V, V), or None for none; alpha a number."""
-        shapes = Shapes()
-        shapes.check("x", x, f"N {self.in_channels} T V")
-        if A is not None:
-            shapes.check("A", A, "V V")
-        return refined_graph_conv(x, [self], None if A is None else A[None], alpha, into_first=False)
 
 
 class unit_ctrgcn(nn.Module):
