@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from ikem.encoders.dropout import drop_out
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
+from ikem.encoders.recomputation import conv_of_remade, remade
 from ikem_ext import graph_conv
 
 
@@ -37,78 +37,6 @@ class GraphConv(nn.Module):
         return graph_conv(x, self.weight, self.bias, self.adjacency * self.edge_importance)
 
 
-Make = Callable[[Tensor, bool], Tensor]
-
-
-class _Again:
-    """Makes again, for the backward pass, what the forward pass made of a function's first argument."""
-
-    def __init__(self, make: Make, x: Tensor) -> None:
-        self.make = make
-        device = x.device.type
-        enabled = torch.is_autocast_enabled(device)
-        self.autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled, cache_enabled=False)
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``x`` as a leaf and what ``make`` makes of it, running statistics apart."""
-        with torch.enable_grad(), self.autocast:
-            x = x.detach().requires_grad_()
-            return x, self.make(x, False)
-
-
-def _gradients(made: Tensor, inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor) -> Iterator[Tensor | None]:
-    asked = [each for each, want in zip(inputs, wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(made, asked, grad.to(made.dtype)) if asked else ())
-    return (next(found) if want else None for want in wanted)
-
-
-class _Remade(torch.autograd.Function):
-    """``make(x, True)``, of which only ``x`` is kept: the backward pass differentiates ``make(x, False)``."""
-
-    @staticmethod
-    def forward(ctx: Any, make: Make, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.again = _Again(make, x)
-        ctx.save_for_backward(x, *parameters)
-        return make(x, True)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *parameters = ctx.saved_tensors
-        x, made = ctx.again(x)
-        return None, *_gradients(made, [x, *parameters], ctx.needs_input_grad[1:], grad)
-
-
-class _ConvOfRemade(torch.autograd.Function):
-    """``conv(make(x, True))``, of which only ``x`` is kept; the convolution itself is not made again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, make: Make, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor, *parameters: Tensor
-    ) -> Tensor:
-        ctx.again, ctx.conv = _Again(make, x), conv
-        ctx.save_for_backward(weight, x, *parameters)
-        return functional.conv2d(make(x, True), weight, bias, conv.stride, conv.padding)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, x, *parameters = ctx.saved_tensors
-        for_weight, for_bias, *wanted = ctx.needs_input_grad[2:]
-        x, made = ctx.again(x)
-        grad_made, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, made.detach().to(grad.dtype), weight.to(grad.dtype), [len(weight)],
-            ctx.conv.stride, ctx.conv.padding, (1, 1), False, (0, 0), 1, (any(wanted), for_weight, for_bias),
-        )  # fmt: skip
-        return (
-            None,
-            None,
-            grad_weight.to(weight.dtype) if for_weight else None,
-            grad_bias.to(weight.dtype) if for_bias else None,
-            *_gradients(made, [x, *parameters], wanted, grad_made),
-        )
-
-
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, gain: float = 1.0, update: bool = True) -> Tensor:
     """Apply a module's batch normalization, times a gain.
 
@@ -126,43 +54,6 @@ def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, gain: float = 1.0, update: bo
     assert norm.num_batches_tracked is not None and norm.momentum is not None
     norm.num_batches_tracked += 1
     return functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, True, norm.momentum, norm.eps)
-
-
-class _DropOut(torch.autograd.Function):
-    """Zeroes entries in place, without the factor 1 / (1 - p); draws the mask again in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, p: float) -> Tensor:
-        ctx.mark_dirty(y)
-        ctx.drawn = y.shape, y.stride(), p, int(torch.empty((), dtype=torch.int64).random_())
-        return y.mul_(random_mask(*ctx.drawn))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * random_mask(*ctx.drawn), None
-
-
-def random_mask(shape: Sequence[int], stride: Sequence[int], p: float, seed: int) -> Tensor:
-    """Draw zeros with probability p, else ones, in a dense memory layout on the CPU.
-
-    An entry is 1 where 8 random bits are an integer of at least ``256 p`` (32 bits where that is no integer): PyTorch
-    itself draws a double for every entry, which takes longer than the layers around.
-
-    Returns:
-        int8.
-
-    Example:
-        >>> mask = random_mask((100, 1000), (1000, 1), 0.25, seed=0)
-        >>> mask.unique().tolist(), 0.74 < mask.float().mean().item() < 0.76
-        ([0, 1], True)
-    """
-    size = math.prod(shape)
-    bits, integer = (8, torch.int8) if (256 * p).is_integer() else (32, torch.int32)
-    random = torch.Generator().manual_seed(seed)
-    words = torch.empty(-(-size * bits // 64), dtype=torch.int64).random_(-(2**63), None, generator=random)
-    mask = words.view(integer)[:size] >= round(p * 2**bits) - 2 ** (bits - 1)
-    return mask.view(torch.int8).as_strided(shape, stride)
 
 
 class Block(nn.Module):
@@ -216,8 +107,7 @@ class Block(nn.Module):
         if not self.remakes:
             return self.temporal(self.activated(x))
         parameters = (*self.graph.parameters(), *self.graph_norm.parameters())
-        conv = self.temporal
-        return _ConvOfRemade.apply(self.activated, conv, conv.weight, conv.bias, x, *parameters)
+        return conv_of_remade(self.activated, self.temporal, x, parameters)
 
     def activated(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply graph convolution, batch normalization and ReLU; see `batch_norm` for ``update``."""
@@ -234,7 +124,7 @@ class Block(nn.Module):
             return x
         if not self.remakes:
             return self.projected(x)
-        return _Remade.apply(self.projected, x, *self.residual.parameters())
+        return remade(self.projected, x, self.residual.parameters())
 
     def projected(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply the residual's 1x1 convolution and batch normalization; see `batch_norm` for ``update``."""
@@ -248,7 +138,7 @@ class Block(nn.Module):
         if y.device.type != "cpu" or torch.compiler.is_compiling():
             return self.dropout(batch_norm(self.temporal_norm, y))
         y = batch_norm(self.temporal_norm, y, gain=1 / (1 - self.dropout.p))
-        return _DropOut.apply(y, self.dropout.p)
+        return drop_out(y, self.dropout.p)
 
 
 class STGCN(Encoder):

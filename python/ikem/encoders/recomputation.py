@@ -1,0 +1,101 @@
+"""Functions that keep their input alone and are made again in the backward pass.
+
+Unlike `torch.utils.checkpoint` they make only what is cheap again, and running statistics take part once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+Make = Callable[[Tensor, bool], Tensor]
+
+
+class _Again:
+    """Makes again, for the backward pass, what the forward pass made of a function's first argument."""
+
+    def __init__(self, make: Make, x: Tensor) -> None:
+        self.make = make
+        device = x.device.type
+        enabled = torch.is_autocast_enabled(device)
+        self.autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled, cache_enabled=False)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``x`` as a leaf and what ``make`` makes of it, running statistics apart."""
+        with torch.enable_grad(), self.autocast:
+            x = x.detach().requires_grad_()
+            return x, self.make(x, False)
+
+
+def _gradients(made: Tensor, inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor) -> Iterator[Tensor | None]:
+    asked = [each for each, want in zip(inputs, wanted, strict=True) if want]
+    found = iter(torch.autograd.grad(made, asked, grad.to(made.dtype)) if asked else ())
+    return (next(found) if want else None for want in wanted)
+
+
+class _Remade(torch.autograd.Function):
+    """``make(x, True)``, of which only ``x`` is kept: the backward pass differentiates ``make(x, False)``."""
+
+    @staticmethod
+    def forward(ctx: Any, make: Make, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.again = _Again(make, x)
+        ctx.save_for_backward(x, *parameters)
+        return make(x, True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *parameters = ctx.saved_tensors
+        x, made = ctx.again(x)
+        return None, *_gradients(made, [x, *parameters], ctx.needs_input_grad[1:], grad)
+
+
+class _ConvOfRemade(torch.autograd.Function):
+    """``conv(make(x, True))``, of which only ``x`` is kept; the convolution itself is not made again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, make: Make, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.again, ctx.conv = _Again(make, x), conv
+        ctx.save_for_backward(weight, x, *parameters)
+        return functional.conv2d(make(x, True), weight, bias, conv.stride, conv.padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, x, *parameters = ctx.saved_tensors
+        for_weight, for_bias, *wanted = ctx.needs_input_grad[2:]
+        x, made = ctx.again(x)
+        grad_made, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            grad, made.detach().to(grad.dtype), weight.to(grad.dtype), [len(weight)],
+            ctx.conv.stride, ctx.conv.padding, (1, 1), False, (0, 0), 1, (any(wanted), for_weight, for_bias),
+        )  # fmt: skip
+        return (
+            None,
+            None,
+            grad_weight.to(weight.dtype) if for_weight else None,
+            grad_bias.to(weight.dtype) if for_bias else None,
+            *_gradients(made, [x, *parameters], wanted, grad_made),
+        )
+
+
+def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """Return ``make(x, True)`` and keep ``x`` alone; the backward pass differentiates ``make(x, False)``.
+
+    Args:
+        make: of x and whether running statistics take part.
+        x: the input.
+        parameters: what else ``make`` is to be differentiated for.
+    """
+    return _Remade.apply(make, x, *parameters)
+
+
+def conv_of_remade(make: Make, conv: nn.Conv2d, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """Return ``conv(make(x, True))`` as `remade` does; the convolution itself is not made again."""
+    return _ConvOfRemade.apply(make, conv, conv.weight, conv.bias, x, *parameters)
