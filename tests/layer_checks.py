@@ -4,13 +4,17 @@ A test module describes its unit once and gets the tests by inheritance::
 
     class TestUnitGcn(LayerChecks):
         published = staticmethod(layers.published_agcn)       # the original formulation, with the unit's parameters
-        golden_units = {"2s_agcn_unit_gcn": lambda adjacency: agcn.unit_gcn(6, 16, adjacency)}
 
         def units(self):
             yield agcn.unit_gcn(6, 16, adjacency(3, 25))      # the first is what most of the tests take
             ...
 
-Where a unit takes more than features, ``others`` gives the rest, and ``golden_others`` that of the golden files.
+Where a unit takes more than features, ``others`` gives the rest. Where golden files hold what the project's own code
+gave, the class inherits from `GoldenLayerChecks` and names them::
+
+        golden_units = {"2s_agcn_unit_gcn": lambda adjacency: agcn.unit_gcn(6, 16, adjacency)}
+
+and ``golden_others`` gives the rest of what these units take.
 """
 
 from __future__ import annotations
@@ -82,7 +86,6 @@ class LayerChecks(ABC):
     """Inherit, fill in, and pytest runs them all; see the module's docstring."""
 
     published: Run  # as a static method
-    golden_units: ClassVar[dict[str, Callable[[Tensor], nn.Module]]]
     joints: ClassVar[int] = 11
 
     @abstractmethod
@@ -90,9 +93,6 @@ class LayerChecks(ABC):
         """New units for ``joints`` joints: at least one for each branch."""
 
     def others(self, unit: nn.Module) -> tuple[Any, ...]:
-        return ()
-
-    def golden_others(self, adjacency: Tensor) -> tuple[Any, ...]:
         return ()
 
     @staticmethod
@@ -113,23 +113,6 @@ class LayerChecks(ABC):
     def unit_and_input(self, frames: int = FRAMES, clips: int = 3) -> tuple[nn.Module, Tensor]:
         unit = randomized(next(self.units()))
         return unit, features(unit, self.joints, frames, clips)
-
-    def test_golden(self, golden: Callable[[str], dict[str, np.ndarray]]) -> None:
-        for name, make in self.golden_units.items():
-            arrays = {key: torch.from_numpy(value) for key, value in golden(f"layer_{name}").items()}
-            constant = arrays["adjacency"].float()  # as the projects held it
-            unit = make(constant).double().eval()
-            state = {key.removeprefix("param/"): value for key, value in arrays.items() if key.startswith("param/")}
-            unit.load_state_dict(state, strict=True)
-            x = arrays["input"].requires_grad_()
-            y = self.run(unit, x, *self.golden_others(arrays["adjacency"]))
-            torch.testing.assert_close(y, arrays["output"], rtol=0, atol=1e-8)
-            y.backward(arrays["cotangent"])
-            torch.testing.assert_close(x.grad, arrays["grad_input"], rtol=0, atol=1e-6)
-            expected = {key: value for key, value in arrays.items() if key.startswith("grad/")}
-            assert expected.keys() == {f"grad/{key}" for key, _ in unit.named_parameters()}
-            for key, parameter in unit.named_parameters():
-                torch.testing.assert_close(parameter.grad, expected[f"grad/{key}"], rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
     def test_matches_the_published_formulation(self, training: bool) -> None:
@@ -183,6 +166,32 @@ class LayerChecks(ABC):
         for bad in (x[0], x[:, 1:]):
             with pytest.raises(ValueError, match=r"x: expected shape \(N, \d+, T, (V|\d+)\), got"):
                 self.results_of(unit, bad)
+
+
+class GoldenLayerChecks(LayerChecks):
+    """Also compares with outputs and gradients of the project's own code."""
+
+    golden_units: ClassVar[dict[str, Callable[[Tensor], nn.Module]]]
+
+    def golden_others(self, adjacency: Tensor) -> tuple[Any, ...]:
+        return ()
+
+    def test_golden(self, golden: Callable[[str], dict[str, np.ndarray]]) -> None:
+        for name, make in self.golden_units.items():
+            arrays = {key: torch.from_numpy(value) for key, value in golden(f"layer_{name}").items()}
+            constant = arrays["adjacency"].float()  # as the projects held it
+            unit = make(constant).double().eval()
+            state = {key.removeprefix("param/"): value for key, value in arrays.items() if key.startswith("param/")}
+            unit.load_state_dict(state, strict=True)
+            x = arrays["input"].requires_grad_()
+            y = self.run(unit, x, *self.golden_others(arrays["adjacency"]))
+            torch.testing.assert_close(y, arrays["output"], rtol=0, atol=1e-8)
+            y.backward(arrays["cotangent"])
+            torch.testing.assert_close(x.grad, arrays["grad_input"], rtol=0, atol=1e-6)
+            expected = {key: value for key, value in arrays.items() if key.startswith("grad/")}
+            assert expected.keys() == {f"grad/{key}" for key, _ in unit.named_parameters()}
+            for key, parameter in unit.named_parameters():
+                torch.testing.assert_close(parameter.grad, expected[f"grad/{key}"], rtol=0, atol=1e-6)
 
 
 def spread(weight: Tensor) -> Any:

@@ -163,8 +163,7 @@ class PysklCTRGC(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(in_channels, 8, 1), nn.Conv2d(in_channels, 8, 1)
         self.conv3, self.conv4 = nn.Conv2d(in_channels, out_channels, 1), nn.Conv2d(8, out_channels, 1)
 
-    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
-        return layers.published_ctrgc(self, x, A, alpha, "uv,tu->tv")
+    forward = layers.published_pyskl_ctrgc
 
 
 PysklCTRGC.__name__ = "CTRGC"
@@ -180,9 +179,7 @@ class unit_ctrgcn(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(1))
         self.bn = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts = (conv(x, a, self.alpha) for conv, a in zip(self.convs, self.A, strict=True))
-        return functional.relu(self.bn(sum(parts)) + self.down(x))
+    forward = layers.published_pyskl_ctrgcn
 
 
 class WithGraph(nn.Module):

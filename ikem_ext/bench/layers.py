@@ -7,7 +7,7 @@ tests, too, have them to compare with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial, reduce
 from typing import Any
 
@@ -58,26 +58,34 @@ def published_aagcn(unit: Any, x: Tensor) -> Tensor:
 
 
 def published_ctrgc(
-    unit: Any, x: Tensor, adjacency: Tensor | None = None, alpha: Tensor | float = 1, form: str = "uv,tv->tu"
+    unit: Any, x: Tensor, adjacency: Tensor | None = None, alpha: Tensor | float = 1, equation: str = "ncuv,nctv->nctu"
 ) -> Tensor:
-    """CTR-GCN; PYSKL has the ``form`` "uv,tu->tv"."""
+    """CTR-GCN."""
     m1, m2, transformed = unit.conv1(x).mean(-2), unit.conv2(x).mean(-2), unit.conv3(x)
     refined = unit.conv4(torch.tanh(m1.unsqueeze(-1) - m2.unsqueeze(-2))) * alpha
     if adjacency is not None:
         refined = refined + adjacency
-    pairs, features, result = form.replace(",", " ").replace("->", " ").split()
-    return torch.einsum(f"nc{pairs},nc{features}->nc{result}", refined, transformed)
+    return torch.einsum(equation, refined, transformed)
+
+
+def published_pyskl_ctrgc(unit: Any, x: Tensor, adjacency: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
+    """CTR-GCN, as PYSKL has it: summed over the other axis."""
+    return published_ctrgc(unit, x, adjacency, alpha, "ncuv,nctu->nctv")
 
 
 def published_ctrgcn(unit: Any, x: Tensor) -> Tensor:
-    """CTR-GCN, and as PYSKL has it."""
-    of_pyskl = isinstance(unit, pyskl.unit_ctrgcn)
-    adjacency = unit.PA if not of_pyskl and unit.adaptive else unit.A
-    form = "uv,tu->tv" if of_pyskl else "uv,tv->tu"
-    subsets = (
-        published_ctrgc(each, x, part, unit.alpha, form) for each, part in zip(unit.convs, adjacency, strict=True)
-    )
-    y = unit.bn(reduce(torch.add, subsets))
+    """CTR-GCN."""
+    return _sum_of_refinements(unit, x, unit.PA if unit.adaptive else unit.A, published_ctrgc)
+
+
+def published_pyskl_ctrgcn(unit: Any, x: Tensor) -> Tensor:
+    """CTR-GCN, as PYSKL has it."""
+    return _sum_of_refinements(unit, x, unit.A, published_pyskl_ctrgc)
+
+
+def _sum_of_refinements(unit: Any, x: Tensor, adjacency: Tensor, subset: Function) -> Tensor:
+    parts = (subset(each, x, part, unit.alpha) for each, part in zip(unit.convs, adjacency, strict=True))
+    y = unit.bn(reduce(torch.add, parts))
     if unit.down is not None:
         y += unit.down(x)
     return relu(y, inplace=True)
@@ -126,8 +134,9 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
         unit.to(device, dtype)
         # ST-GCN's unit takes its adjacency as an argument, with a gradient under learned edge importance.
         arguments = [x, adjacency] if isinstance(unit, stgcn.ConvTemporalGraphical) else [x]
+        variants: dict[str, Function] = {OURS: unit, "published": partial(published, unit)}
         functions = with_compiled(
-            {OURS: partial(_ours, unit), "published": partial(_published, published, unit)},
+            {variant: partial(_call, function, len(arguments)) for variant, function in variants.items()},
             () if quick else ("published",),
         )
         for passes, run, leaves, arrays, times in (
@@ -173,18 +182,10 @@ def _units(channels: int, adjacency: Tensor) -> Iterator[tuple[str, nn.Module, i
         unit = pyskl.unit_gcn(*widths, adjacency, conv_pos=conv_pos)
         yield f"pyskl unit_gcn ({conv_pos})", unit, parts, published_pyskl_gcn
     yield "pyskl unit_aagcn", pyskl.unit_aagcn(*widths, adjacency), parts, published_aagcn
-    yield "pyskl unit_ctrgcn", pyskl.unit_ctrgcn(*widths, adjacency), parts, published_ctrgcn
+    yield "pyskl unit_ctrgcn", pyskl.unit_ctrgcn(*widths, adjacency), parts, published_pyskl_ctrgcn
 
 
-def _ours(unit: nn.Module, *leaves: Tensor) -> Tensor:
-    y = unit(*_arguments(unit, leaves))
+def _call(function: Function, arguments: int, *leaves: Tensor) -> Tensor:
+    """What the function gives for the first leaves; the others are the unit's parameters, which it has itself."""
+    y = function(*leaves[:arguments])
     return y[0] if isinstance(y, tuple) else y
-
-
-def _published(function: Function, unit: nn.Module, *leaves: Tensor) -> Tensor:
-    return function(unit, *_arguments(unit, leaves))
-
-
-def _arguments(unit: nn.Module, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Those of the leaves that the unit is called with; the others are its parameters, which it has itself."""
-    return leaves[: 2 if isinstance(unit, stgcn.ConvTemporalGraphical) else 1]

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from layer_checks import LayerChecks, adjacency, spread
+from layer_checks import GoldenLayerChecks, adjacency, spread
 
 from ikem_ext.bench import layers
 from ikem_ext.nn import agcn
 
 
-class TestUnitGcn(LayerChecks):
+class TestUnitGcn(GoldenLayerChecks):
     published = staticmethod(layers.published_agcn)
     golden_units: ClassVar = {"2s_agcn_unit_gcn": lambda adjacency: agcn.unit_gcn(6, 16, adjacency)}
 

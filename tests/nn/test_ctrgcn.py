@@ -5,14 +5,14 @@ from typing import ClassVar
 
 import pytest
 import torch
-from layer_checks import LayerChecks, adjacency, spread
+from layer_checks import GoldenLayerChecks, adjacency, spread
 from torch import Tensor, nn
 
 from ikem_ext.bench import layers
 from ikem_ext.nn import ctrgcn
 
 
-class TestCTRGC(LayerChecks):
+class TestCTRGC(GoldenLayerChecks):
     published = staticmethod(layers.published_ctrgc)
     golden_units: ClassVar = {"ctr_gcn_ctrgc": lambda adjacency: ctrgcn.CTRGC(16, 16)}
 
@@ -39,7 +39,7 @@ class TestCTRGC(LayerChecks):
             unit(x, torch.zeros(12, 12))
 
 
-class TestUnitGcn(LayerChecks):
+class TestUnitGcn(GoldenLayerChecks):
     published = staticmethod(layers.published_ctrgcn)
     golden_units: ClassVar = {"ctr_gcn_unit_gcn": lambda adjacency: ctrgcn.unit_gcn(16, 16, adjacency)}
 

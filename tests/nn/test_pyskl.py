@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from functools import partial
 from typing import ClassVar
 
 import pytest
 import torch
-from layer_checks import LayerChecks, adjacency, spread
+from layer_checks import GoldenLayerChecks, LayerChecks, adjacency, spread
 from torch import Tensor, nn
 
 from ikem_ext.bench import layers
 from ikem_ext.nn import ctrgcn, pyskl
 
 
-class TestUnitGcn(LayerChecks):
+class TestUnitGcn(GoldenLayerChecks):
     published = staticmethod(layers.published_pyskl_gcn)
     golden_units: ClassVar = {
         f"pyskl_unit_gcn_{adaptive}_{conv_pos}": lambda adjacency, options=(adaptive, conv_pos, True): pyskl.unit_gcn(
@@ -31,7 +30,7 @@ class TestUnitGcn(LayerChecks):
         yield pyskl.unit_gcn(6, 8, adjacency(2, self.joints).numpy(), conv_pos="post", with_res=True)
 
 
-class TestUnitAAGCN(LayerChecks):
+class TestUnitAAGCN(GoldenLayerChecks):
     published = staticmethod(layers.published_aagcn)
     golden_units: ClassVar = {"pyskl_unit_aagcn": lambda adjacency: pyskl.unit_aagcn(6, 16, adjacency)}
 
@@ -48,8 +47,7 @@ class TestUnitAAGCNOfAnEvenNumberOfJoints(TestUnitAAGCN):
 
 
 class TestCTRGC(LayerChecks):
-    published = staticmethod(partial(layers.published_ctrgc, form="uv,tu->tv"))
-    golden_units: ClassVar = {}
+    published = staticmethod(layers.published_pyskl_ctrgc)
 
     def units(self) -> Iterator[nn.Module]:
         yield pyskl.CTRGC(16, 12)
@@ -71,8 +69,8 @@ class TestCTRGC(LayerChecks):
         torch.testing.assert_close(unit(x, part), original(x, part.T), rtol=1e-4, atol=1e-4)
 
 
-class TestUnitCTRGCN(LayerChecks):
-    published = staticmethod(layers.published_ctrgcn)
+class TestUnitCTRGCN(GoldenLayerChecks):
+    published = staticmethod(layers.published_pyskl_ctrgcn)
     golden_units: ClassVar = {"pyskl_unit_ctrgcn": lambda adjacency: pyskl.unit_ctrgcn(16, 16, adjacency)}
 
     def units(self) -> Iterator[nn.Module]:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from layer_checks import LayerChecks, adjacency, randomized
+from layer_checks import GoldenLayerChecks, LayerChecks, adjacency, randomized
 from torch import Tensor, nn
 
 from ikem_ext import LAYOUTS
@@ -13,7 +13,7 @@ from ikem_ext.bench import layers
 from ikem_ext.nn import stgcn
 
 
-class TestConvTemporalGraphical(LayerChecks):
+class TestConvTemporalGraphical(GoldenLayerChecks):
     published = staticmethod(layers.published_conv_temporal_graphical)
     golden_units: ClassVar = {"st_gcn_conv_temporal_graphical": lambda adjacency: stgcn.ConvTemporalGraphical(6, 16, 3)}
 
@@ -50,7 +50,6 @@ def published_block(block: stgcn.st_gcn, x: Tensor, parts: Tensor) -> Tensor:
 
 class TestBlock(LayerChecks):
     published = staticmethod(published_block)
-    golden_units: ClassVar = {}
     run = staticmethod(TestConvTemporalGraphical.run)
 
     def units(self) -> Iterator[nn.Module]:
