@@ -129,25 +129,26 @@ def accelerate(model: nn.Module, verify: bool = True) -> Acceleration:
     if _recipes_for(model):
         report.left.append(Left("", "it is the model itself, with no module around it in which to replace it"))
         return report
-    replacements: dict[nn.Module, Replaced | Left] = {}  # a module may stand in several places
-    for parent, child_name, name in list(_candidates(model, "")):
-        original = parent._modules[child_name]
-        assert original is not None
-        if original not in replacements:
-            replacements[original] = _replacement(name, original, verify)
-            outcome = replacements[original]
-            (report.replaced if isinstance(outcome, Replaced) else report.left).append(outcome)  # type: ignore[arg-type]
-        outcome = replacements[original]
+    outcomes: dict[nn.Module, Replaced | Left] = {}  # a module may stand in several places
+    for parent, child_name, name in _candidates(model, ""):
+        original = parent.get_submodule(child_name)
+        if original not in outcomes:
+            outcomes[original] = _replacement(name, original, verify)
+        outcome = outcomes[original]
         if isinstance(outcome, Replaced):
             report._places.append((parent, child_name, outcome))
     for parent, child_name, replaced in report._places:
         parent._modules[child_name] = replaced.unit
+    report.replaced += [outcome for outcome in outcomes.values() if isinstance(outcome, Replaced)]
+    report.left += [outcome for outcome in outcomes.values() if isinstance(outcome, Left)]
     return report
 
 
 def _candidates(parent: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str, str]]:
     """Parent, name in the parent and whole name of the modules named like a unit; not those inside another."""
-    for name, child in parent.named_children():
+    for name, child in parent._modules.items():  # `named_children` would leave out one that stands there twice
+        if child is None:
+            continue
         if _recipes_for(child):
             yield parent, name, prefix + name
         else:
@@ -173,7 +174,8 @@ def _replacement(name: str, original: nn.Module, verify: bool) -> Replaced | Lef
 
 
 def _hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    forward = module._forward_pre_hooks or module._forward_hooks
+    return bool(forward or module._backward_pre_hooks or module._backward_hooks)
 
 
 @dataclass(frozen=True)
@@ -252,10 +254,9 @@ def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 def _run(unit: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
-    """Output, gradients and statistics after one call."""
+    """Output, gradients and statistics after one call; the random state stays, so that the next call draws the same."""
     x = arguments[0].clone().requires_grad_()
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), torch.enable_grad():
-        torch.manual_seed(0)
         output = unit.forward(x, *arguments[1:])  # not called, so that hooks do not run
         output = output[0] if isinstance(output, tuple) else output
         wanted = {"x": x, **{name: each for name, each in unit.named_parameters() if each.requires_grad}}

@@ -366,8 +366,17 @@ class TestOneModel:
         del model.l1.gcn1.conv_b
         assert "not made like any that is known" in ikem_ext.accelerate(model).left[0].reason
 
-    def test_hooks_inside_a_unit_keep_it(self, model: Model) -> None:
-        model.l1.gcn1.conv_d[0].register_forward_hook(lambda *_: None)
+    @pytest.mark.parametrize(
+        "register",
+        [
+            nn.Module.register_forward_hook,
+            nn.Module.register_forward_pre_hook,
+            nn.Module.register_full_backward_hook,
+            nn.Module.register_full_backward_pre_hook,
+        ],
+    )
+    def test_hooks_inside_a_unit_keep_it(self, model: Model, register: Callable[..., object]) -> None:
+        register(model.l1.gcn1.conv_d[0], lambda *_: None)
         assert "hooks" in ikem_ext.accelerate(model).left[0].reason
 
     def test_hooks_of_a_unit_go_on(self, model: Model) -> None:
@@ -384,6 +393,11 @@ class TestOneModel:
         assert model.l1.gcn1 is model.l2.gcn1
         report.undo()
         assert model.l1.gcn1 is model.l2.gcn1 is report.replaced[0].original
+
+    def test_a_module_twice_under_one_parent_stays_one(self, model: Model) -> None:
+        twice = nn.Sequential(model.l1.gcn1, model.l1.gcn1)
+        assert len(ikem_ext.accelerate(twice).replaced) == 1
+        assert twice[0] is twice[1] is units(twice)[0]
 
     def test_the_model_itself_cannot_be_replaced(self, model: Model) -> None:
         report = ikem_ext.accelerate(model.l1.gcn1)
