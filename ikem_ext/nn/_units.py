@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -13,8 +13,6 @@ from torch.nn.functional import conv2d
 
 from .._checks import Shapes
 from ..graph_conv import graph_conv
-
-Modules = Iterable[Any]  # a ModuleList or a list
 
 
 def graph_parts(adjacency: Tensor | npt.NDArray, dtype: torch.dtype | None = None) -> Tensor:
@@ -52,11 +50,11 @@ def initialize_norm(norm: nn.BatchNorm2d, scale: float) -> None:
     nn.init.zeros_(norm.bias)
 
 
-def initialize_branches(convolutions: Modules) -> None:
-    """From N(0, 2 / (fan of the weight * number of branches)), as their outputs are summed; biases 0."""
+def initialize_branches(convolutions: Iterable[Any]) -> None:
+    """1x1 convolutions whose outputs are summed, from N(0, 2 / (C_in * C_out * number of branches)); biases 0."""
     branches = list(convolutions)
     for each in branches:
-        nn.init.normal_(each.weight, 0, math.sqrt(2 / (each.weight[..., 0].numel() * len(branches))))
+        nn.init.normal_(each.weight, 0, math.sqrt(2 / (each.weight.numel() * len(branches))))
         _zero(each.bias)
 
 
@@ -65,7 +63,7 @@ def _zero(bias: Tensor | None) -> None:
         nn.init.zeros_(bias)
 
 
-def stacked(convolutions: Modules) -> tuple[Tensor, Tensor]:
+def stacked(convolutions: Iterable[Any]) -> tuple[Tensor, Tensor]:
     """Weights (K, C_out, C_in) and biases (K, C_out) of K 1x1 convolutions."""
     weights, biases = zip(*((each.weight.flatten(1), each.bias) for each in convolutions), strict=True)
     return torch.stack(weights), torch.stack(biases)
@@ -87,13 +85,13 @@ def pairwise_products(x: Tensor, conv_a: nn.ModuleList, conv_b: nn.ModuleList) -
 
 def refined_graph_conv(
     x: Tensor,
-    convolutions: Modules,
+    subsets: nn.ModuleList | Sequence[nn.Module],
     adjacency: Tensor | None,
     alpha: Tensor | float,
     *,
     into_first: bool,
 ) -> Tensor:
-    """CTR-GCN's graph convolution, summed over K modules with the convolutions ``conv1`` to ``conv4``.
+    """CTR-GCN's graph convolution, summed over K subsets with convolutions of their own, ``conv1`` to ``conv4``.
 
     The adjacencies are ``conv4(tanh(conv1(x)[u] - conv2(x)[v])) * alpha + adjacency[u, v]`` with convolutions averaged
     over time, and ``conv3(x)`` is summed over one joint of each pair. The average of a convolution is that of its
@@ -102,7 +100,7 @@ def refined_graph_conv(
 
     Args:
         x: (N, C_in, T, V).
-        convolutions: K modules.
+        subsets: K modules that have the convolutions.
         adjacency: (K, V, V) or None for none.
         alpha: a number.
         into_first: whether u is the joint of the result and v that summed over, or the other way round.
@@ -114,20 +112,20 @@ def refined_graph_conv(
     n, joints = mean.shape[0], mean.shape[-1]
     ends = []
     for name in ("conv1", "conv2"):
-        weight, bias = stacked(getattr(each, name) for each in convolutions)
+        weight, bias = stacked(getattr(each, name) for each in subsets)
         ends.append((weight.flatten(0, 1) @ mean + bias.flatten()[:, None]).unflatten(1, bias.shape))
     differences = ends[0][..., :, None] - ends[1][..., None, :]
     if into_first:  # graph_conv sums over the first joint
         differences, adjacency = differences.mT, None if adjacency is None else adjacency.mT
     relations = [torch.tanh(differences.flatten(-2))]
     relations.append(relations[0].new_ones(n, bias.shape[0], 1, joints**2))
-    weight, bias = stacked(each.conv4 for each in convolutions)
+    weight, bias = stacked(each.conv4 for each in subsets)
     weights = [weight * alpha, bias[..., None] * alpha]
     if adjacency is not None:
         relations.append(adjacency.flatten(-2)[:, None].expand(n, -1, -1, -1))
         weights.append(torch.ones_like(bias[..., None]))
     refined = (torch.cat(weights, -1) @ torch.cat(relations, 2)).unflatten(-1, (joints, joints))
-    weight, bias = stacked(each.conv3 for each in convolutions)
+    weight, bias = stacked(each.conv3 for each in subsets)
     return graph_conv(x, weight, bias, refined)
 
 

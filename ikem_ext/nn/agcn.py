@@ -34,12 +34,13 @@ class unit_gcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: fixed adjacency (num_subset, V, V), an array or tensor; held in float32 and not in the state dict.
+        A: fixed adjacency (num_subset, V, V), an array or tensor, held in float32 and not in the state dict; further
+            parts are ignored, though ``PA`` has them, too.
         coff_embedding: the attention works on C_out // coff_embedding channels.
         num_subset: K.
 
     Raises:
-        ValueError: A has another shape.
+        ValueError: A has another shape, or too few parts.
 
     Source: Shi et al., "Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition",
     CVPR 2019, eq. 3.

@@ -100,7 +100,23 @@ class MultiScale_GraphConv(nn.Module):
 
 
 class MLP(nn.Module):
-    """Layers of dropout (if there is any), 1x1 convolution, batch norm and activation, for (N, C, T, V)."""
+    """Layers of dropout (if there is any), 1x1 convolution, batch norm and activation.
+
+    Args:
+        in_channels: C_in.
+        out_channels: the channels after each layer.
+        activation: as of :class:`MultiScale_GraphConv`.
+        dropout: probability; where it is 0, there are no such modules.
+
+    Raises:
+        ValueError: the activation is unknown.
+
+    Source: Liu et al., CVPR 2020, the published code.
+
+    Example:
+        >>> MLP(6, [16, 8])(torch.randn(2, 6, 50, 25)).shape
+        torch.Size([2, 8, 50, 25])
+    """
 
     def __init__(
         self, in_channels: int, out_channels: Sequence[int], activation: str | None = "relu", dropout: float = 0
@@ -108,12 +124,12 @@ class MLP(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList()
         for before, after in pairwise([in_channels, *out_channels]):
-            if dropout > 0.001:
+            if dropout > 0.001:  # as published: it decides the names in the state dict
                 self.layers.append(nn.Dropout(dropout))
             self.layers.extend((nn.Conv2d(before, after, 1), nn.BatchNorm2d(after), _activation(activation)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
+        """Maps (N, C_in, T, V) to (N, out_channels[-1], T, V)."""
         for layer in self.layers:
             x = layer(x)
         return x

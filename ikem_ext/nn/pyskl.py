@@ -68,7 +68,7 @@ class unit_gcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: adjacency (K, V, V).
+        A: adjacency (K, V, V), an array or tensor, held in its dtype.
         adaptive: None, ``init``, ``offset`` or ``importance``.
         conv_pos: ``pre``, the convolution stands before the sum over joints as in the formula, or ``post``, after it:
             then there is one bias, added once.
@@ -115,7 +115,7 @@ class unit_gcn(nn.Module):
         self.conv_pos = conv_pos
         self.with_res = with_res
         self.bn = _norm(norm, out_channels)
-        self.act = _built("act", act, _ACTIVATIONS)
+        self.act = _built("act", _options(act), _ACTIVATIONS)
         if adaptive == "init":
             self.A = nn.Parameter(adjacency)
         else:
@@ -167,7 +167,7 @@ class unit_aagcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: adjacency (K, V, V), a parameter when adaptive, else a buffer.
+        A: adjacency (K, V, V), an array or tensor, held in its dtype: a parameter when adaptive, else a buffer.
         coff_embedding: the attention that makes adjacencies works on C_out // coff_embedding channels.
         adaptive: whether there are attention-made adjacencies.
         attention: whether there is attention to joints, frames and channels.
@@ -293,7 +293,7 @@ class unit_ctrgcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: adjacency (K, V, V), which the parameter ``A`` starts from.
+        A: adjacency (K, V, V), an array or tensor, which the parameter ``A`` starts from, in its dtype.
 
     Raises:
         ValueError: A has another shape.
@@ -334,18 +334,20 @@ class unit_ctrgcn(nn.Module):
         return functional.relu(y, inplace=True)
 
 
-def _built(argument: str, config: Config, known: Mapping[str, type[nn.Module]], **defaults: Any) -> nn.Module:
-    """The module that a name, or a mapping with ``type`` and options, stands for."""
-    options: dict[str, Any] = {"type": config} if isinstance(config, str) else dict(config)
+def _options(config: Config) -> dict[str, Any]:
+    return {"type": config} if isinstance(config, str) else dict(config)
+
+
+def _built(argument: str, options: dict[str, Any], known: Mapping[str, type[nn.Module]]) -> nn.Module:
+    """The module that ``type`` names, made with the other options."""
     name = options.pop("type", None)
     if name not in known:
         raise ValueError(f"{argument}: expected one of {', '.join(known)}, got {name!r}")
-    return known[name](**{**defaults, **options})
+    return known[name](**options)
 
 
 def _norm(config: Config, channels: int) -> nn.Module:
-    options: dict[str, Any] = {"type": config} if isinstance(config, str) else dict(config)
+    options = _options(config)
     learned = options.pop("requires_grad", True)
     size = "num_channels" if options.get("type") == "GN" else "num_features"
-    norm = _built("norm", options, _NORMS, **{size: channels})
-    return norm.requires_grad_(learned)
+    return _built("norm", {size: channels, **options}, _NORMS).requires_grad_(learned)
