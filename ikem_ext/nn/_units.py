@@ -89,7 +89,7 @@ def refined_graph_conv(
     adjacency: Tensor | None,
     alpha: Tensor | float,
     *,
-    into_first: bool,
+    sum_over_v: bool,
 ) -> Tensor:
     """CTR-GCN's graph convolution, summed over K subsets with convolutions of their own, ``conv1`` to ``conv4``.
 
@@ -103,7 +103,7 @@ def refined_graph_conv(
         subsets: K modules that have the convolutions.
         adjacency: (K, V, V) or None for none.
         alpha: a number.
-        into_first: whether u is the joint of the result and v that summed over, or the other way round.
+        sum_over_v: whether v is the joint that is summed over and u that of the result, or the other way round.
 
     Returns:
         (N, C_out, T, V).
@@ -114,14 +114,13 @@ def refined_graph_conv(
     for name in ("conv1", "conv2"):
         weight, bias = stacked(getattr(each, name) for each in subsets)
         ends.append((weight.flatten(0, 1) @ mean + bias.flatten()[:, None]).unflatten(1, bias.shape))
-    differences = ends[0][..., :, None] - ends[1][..., None, :]
-    if into_first:  # graph_conv sums over the first joint
-        differences, adjacency = differences.mT, None if adjacency is None else adjacency.mT
-    relations = [torch.tanh(differences.flatten(-2))]
-    relations.append(relations[0].new_ones(n, bias.shape[0], 1, joints**2))
+    u, v = (-1, -2) if sum_over_v else (-2, -1)  # their axes: graph_conv sums over the first of the two
+    relations = [torch.tanh((ends[0].unsqueeze(v) - ends[1].unsqueeze(u)).flatten(-2))]
+    relations.append(relations[0].new_ones(n, len(subsets), 1, joints**2))
     weight, bias = stacked(each.conv4 for each in subsets)
     weights = [weight * alpha, bias[..., None] * alpha]
     if adjacency is not None:
+        adjacency = adjacency.mT if sum_over_v else adjacency
         relations.append(adjacency.flatten(-2)[:, None].expand(n, -1, -1, -1))
         weights.append(torch.ones_like(bias[..., None]))
     refined = (torch.cat(weights, -1) @ torch.cat(relations, 2)).unflatten(-1, (joints, joints))
@@ -138,7 +137,7 @@ class RefinedGraphConv(nn.Module):
         rel_channels: channels of the relations between joints.
     """
 
-    into_first: bool  # as of `refined_graph_conv`
+    sum_over_v: bool  # as of `refined_graph_conv`
 
     def __init__(self, in_channels: int, out_channels: int, rel_channels: int) -> None:
         super().__init__()
@@ -157,4 +156,4 @@ class RefinedGraphConv(nn.Module):
         shapes.check("x", x, f"N {self.in_channels} T V")
         if A is not None:
             shapes.check("A", A, "V V")
-        return refined_graph_conv(x, [self], None if A is None else A[None], alpha, into_first=self.into_first)
+        return refined_graph_conv(x, [self], None if A is None else A[None], alpha, sum_over_v=self.sum_over_v)

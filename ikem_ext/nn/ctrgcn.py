@@ -42,7 +42,7 @@ class CTRGC(RefinedGraphConv):
         torch.Size([2, 32, 50, 25])
     """  # noqa: E501
 
-    into_first = True
+    sum_over_v = True
 
     def __init__(self, in_channels: int, out_channels: int, rel_reduction: int = 8, mid_reduction: int = 1) -> None:
         coordinates = in_channels in (3, 9)
@@ -107,7 +107,7 @@ class unit_gcn(nn.Module):
         """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
         adjacency = self.PA if self.adaptive else self.A
         check_features(x, self.in_c, adjacency.shape[-1])
-        y = self.bn(refined_graph_conv(x, self.convs, adjacency, self.alpha, into_first=True))
+        y = self.bn(refined_graph_conv(x, self.convs, adjacency, self.alpha, sum_over_v=CTRGC.sum_over_v))
         if self.down is not None:
             y += self.down(x)
         return functional.relu(y, inplace=True)

@@ -277,7 +277,7 @@ class CTRGC(RefinedGraphConv):
         torch.Size([2, 32, 50, 25])
     """  # noqa: E501
 
-    into_first = False
+    sum_over_v = False
 
     def __init__(self, in_channels: int, out_channels: int, rel_reduction: int = 8) -> None:
         super().__init__(in_channels, out_channels, 8 if in_channels <= 16 else in_channels // rel_reduction)
@@ -329,7 +329,7 @@ class unit_ctrgcn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
         check_features(x, self.in_c, self.A.shape[-1])
-        y = self.bn(refined_graph_conv(x, self.convs, self.A, self.alpha, into_first=False))
+        y = self.bn(refined_graph_conv(x, self.convs, self.A, self.alpha, sum_over_v=CTRGC.sum_over_v))
         y += self.down(x)
         return functional.relu(y, inplace=True)
 
