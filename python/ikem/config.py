@@ -253,6 +253,7 @@ class TrainerConfig:
         accuracy_every: contrastive accuracy is measured every so many steps.
         progress: show progress bars.
         resident: keep all clips on the device that trains, from where every step takes its own by index.
+        cuda_graphs: launch each step's forward and backward pass as one CUDA graph each; on one GPU only.
     """
 
     accelerator: str = "auto"
@@ -261,10 +262,15 @@ class TrainerConfig:
     accuracy_every: int = 10
     progress: bool = True
     resident: bool = False
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         _require(self.devices >= 1, f"trainer.devices: expected at least 1, got {self.devices}")
         _require(self.accuracy_every >= 1, f"trainer.accuracy_every: expected at least 1, got {self.accuracy_every}")
+        _require(
+            self.devices == 1 or not self.cuda_graphs,
+            f"trainer.cuda_graphs: expected trainer.devices = 1 with it, got {self.devices}",
+        )
 
 
 @dataclass

@@ -57,6 +57,7 @@ class Distillation(ContrastiveModule):
         layout: of the skeletons.
         seed: of the run.
         accuracy_every: contrastive accuracy is measured every so many steps.
+        cuda_graphs: launch what is between the views and the losses, and its backward pass, as CUDA graphs.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class Distillation(ContrastiveModule):
         *,
         seed: int = 1,
         accuracy_every: int = 10,
+        cuda_graphs: bool = False,
     ) -> None:
-        super().__init__(config, encoder, layout, seed, accuracy_every)
+        super().__init__(config, encoder, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
         self.modalities, self.teacher_modalities = config.modalities, tuple(teacher)
         width = embedding_width * len(teacher)
@@ -86,15 +88,22 @@ class Distillation(ContrastiveModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The teacher sees the first view, the student the second."""
-        teacher_view, student_view = batch.views
-        q, t = self.teacher(self.derive(batch, teacher_view, self.teacher_modalities))
-        _, h = embed(self.student, self.derive(batch, student_view, self.modalities))
-        losses = self.distill(h, t, q)
+        teacher_view, student_view = (
+            self.derive(batch, view, modalities)
+            for view, modalities in zip(batch.views, (self.teacher_modalities, self.modalities), strict=True)
+        )
+        losses, h, t, q = self.compare(teacher_view, student_view)
         students = len(self.modalities)
         self.log_accuracy(
             h, t.expand(students, -1, -1), self.teacher_queue.queue.expand(students, -1, -1), self.modalities
         )
         return {"loss": self.log_losses(losses, self.modalities, batch.num_clips), "guide": q, "teacher": t[None]}
+
+    def forward(self, teacher_view: Tensor, student_view: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        """Map the views to the losses (S,) and to h, t and q as `distill` takes them."""
+        q, t = self.teacher(teacher_view)
+        _, h = embed(self.student, student_view)
+        return self.distill(h, t, q), h.detach(), t, q
 
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Let what the teacher saw replace the oldest entries, once the gradients are done with the queues."""
@@ -190,5 +199,6 @@ def distill(config: Config, *, overwrite: bool = False) -> Path:
         data.dataset.layout,
         seed=config.seed,
         accuracy_every=config.trainer.accuracy_every,
+        cuda_graphs=config.trainer.cuda_graphs,
     )
     return fit(module, data, config, "distill", keep={}, overwrite=overwrite)

@@ -39,6 +39,7 @@ class Pretraining(ContrastiveModule):
         layout: of the skeletons.
         seed: of the run.
         accuracy_every: contrastive accuracy is measured every so many steps.
+        cuda_graphs: launch what is between the views and the losses, and its backward pass, as CUDA graphs.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class Pretraining(ContrastiveModule):
         *,
         seed: int = 1,
         accuracy_every: int = 10,
+        cuda_graphs: bool = False,
     ) -> None:
-        super().__init__(config, encoder, layout, seed, accuracy_every)
+        super().__init__(config, encoder, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
         self.modalities = config.modalities
         width, features = config.embedding_width, encoder.feature_width
@@ -83,13 +85,18 @@ class Pretraining(ContrastiveModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One step of either stage; the keys enter the queue when the gradients are done with it."""
         query_view, key_view = (self.derive(batch, view, self.modalities) for view in batch.views)
+        losses, q, k = self.compare(query_view, key_view)
+        self.log_accuracy(q, k, self.queue.queue, self.modalities)
+        return {"loss": self.log_losses(losses, self.modalities, batch.num_clips), "keys": k}
+
+    def forward(self, query_view: Tensor, key_view: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Map the views (G, N, 3, T, V, M) to the losses (G,) of the stage, queries and keys (G, N, C)."""
         features, q = embed(self.query, query_view)
         with torch.no_grad():
             self.update_key_encoders()
             _, k = embed(self.key, key_view)
         losses = self.contrast(q, k) if self.stage == 1 else self.exchange(q, k, features)
-        self.log_accuracy(q, k, self.queue.queue, self.modalities)
-        return {"loss": self.log_losses(losses, self.modalities, batch.num_clips), "keys": k}
+        return losses, q.detach(), k
 
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Let the new keys replace the oldest ones."""
@@ -161,6 +168,7 @@ def build_pretraining(config: Config, layout: SkeletonLayout) -> Pretraining:
         layout,
         seed=config.seed,
         accuracy_every=config.trainer.accuracy_every,
+        cuda_graphs=config.trainer.cuda_graphs,
     )
 
 

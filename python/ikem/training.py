@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ikem.checkpoint import export_encoders
 from ikem.config import Config, EncoderConfig, OptimizationConfig, store_config, write_text
+from ikem.cuda_graphs import CapturedModule
 from ikem.data.batches import Batch, ContrastiveData
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import View
@@ -83,6 +84,7 @@ class ContrastiveModule(lightning.LightningModule):
         layout: of the skeletons.
         seed: of the run.
         accuracy_every: contrastive accuracy is measured every so many steps.
+        cuda_graphs: launch what is between the views and the losses, and its backward pass, as CUDA graphs.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class ContrastiveModule(lightning.LightningModule):
         layout: SkeletonLayout,
         seed: int,
         accuracy_every: int,
+        cuda_graphs: bool,
     ) -> None:
         super().__init__()
         self.options = options
@@ -99,11 +102,31 @@ class ContrastiveModule(lightning.LightningModule):
         self.layout = layout
         self.seed = seed
         self.accuracy_every = accuracy_every
+        self.captured = CapturedModule(self) if cuda_graphs else None
 
     @property
     @abstractmethod
     def encoders(self) -> dict[str, Encoder]:
         """The encoders that are trained, by modality."""
+
+    @property
+    def stage(self) -> int:
+        """The part of the training, from 1; within one, every step does the same."""
+        return 1
+
+    @abstractmethod
+    def forward(self, first_view: Tensor, second_view: Tensor) -> tuple[Any, ...]:
+        """Map two views to the losses by name, (G,) each, and to what the log and the queues need beside them.
+
+        All that a step does between its views and the backward pass: tensors in, tensors out, and nothing read that
+        changes within a stage but tensors in their place.
+        """
+
+    def compare(self, first_view: Tensor, second_view: Tensor) -> tuple[Any, ...]:
+        """Call `forward`, or launch the graph that was captured of it."""
+        if self.captured is None:
+            return self(first_view, second_view)
+        return self.captured(self.stage, first_view, second_view)
 
     def derive(self, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:
         """Apply a view to a batch and derive modalities, (len(modalities), N, 3, T, V, M)."""
