@@ -7,6 +7,8 @@ encoders in a loop over parameters, clones the queues, and makes a matrix of log
 
 Of its parts torch.compile gets the encoders and the losses: the loop over bones takes minutes to compile and is no
 faster for it, and the twelve encoders in one graph would take longer still.
+
+On CUDA the clips are taken from a data set that lies on the device, and the last cases launch our steps as CUDA graphs.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from .contrast import (
     INFO_NCE,
     STUDENTS,
     WIDTH,
+    Loss,
     _published_distillation,
     _published_exchange,
     _published_info_nce,
@@ -50,6 +53,8 @@ except ImportError as error:
 NTU = LAYOUTS["ntu25"]
 FRAMES, BODIES = 50, 2
 MOMENTUM = 0.999
+#: Training clips of NTU RGB+D 60, cross-subject: what is resident on a GPU.
+RESIDENT = 40091
 #: Channels and strides of the encoder's blocks.
 BLOCKS = ((16, 1),) * 4 + ((32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (256, 1))
 FEATURES = 256
@@ -61,30 +66,48 @@ class Sizes(NamedTuple):
     clips: int
     keys: int
     dropout: float = 0.5
+    cuda_graphs: bool = False
 
 
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """A step of stage 1, of stage 2 and of the distillation; half precisions are those of autocast."""
-    sizes = Sizes(clips=2, keys=256) if quick else Sizes(clips=32 if device.type == "cpu" else 128, keys=32768)
-    for name, ours, published, loss, encoders in (
-        ("stage 1", pretraining(1), PublishedStage1, INFO_NCE, 4 * len(MODALITIES)),
-        ("stage 2", pretraining(2), PublishedStage2, EXCHANGE, 4 * len(MODALITIES)),
-        ("distillation", distillation, PublishedDistillation, DISTILLATION, len(MODALITIES) + 3 * STUDENTS),
-    ):
-        torch.compiler.reset()
-        batch = random_batch(sizes.clips, device)
-        variants = {OURS: Ours(ours(sizes)), "published": published(sizes)}
-        if not quick:
-            variants["published, compiled"] = published(sizes, compiled=True)
-        similarities = 2 * sizes.clips * sizes.keys * WIDTH * loss.similarities(len(MODALITIES))[1]
-        yield Case(
-            "step",
-            f"{name}, N={sizes.clips}, K={sizes.keys}",
-            {variant: Run(step, batch, device, dtype) for variant, step in variants.items()},
-            bytes_moved=batch.joints.nbytes,
-            operations=similarities + encoders * _encoder_operations(sizes.clips),
-            parameters={"clips": sizes.clips, "keys": sizes.keys, "dtype": str(dtype)},
-        )
+    """A step of stage 1, of stage 2 and of the distillation; half precisions are those of autocast.
+
+    On CUDA last of all those with our steps as graphs, beside what is published and not compiled.
+    """
+    on_cpu = device.type == "cpu"
+    sizes = Sizes(clips=2, keys=256) if quick else Sizes(clips=32 if on_cpu else 128, keys=32768)
+    batch = random_batch(sizes.clips, device, None if on_cpu else 256 if quick else RESIDENT)
+    for work in WORKS:
+        yield _case(work, sizes, batch, device, dtype, compiled=not quick)
+    for work in () if on_cpu else WORKS:
+        yield _case(work, sizes._replace(cuda_graphs=True), batch, device, dtype, compiled=False)
+
+
+class Work(NamedTuple):
+    """A step, ours and published."""
+
+    name: str
+    ours: Callable[[Sizes], ContrastiveModule]
+    published: Callable[..., PublishedStep]
+    loss: Loss
+    encoders: int  # forward passes of an encoder that take as long as the step's; a backward pass is two
+
+
+def _case(work: Work, sizes: Sizes, batch: Batch, device: torch.device, dtype: torch.dtype, compiled: bool) -> Case:
+    torch.compiler.reset()
+    variants: dict[str, Step] = {OURS: Ours(work.ours(sizes)), "published": work.published(sizes)}
+    if compiled:
+        variants["published, compiled"] = work.published(sizes, compiled=True)
+    how = ", CUDA graphs" if sizes.cuda_graphs else ""
+    similarities = 2 * sizes.clips * sizes.keys * WIDTH * work.loss.similarities(len(MODALITIES))[1]
+    return Case(
+        "step",
+        f"{work.name}{how}, N={sizes.clips}, K={sizes.keys}",
+        {variant: Run(step, batch, device, dtype) for variant, step in variants.items()},
+        bytes_moved=batch.joints[0].nbytes * sizes.clips,
+        operations=similarities + work.encoders * _encoder_operations(sizes.clips),
+        parameters={"clips": sizes.clips, "keys": sizes.keys, "dtype": str(dtype)},
+    )
 
 
 class Step(nn.Module):
@@ -123,8 +146,8 @@ class Run:
             self.step(self.batch)
 
 
-def random_batch(clips: int, device: torch.device) -> Batch:
-    """Random clips of NTU's shape with two random views."""
+def random_batch(clips: int, device: torch.device, resident: int | None = None) -> Batch:
+    """Random clips of NTU's shape with two random views, of a resident data set of so many clips where one is given."""
     generator = torch.Generator().manual_seed(0)
     views = RandomViews(ViewsConfig(), FRAMES, NTU.num_joints)
 
@@ -132,10 +155,12 @@ def random_batch(clips: int, device: torch.device) -> Batch:
         drawn = views(clips, generator)
         return drawn._replace(shear=drawn.shear.to(device), crop_start=drawn.crop_start.to(device))
 
+    held = resident or clips
     return Batch(
-        torch.randn(clips, 3, FRAMES, NTU.num_joints, BODIES, generator=generator).to(device),
-        torch.randint(30, 200, (clips,), generator=generator).to(device),
+        torch.randn(held, 3, FRAMES, NTU.num_joints, BODIES, generator=generator).to(device),
+        torch.randint(30, 200, (held,), generator=generator).to(device),
         (view(), view()),
+        torch.randperm(held, generator=generator)[:clips].to(device) if resident else None,
     )
 
 
@@ -167,7 +192,13 @@ class Ours(Step):
         self.optimizer = self.module.configure_optimizers()["optimizer"]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the loss before the step."""
+        """Return the loss before the step; where graphs are captured, which is at the second one, first make that."""
+        if self.module.captured is not None and self.module.captured.graphs is None:
+            self.train_on(batch)
+        return self.train_on(batch)
+
+    def train_on(self, batch: Batch) -> Tensor:
+        """Make a step and return the loss before it."""
         self.module.on_train_batch_start(batch, 0)
         outputs = cast("dict[str, Tensor]", self.module.training_step(batch, 0))
         self.update(outputs["loss"])
@@ -180,7 +211,7 @@ def pretraining(stage: int) -> Callable[[Sizes], Pretraining]:
 
     def make(sizes: Sizes) -> Pretraining:
         config = PretrainConfig(queue_length=sizes.keys, exchange_epoch=0 if stage == 2 else 150)
-        return Pretraining(config, EncoderConfig(dropout=sizes.dropout), NTU)
+        return Pretraining(config, EncoderConfig(dropout=sizes.dropout), NTU, cuda_graphs=sizes.cuda_graphs)
 
     return make
 
@@ -189,7 +220,8 @@ def distillation(sizes: Sizes) -> Distillation:
     """The distillation of a random teacher."""
     encoder = EncoderConfig(dropout=sizes.dropout)
     teacher = Pretraining(PretrainConfig(queue_length=1), encoder, NTU).query
-    return Distillation(DistillConfig(queue_length=sizes.keys), encoder, teacher, WIDTH, NTU)
+    config = DistillConfig(queue_length=sizes.keys)
+    return Distillation(config, encoder, teacher, WIDTH, NTU, cuda_graphs=sizes.cuda_graphs)
 
 
 class PublishedBlock(nn.Module):
@@ -272,9 +304,10 @@ class PublishedStep(Step):
 
     def embed(self, encoders: nn.ModuleDict, batch: Batch, view: View) -> tuple[list[Tensor], list[Tensor]]:
         """Features and embeddings of a view, modality by modality."""
+        of_batch = slice(None) if batch.clips is None else batch.clips
         derived = published_modalities(
-            batch.joints,
-            batch.num_frames,
+            batch.joints[of_batch],
+            batch.num_frames[of_batch],
             NTU,
             shear=view.shear,
             crop_start=view.crop_start,
@@ -388,3 +421,10 @@ class PublishedDistillation(PublishedStep):
         guides = {f"queue_{modality}": guide for modality, guide in zip(MODALITIES, q, strict=True)}
         self.enqueue({**guides, "teacher_queue": t})
         return loss.detach()
+
+
+WORKS = (
+    Work("stage 1", pretraining(1), PublishedStage1, INFO_NCE, 4 * len(MODALITIES)),
+    Work("stage 2", pretraining(2), PublishedStage2, EXCHANGE, 4 * len(MODALITIES)),
+    Work("distillation", distillation, PublishedDistillation, DISTILLATION, len(MODALITIES) + 3 * STUDENTS),
+)

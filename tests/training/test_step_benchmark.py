@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from training.imitated_graphs import imitate_graphs
 
 from ikem.encoders import Stream, load_published_state_dict
 from ikem_ext import MODALITIES
@@ -27,15 +28,15 @@ def copy_queues(published: step.PublishedStep, keys: torch.Tensor) -> None:
     keys.copy_(torch.stack([getattr(published, f"queue_{modality}") for modality in MODALITIES], dim=1))
 
 
-def losses(published: step.Step, ours: Any) -> list[list[float]]:
+def losses(published: step.Step, ours: Any, resident: int | None = None) -> list[list[float]]:
     """Of two steps: the second follows from the first one's gradients, momentum and queues."""
-    batch = step.random_batch(SIZES.clips, CPU)
+    batch = step.random_batch(SIZES.clips, CPU, resident)
     runs = [step.Run(each, batch, CPU, torch.float64) for each in (step.Ours(ours), published)]
     return [[run.step(run.batch).item() for _ in range(2)] for run in runs]
 
 
-@pytest.mark.parametrize(("stage", "peer"), [(1, step.PublishedStage1), (2, step.PublishedStage2)])
-def test_stages(stage: int, peer: type[step.PublishedStage1]) -> None:
+@pytest.mark.parametrize(("stage", "peer", "resident"), [(1, step.PublishedStage1, None), (2, step.PublishedStage2, 7)])
+def test_stages(stage: int, peer: type[step.PublishedStage1], resident: int | None) -> None:
     torch.manual_seed(0)
     published, ours = peer(SIZES), step.pretraining(stage)(SIZES)
     copy_streams(published.query, ours.query)
@@ -43,8 +44,27 @@ def test_stages(stage: int, peer: type[step.PublishedStage1]) -> None:
     if isinstance(published, step.PublishedStage2):
         ours.exchange_heads.load_state_dict(published.exchange_heads.state_dict())
     copy_queues(published, ours.queue.keys)
-    mine, theirs = losses(published, ours)
+    mine, theirs = losses(published, ours, resident)
     assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+def test_a_resident_data_set_is_more_than_the_batch() -> None:
+    batch = step.random_batch(SIZES.clips, CPU, resident=7)
+    assert (len(batch.joints), len(batch.num_frames), batch.num_clips) == (7, 7, SIZES.clips)
+
+
+def test_graphs_are_captured_within_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = imitate_graphs(monkeypatch)
+    batch = step.random_batch(SIZES.clips, CPU)
+    losses = []
+    for cuda_graphs in (False, True):
+        torch.manual_seed(0)
+        ours = step.Ours(step.distillation(SIZES._replace(cuda_graphs=cuda_graphs)))
+        run = step.Run(ours, batch, CPU, torch.float32)
+        losses.append([run.step(batch).item() for _ in range(3)])
+        assert graphs.captures == cuda_graphs
+    without, captured = losses
+    assert captured[:2] == without[1:]  # the first call makes two steps
 
 
 def test_distillation() -> None:
