@@ -1,19 +1,20 @@
 """CUDA graphs on a machine without CUDA.
 
 The imitation stands for what a graph does and for what it does not: a capture changes nothing and refuses to wait; a
-launch runs the same operations on the same tensors, whatever Python's own state is by then.
+launch runs the same operations on the same tensors, whatever Python's own state is by then. All else is PyTorch's own
+`torch.cuda.make_graphed_callables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from ikem import cuda_graphs
 
@@ -22,8 +23,8 @@ aten = torch.ops.aten
 WAITING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten._unique2, aten.lift_fresh}
 
 
-class Recording(TorchDispatchMode):
-    """Notes all operations with their tensors, and can run them again."""
+class ImitatedGraph(TorchDispatchMode):
+    """Notes all operations with their tensors, takes back what they changed, and runs them again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,20 +33,21 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert operation.overloadpacket not in WAITING, f"{operation} waits for the device"
+        kwargs = kwargs or {}
         for x in tree_leaves((args, kwargs)):
             if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in self.before:
                 storage = x.untyped_storage()
                 self.before[storage.data_ptr()] = storage, storage.clone()
-        made = operation(*args, **kwargs or {})
-        self.operations.append((operation, args, kwargs or {}, made))
+        made = operation(*args, **kwargs)
+        self.operations.append((operation, args, kwargs, made))
         return made
 
-    def undo(self) -> None:
-        """Take back what the operations have changed."""
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
         for storage, content in self.before.values():
             storage.copy_(content)
 
-    def launch(self) -> None:
+    def replay(self) -> None:
         """Run the operations again and put what they make where they put it before."""
         with torch._C._AutoDispatchBelowAutograd():
             for operation, args, kwargs, made in self.operations:
@@ -55,53 +57,36 @@ class Recording(TorchDispatchMode):
 
 
 class ImitatedGraphs:
-    """Stands for `torch.cuda.make_graphed_callables`."""
+    """Stands for the parts of `torch.cuda` that a capture needs."""
 
     def __init__(self) -> None:
-        self.captures = 0
+        self.captured: list[ImitatedGraph] = []
 
-    def __call__(
-        self, call: Callable[..., Any], sample: tuple[Tensor, ...], num_warmup_iters: int, allow_unused_input: bool
-    ) -> Callable[..., Any]:
-        assert num_warmup_iters == 0
+    @property
+    def captures(self) -> int:
+        """How often a forward and a backward pass were captured."""
+        assert len(self.captured) % 2 == 0
+        return len(self.captured) // 2
+
+    def graph(self, graph: ImitatedGraph, pool: Any) -> ImitatedGraph:
+        """Return the context in which a graph is captured."""
         assert not torch.is_autocast_enabled("cpu"), "the backward pass would be captured with autocast"
-        self.captures += 1
-        forward, backward = Recording(), Recording()
-        with forward:
-            outputs, spec = tree_flatten(call(*sample))
-        differentiable = [x for x in outputs if x.requires_grad]
-        cotangents = [torch.empty_like(x) for x in differentiable]
-        leaves = [x for x in sample if x.requires_grad]
-        with backward:
-            found = iter(torch.autograd.grad(differentiable, leaves, cotangents, allow_unused=allow_unused_input))
-        backward.undo()
-        forward.undo()
-        gradients = [next(found) if x.requires_grad else None for x in sample]
-
-        class Launch(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
-                for mine, given in zip(sample, inputs, strict=True):
-                    if mine.data_ptr() != given.data_ptr():
-                        mine.copy_(given)
-                forward.launch()
-                return tuple(x.detach() for x in outputs)
-
-            @staticmethod
-            def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-                of_differentiable = [grad for x, grad in zip(outputs, given, strict=True) if x.requires_grad]
-                for mine, grad in zip(cotangents, of_differentiable, strict=True):
-                    mine.copy_(grad)
-                backward.launch()
-                return tuple(None if x is None else x.detach() for x in gradients)
-
-        return lambda *inputs: tree_unflatten(Launch.apply(*inputs), spec)
+        self.captured.append(graph)
+        return graph
 
 
 def imitate_graphs(monkeypatch: pytest.MonkeyPatch) -> ImitatedGraphs:
     """Let the CPU have graphs while a test runs."""
     graphs = ImitatedGraphs()
+    for name, imitation in {
+        "CUDAGraph": ImitatedGraph,
+        "graph": graphs.graph,
+        "is_current_stream_capturing": lambda: False,
+        "synchronize": lambda: None,
+        "Stream": lambda: None,
+        "stream": contextlib.nullcontext,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, imitation)
+    monkeypatch.setattr(torch.cuda.graphs, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(cuda_graphs, "DEVICE", "cpu")
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphs)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     return graphs

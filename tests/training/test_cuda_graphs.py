@@ -65,8 +65,10 @@ def test_other_encoders_can_be_captured(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("architecture", ["st_gcn", "agcn", "ctrgcn"])
+@pytest.mark.parametrize(
+    ("architecture", "precision"),
+    [("st_gcn", "32-true"), ("st_gcn", "bf16-mixed"), ("agcn", "32-true"), ("ctrgcn", "32-true")],
+)
 def test_graphs_on_a_gpu_change_no_bit(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, architecture: str, precision: str
 ) -> None:

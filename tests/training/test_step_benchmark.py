@@ -78,8 +78,9 @@ def test_distillation() -> None:
     assert mine == pytest.approx(theirs, rel=1e-6)
 
 
-def test_every_case_runs() -> None:
-    for case in step.cases(CPU, torch.float32, quick=True):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_case_runs(device: str) -> None:
+    for case in step.cases(torch.device(device), torch.float32, quick=True):
         assert case.operations > 0
         for run in case.variants.values():
             run()
