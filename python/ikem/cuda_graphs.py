@@ -115,6 +115,10 @@ def side_by_side(calls: Sequence[Callable[[], Result]], device: torch.device) ->
     Args:
         calls: functions that do not depend on each other, each on what the current stream has made before.
         device: that they work on.
+
+    Example:
+        >>> side_by_side([lambda: "joint", lambda: "bone"], torch.device("cpu"))
+        ['joint', 'bone']
     """
     if device.type != DEVICE or not torch.cuda.is_current_stream_capturing():
         return [call() for call in calls]
