@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ikem_ext.skeleton import SkeletonLayout
 
@@ -21,6 +22,25 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, (stride, 1)), nn.BatchNorm2d(out_channels))
+
+
+class _BodyMean(torch.autograd.Function):
+    """Mean over time, joints and bodies, (N * M, F, T, V) to (N, F), whose gradient is a view of (N * M, F) numbers.
+
+    That of `torch.mean` over the bodies' own axis is written out, and in another memory layout than the maps have.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, bodies: int) -> Tensor:
+        ctx.shape, ctx.bodies = maps.shape, bodies
+        return maps.unflatten(0, (-1, bodies)).mean((1, 3, 4))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        *_, frames, joints = ctx.shape
+        each = (grad / (ctx.bodies * frames * joints)).repeat_interleave(ctx.bodies, 0)
+        return each[:, :, None, None].expand(ctx.shape), None
 
 
 class Encoder(nn.Module):
@@ -89,7 +109,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map skeletons (N, 3, T, V, M) to features (N, F), the mean of the feature map over time and joints."""
-        return self.body_maps(x).mean((1, 3, 4))
+        return _BodyMean.apply(self.body_maps(x), x.shape[-1])
 
     def feature_map(self, x: Tensor) -> Tensor:
         """Encode skeletons, time and joints apart.
@@ -103,10 +123,10 @@ class Encoder(nn.Module):
         Raises:
             ValueError: if the channels or joints of ``x`` are not those of the encoder.
         """
-        return self.body_maps(x).mean(1)
+        return self.body_maps(x).unflatten(0, (-1, x.shape[-1])).mean(1)
 
     def body_maps(self, x: Tensor) -> Tensor:
-        """Encode skeletons (N, 3, T, V, M) as by `feature_map`, bodies apart too: (N, M, F, T', V)."""
+        """Encode skeletons (N, 3, T, V, M) as by `feature_map`, bodies apart too: (N * M, F, T', V)."""
         if x.dim() != 5 or x.shape[1] != self.in_channels or x.shape[3] != self.num_joints:
             raise ValueError(
                 f"x: expected shape (N, {self.in_channels}, T, {self.num_joints}, M), got {tuple(x.shape)}"
@@ -116,4 +136,4 @@ class Encoder(nn.Module):
         x = self.data_norm(x).view(clips * bodies, joints, channels, frames).permute(0, 2, 3, 1)
         # On a CPU all layers are fastest with the channels innermost, and keep them there.
         layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
-        return self.blocks(x.contiguous(memory_format=layout)).unflatten(0, (clips, bodies))
+        return self.blocks(x.contiguous(memory_format=layout))

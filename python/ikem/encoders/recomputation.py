@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 
 Make = Callable[[Tensor, bool], Tensor]
@@ -25,16 +26,19 @@ class _Again:
         enabled = torch.is_autocast_enabled(device)
         self.autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled, cache_enabled=False)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``x`` as a leaf and what ``make`` makes of it, running statistics apart."""
+    def __call__(self, x: Tensor) -> tuple[Tensor, GradientEdge, Tensor]:
+        """Return ``x`` as a leaf, and what ``make`` makes of it, running statistics apart: as an edge, and detached."""
         with torch.enable_grad(), self.autocast:
             x = x.detach().requires_grad_()
-            return x, self.make(x, False)
+            made = self.make(x, False)
+        return x, get_gradient_edge(made), made.detach()
 
 
-def _gradients(made: Tensor, inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor) -> Iterator[Tensor | None]:
+def _gradients(
+    made: GradientEdge, inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor
+) -> Iterator[Tensor | None]:
     asked = [each for each, want in zip(inputs, wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(made, asked, grad.to(made.dtype)) if asked else ())
+    found = iter(torch.autograd.grad((made,), asked, (grad,)) if asked else ())
     return (next(found) if want else None for want in wanted)
 
 
@@ -51,12 +55,13 @@ class _Remade(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        x, made = ctx.again(x)
-        return None, *_gradients(made, [x, *parameters], ctx.needs_input_grad[1:], grad)
+        x, edge, made = ctx.again(x)
+        del made  # its gradient does not need it
+        return None, *_gradients(edge, [x, *parameters], ctx.needs_input_grad[1:], grad)
 
 
 class _ConvOfRemade(torch.autograd.Function):
-    """``conv(make(x, True))``, of which only ``x`` is kept; the convolution itself is not made again."""
+    """``conv(relu(make(x, True)))``, of which only ``x`` is kept; the convolution itself is not made again."""
 
     @staticmethod
     def forward(
@@ -64,24 +69,29 @@ class _ConvOfRemade(torch.autograd.Function):
     ) -> Tensor:
         ctx.again, ctx.conv = _Again(make, x), conv
         ctx.save_for_backward(weight, x, *parameters)
-        return functional.conv2d(make(x, True), weight, bias, conv.stride, conv.padding)
+        return functional.conv2d(make(x, True).relu_(), weight, bias, conv.stride, conv.padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, x, *parameters = ctx.saved_tensors
         for_weight, for_bias, *wanted = ctx.needs_input_grad[2:]
-        x, made = ctx.again(x)
+        x, edge, made = ctx.again(x)
+        made.relu_()
         grad_made, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, made.detach().to(grad.dtype), weight.to(grad.dtype), [len(weight)],
+            grad, made.to(grad.dtype), weight.to(grad.dtype), [len(weight)],
             ctx.conv.stride, ctx.conv.padding, (1, 1), False, (0, 0), 1, (any(wanted), for_weight, for_bias),
         )  # fmt: skip
+        if any(wanted):
+            grad_made = grad_made.to(made.dtype)
+            torch.ops.aten.threshold_backward.grad_input(grad_made, made, 0, grad_input=grad_made)
+        del made  # its gradient does not need it
         return (
             None,
             None,
             grad_weight.to(weight.dtype) if for_weight else None,
             grad_bias.to(weight.dtype) if for_bias else None,
-            *_gradients(made, [x, *parameters], wanted, grad_made),
+            *_gradients(edge, [x, *parameters], wanted, grad_made),
         )
 
 
@@ -97,5 +107,5 @@ def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
 
 
 def conv_of_remade(make: Make, conv: nn.Conv2d, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """Return ``conv(make(x, True))`` as `remade` does; the convolution itself is not made again."""
+    """Return ``conv(relu(make(x, True)))`` as `remade` does; the convolution itself is not made again."""
     return _ConvOfRemade.apply(make, conv, conv.weight, conv.bias, x, *parameters)

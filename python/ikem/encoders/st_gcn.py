@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ikem.encoders.dropout import drop_out
+from ikem.encoders.dropout import drop_out, masked_relu
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
 from ikem.encoders.recomputation import conv_of_remade, remade
 from ikem_ext import graph_conv
+from ikem_ext.skeleton import SkeletonLayout
 
 
 class GraphConv(nn.Module):
@@ -91,12 +92,16 @@ class Block(nn.Module):
         self.temporal_norm = nn.BatchNorm2d(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.residual = shortcut(in_channels, out_channels, stride) if residual else None
+        #: Whether no other block keeps the output for its backward pass.
+        self.is_last = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
         y = self.drop_out(self.convolve(x))
         if self.residual is not None:
             y.add_(self.shortcut(x))
+        if self.is_last and self.remakes:
+            return masked_relu(y)
         return functional.relu(y, inplace=True)
 
     def convolve(self, x: Tensor) -> Tensor:
@@ -105,13 +110,13 @@ class Block(nn.Module):
         What lies between is made again in the backward pass: that is little work, and much memory.
         """
         if not self.remakes:
-            return self.temporal(self.activated(x))
+            return self.temporal(functional.relu(self.normed(x), inplace=True))
         parameters = (*self.graph.parameters(), *self.graph_norm.parameters())
-        return conv_of_remade(self.activated, self.temporal, x, parameters)
+        return conv_of_remade(self.normed, self.temporal, x, parameters)
 
-    def activated(self, x: Tensor, update: bool = True) -> Tensor:
-        """Apply graph convolution, batch normalization and ReLU; see `batch_norm` for ``update``."""
-        return functional.relu(batch_norm(self.graph_norm, self.graph(x), update=update), inplace=True)
+    def normed(self, x: Tensor, update: bool = True) -> Tensor:
+        """Apply graph convolution and batch normalization; see `batch_norm` for ``update``."""
+        return batch_norm(self.graph_norm, self.graph(x), update=update)
 
     @property
     def remakes(self) -> bool:
@@ -153,6 +158,10 @@ class STGCN(Encoder):
     """
 
     block = Block
+
+    def __init__(self, layout: SkeletonLayout, **options: Any) -> None:
+        super().__init__(layout, **options)
+        cast(Block, self.blocks[-1]).is_last = True
 
     def initialize(self, module: nn.Module, initialization: Initialization) -> None:
         """Draw the weights of one module of the encoder; a graph convolution is drawn as a 1x1 convolution."""
