@@ -108,6 +108,18 @@ def test_what_is_made_again_changes_nothing(monkeypatch: pytest.MonkeyPatch, tra
         torch.testing.assert_close(again, kept, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_features_are_the_same_where_no_gradients_are_wanted(training: bool) -> None:
+    x = torch.randn(3, 3, 16, 25, 2)
+    made = []
+    for wanted in (True, False):
+        encoder = small_encoder(initialization="kaiming", dropout=0.5).train(training)
+        with torch.set_grad_enabled(wanted):
+            torch.manual_seed(2)
+            made.append([encoder(x), *encoder.buffers()])
+    assert all(torch.equal(*pair) for pair in zip(*made, strict=True))
+
+
 def test_dropout_goes_through_the_backward_pass_as_through_the_forward_pass() -> None:
     block = small_encoder(dropout=0.75).double().blocks[1].train()
     torch.manual_seed(0)

@@ -66,14 +66,17 @@ class _ConvOfRemade(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, make: Make, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor, *parameters: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)  # else zeros are made for the second output
         ctx.again, ctx.conv = _Again(make, x), conv
         ctx.save_for_backward(weight, x, *parameters)
-        return functional.conv2d(make(x, True).relu_(), weight, bias, conv.stride, conv.padding)
+        made = make(x, True).relu_().detach()  # a view, as some operations return, could not be overwritten
+        ctx.mark_non_differentiable(made)
+        return functional.conv2d(made, weight, bias, conv.stride, conv.padding), made
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
         weight, x, *parameters = ctx.saved_tensors
         for_weight, for_bias, *wanted = ctx.needs_input_grad[2:]
         x, edge, made = ctx.again(x)
@@ -106,6 +109,9 @@ def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
     return _Remade.apply(make, x, *parameters)
 
 
-def conv_of_remade(make: Make, conv: nn.Conv2d, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """Return ``conv(relu(make(x, True)))`` as `remade` does; the convolution itself is not made again."""
+def conv_of_remade(make: Make, conv: nn.Conv2d, x: Tensor, parameters: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return ``conv(relu(make(x, True)))`` as `remade` does; the convolution itself is not made again.
+
+    And return what was convolved, whose memory is no longer needed.
+    """
     return _ConvOfRemade.apply(make, conv, conv.weight, conv.bias, x, *parameters)

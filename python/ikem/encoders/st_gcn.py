@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ikem.encoders.dropout import drop_out, masked_relu
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
+from ikem.encoders.norm import batch_norm, disposable
 from ikem.encoders.recomputation import conv_of_remade, remade
 from ikem_ext import graph_conv
 from ikem_ext.skeleton import SkeletonLayout
@@ -36,25 +37,6 @@ class GraphConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, T, V)."""
         return graph_conv(x, self.weight, self.bias, self.adjacency * self.edge_importance)
-
-
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, gain: float = 1.0, update: bool = True) -> Tensor:
-    """Apply a module's batch normalization, times a gain.
-
-    Args:
-        norm: the module.
-        x: (N, C, T, V).
-        gain: factor of weight and bias.
-        update: in training, whether the running statistics take part; without, they stay as they are.
-    """
-    weight, bias = (norm.weight, norm.bias) if gain == 1 else (norm.weight * gain, norm.bias * gain)
-    if not norm.training:
-        return functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)
-    if not update:
-        return functional.batch_norm(x, None, None, weight, bias, training=True, eps=norm.eps)
-    assert norm.num_batches_tracked is not None and norm.momentum is not None
-    norm.num_batches_tracked += 1
-    return functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, True, norm.momentum, norm.eps)
 
 
 class Block(nn.Module):
@@ -97,26 +79,30 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
-        y = self.drop_out(self.convolve(x))
+        y = self.drop_out(*self.convolve(x))
         if self.residual is not None:
             y.add_(self.shortcut(x))
         if self.is_last and self.remakes:
             return masked_relu(y)
         return functional.relu(y, inplace=True)
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """Convolve over the graph, then over time.
+    def convolve(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Convolve over the graph, then over time; and return where the normalization of that may be written.
 
-        What lies between is made again in the backward pass: that is little work, and much memory.
+        What lies between is made again in the backward pass: that is little work, and much memory. Its own memory
+        serves for what comes next, so that little is taken and given back between what is kept.
         """
         if not self.remakes:
-            return self.temporal(functional.relu(self.normed(x), inplace=True))
+            y = self.temporal(functional.relu(self.normed(x), inplace=True))
+            return y, disposable(y)
         parameters = (*self.graph.parameters(), *self.graph_norm.parameters())
-        return conv_of_remade(self.normed, self.temporal, x, parameters)
+        y, between = conv_of_remade(self.normed, self.temporal, x, parameters)
+        return y, between if between.shape == y.shape and y.device.type == "cpu" else None
 
     def normed(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply graph convolution and batch normalization; see `batch_norm` for ``update``."""
-        return batch_norm(self.graph_norm, self.graph(x), update=update)
+        y = self.graph(x)
+        return batch_norm(self.graph_norm, y, update=update, out=disposable(y))
 
     @property
     def remakes(self) -> bool:
@@ -134,15 +120,16 @@ class Block(nn.Module):
     def projected(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply the residual's 1x1 convolution and batch normalization; see `batch_norm` for ``update``."""
         conv, norm = cast(nn.Sequential, self.residual)
-        return batch_norm(cast(nn.BatchNorm2d, norm), conv(x), update=update)
+        y = conv(x)
+        return batch_norm(cast(nn.BatchNorm2d, norm), y, update=update, out=disposable(y))
 
-    def drop_out(self, y: Tensor) -> Tensor:
+    def drop_out(self, y: Tensor, out: Tensor | None = None) -> Tensor:
         """Apply batch normalization and dropout, whose factor 1 / (1 - p) the normalization takes over."""
         if not self.training or self.dropout.p == 0:
-            return batch_norm(self.temporal_norm, y)
+            return batch_norm(self.temporal_norm, y, out=out)
         if y.device.type != "cpu" or torch.compiler.is_compiling():
             return self.dropout(batch_norm(self.temporal_norm, y))
-        y = batch_norm(self.temporal_norm, y, gain=1 / (1 - self.dropout.p))
+        y = batch_norm(self.temporal_norm, y, gain=1 / (1 - self.dropout.p), out=out)
         return drop_out(y, self.dropout.p)
 
 
