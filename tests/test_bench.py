@@ -3,14 +3,15 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import multiprocessing
+import os
 import platform
 import re
-import sys
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,11 +19,12 @@ import torch
 import torch._dynamo
 
 from ikem_ext.bench import __main__ as bench
-from ikem_ext.bench import contrast, measure, models, report
+from ikem_ext.bench import contrast, measure, models, processes, report
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 FAMILIES = ("modalities", "graph_conv", "contrast")
+QUICK = processes.Selection(CPU, torch.float32, quick=True, scaling=False)
 FACTS = {"copy_gb_per_s": 10.0, "matmul_gflop_per_s": 100.0}
 MARKED = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
 
@@ -123,18 +125,32 @@ def test_rows_are_drawn_and_tabulated_without_measuring(tmp_path: Path, monkeypa
 
 
 def test_an_interrupted_run_keeps_the_cases_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[measure.Case]:
-        yield measure.Case("fake", "first", {"ikem_ext": lambda: None}, 0)
+    stored = report.read_json(ROOT / "results" / "bench-cpu.json")[1][:1]
+
+    def measured(*arguments: Any) -> Iterator[list[measure.Row]]:
+        yield stored
         raise KeyboardInterrupt
 
-    module = ModuleType("ikem_ext.bench.fake")
-    module.cases = cases  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(bench, "FAMILIES", ("fake",))
+    monkeypatch.setattr(bench, "measured_apart", measured)
     file = tmp_path / "rows.json"
     with pytest.raises(SystemExit, match=r"interrupted: what was measured is in .*rows\.json"):
-        bench.main(["--quick", "--scaling", "--json", str(file)])
-    assert [row["case"] for row in json.loads(file.read_text())["rows"]] == ["first"]
+        bench.main(["--quick", "--json", str(file)])
+    assert report.read_json(file)[1] == stored
+
+
+def test_an_interrupted_process_interrupts() -> None:
+    measured = processes.measured_apart("modalities", QUICK, FACTS)
+    first = next(measured)
+    assert {row.family for row in first} == {"modalities"}
+    for process in multiprocessing.active_children():
+        os.kill(process.pid or 0, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        list(measured)
+
+
+def test_a_process_that_fails_is_no_end_of_the_cases() -> None:
+    with pytest.raises(RuntimeError, match="a process that measured ended with status 1"):
+        list(processes.measured_apart("modalities", QUICK, {}))
 
 
 def test_calls_are_shared_out_and_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ sanitizer() {
 
 bench() {
   local families dtype family
-  read -ra families < <("$python" -c 'from ikem_ext.bench.__main__ import FAMILIES; print(*FAMILIES)')
+  read -ra families < <("$python" -c 'from ikem_ext.bench.processes import FAMILIES; print(*FAMILIES)')
   for dtype in float32 bfloat16; do
     for family in "${families[@]}"; do
       step "bench-$dtype-$family" 100 "$python" -m ikem_ext.bench "$family" --device cuda --dtype "$dtype" \

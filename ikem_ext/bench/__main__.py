@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-import torch._dynamo
 
 from . import report
-from .measure import Case, Row, machine, measure
-
-#: Modules of this package with a function ``cases(device, dtype, quick)`` that yields its cases; one that has
-#: ``scaling`` too, with the same arguments, has sweeps.
-FAMILIES = ("modalities", "graph_conv", "contrast", "layers", "models", "step")
+from .measure import Row, machine
+from .processes import FAMILIES, Selection, measured_apart
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,36 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report.refresh(options.table, report.markdown(facts, rows))
 
 
-# torch.compile would rather run a function uncompiled, silently, than compile it for a ninth size.
-@torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
 def _measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
     """Machine and rows."""
-    dtype = getattr(torch, options.dtype)
-    facts = machine(options.device, options.quick, dtype)
-    print(report.in_words(facts))
+    selection = Selection(options.device, getattr(torch, options.dtype), options.quick, options.scaling)
+    facts = machine(selection.device, selection.quick, selection.dtype)
+    print(report.in_words(facts), flush=True)
     rows: list[Row] = []
     for family in options.families or FAMILIES:
-        torch.compiler.reset()
-        module = importlib.import_module(f"ikem_ext.bench.{family}")
-        for case in _cases(module, options, dtype):
-            rows += _measured_case(case, options, facts)
+        for measured in measured_apart(family, selection, facts):
+            rows += measured
             if options.json:
                 report.write_json(options.json, facts, rows)
     return facts, rows
-
-
-def _cases(module: ModuleType, options: argparse.Namespace, dtype: torch.dtype) -> Iterator[Case]:
-    yield from module.cases(options.device, dtype, options.quick)
-    if options.scaling and hasattr(module, "scaling"):
-        yield from module.scaling(options.device, dtype, options.quick)
-
-
-def _measured_case(case: Case, options: argparse.Namespace, facts: dict[str, Any]) -> list[Row]:
-    print(f"\n{case.family}: {case.title}\n  first calls:", end="", flush=True)
-    seconds = 0.1 if options.quick else 1 if case.swept else 2
-    rows = measure(case, options.device, facts, seconds, lambda text: print(f" {text};", end="", flush=True))
-    print(f"\n{report.lines(rows)}", flush=True)
-    return rows
 
 
 if __name__ == "__main__":

@@ -214,3 +214,7 @@ DISTILLATION = Loss(
     ("teacher", "teacher_queue", "q", "queue"),
     lambda modalities: (modalities + STUDENTS * modalities, 2 * modalities + 3 * STUDENTS * modalities),
 )
+
+
+PARTS = (cases,)
+SWEEPS = (scaling,)

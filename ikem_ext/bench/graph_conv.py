@@ -133,3 +133,7 @@ def _published_per_channel(x: Tensor, weight: Tensor, bias: Tensor, adjacency: T
     transformed = _transformed(x, weight, bias)
     y = [torch.einsum("nctv,ncvw->nctw", transformed[:, k], adjacency[:, k]) for k in range(len(weight))]
     return torch.stack(y).sum(0)
+
+
+PARTS = (cases,)
+SWEEPS = (scaling,)

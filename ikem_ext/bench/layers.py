@@ -189,3 +189,6 @@ def _call(function: Function, arguments: int, *leaves: Tensor) -> Tensor:
     """What the function gives for the first leaves; the others are the unit's parameters, which it has itself."""
     y = function(*leaves[:arguments])
     return y[0] if isinstance(y, tuple) else y
+
+
+PARTS = (cases,)

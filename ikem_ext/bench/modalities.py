@@ -114,3 +114,7 @@ def published(
 
 def _unit(v: Tensor) -> Tensor:
     return torch.nn.functional.normalize(v, dim=1)
+
+
+PARTS = (cases,)
+SWEEPS = (scaling,)

@@ -95,3 +95,6 @@ def _infer(function: nn.Module, model: nn.Module, x: Tensor) -> Tensor:
 def _train(function: nn.Module, model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     model.train()
     return torch.autograd.grad(cross_entropy(function(x), labels), list(model.parameters()))
+
+
+PARTS = (cases,)

@@ -89,6 +89,8 @@ def _cell(row: Row) -> str:
     ]
     if row.extra_memory_mib is not None:
         parts.append(f"{_digits(row.extra_memory_mib)} MiB")
+    if row.family == "step":
+        parts.append(f"{_digits(1e3 * row.parameters['clips'] / row.median_ms)} clips/s")
     if ours and row.limit_ms:
         parts.append(f"{row.share_of_limit:.0%} of limit")
     return "<br>".join(parts)

@@ -69,20 +69,6 @@ class Sizes(NamedTuple):
     cuda_graphs: bool = False
 
 
-def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
-    """A step of stage 1, of stage 2 and of the distillation; half precisions are those of autocast.
-
-    On CUDA last of all those with our steps as graphs, beside what is published and not compiled.
-    """
-    on_cpu = device.type == "cpu"
-    sizes = Sizes(clips=2, keys=256) if quick else Sizes(clips=32 if on_cpu else 128, keys=32768)
-    batch = random_batch(sizes.clips, device, None if on_cpu else 256 if quick else RESIDENT)
-    for work in WORKS:
-        yield _case(work, sizes, batch, device, dtype, compiled=not quick)
-    for work in () if on_cpu else WORKS:
-        yield _case(work, sizes._replace(cuda_graphs=True), batch, device, dtype, compiled=False)
-
-
 class Work(NamedTuple):
     """A step, ours and published."""
 
@@ -93,20 +79,28 @@ class Work(NamedTuple):
     encoders: int  # forward passes of an encoder that take as long as the step's; a backward pass is two
 
 
-def _case(work: Work, sizes: Sizes, batch: Batch, device: torch.device, dtype: torch.dtype, compiled: bool) -> Case:
-    torch.compiler.reset()
+def cases(
+    device: torch.device, dtype: torch.dtype, quick: bool, *, work: Work, cuda_graphs: bool = False
+) -> Iterator[Case]:
+    """A step; half precisions are those of autocast. With ``cuda_graphs`` nothing on a CPU, nor what is compiled."""
+    on_cpu = device.type == "cpu"
+    if on_cpu and cuda_graphs:
+        return
+    clips, keys = (2, 256) if quick else (32 if on_cpu else 128, 32768)
+    sizes = Sizes(clips, keys, cuda_graphs=cuda_graphs)
     variants: dict[str, Step] = {OURS: Ours(work.ours(sizes)), "published": work.published(sizes)}
-    if compiled:
+    if not (quick or cuda_graphs):
         variants["published, compiled"] = work.published(sizes, compiled=True)
-    how = ", CUDA graphs" if sizes.cuda_graphs else ""
-    similarities = 2 * sizes.clips * sizes.keys * WIDTH * work.loss.similarities(len(MODALITIES))[1]
-    return Case(
+    batch = random_batch(clips, device, None if on_cpu else 256 if quick else RESIDENT)
+    how = ", CUDA graphs" if cuda_graphs else ""
+    similarities = 2 * clips * keys * WIDTH * work.loss.similarities(len(MODALITIES))[1]
+    yield Case(
         "step",
-        f"{work.name}{how}, N={sizes.clips}, K={sizes.keys}",
+        f"{work.name}{how}, N={clips}, K={keys}",
         {variant: Run(step, batch, device, dtype) for variant, step in variants.items()},
-        bytes_moved=batch.joints[0].nbytes * sizes.clips,
-        operations=similarities + work.encoders * _encoder_operations(sizes.clips),
-        parameters={"clips": sizes.clips, "keys": sizes.keys, "dtype": str(dtype)},
+        bytes_moved=batch.joints[0].nbytes * clips,
+        operations=similarities + work.encoders * _encoder_operations(clips),
+        parameters={"clips": clips, "keys": keys, "dtype": str(dtype)},
     )
 
 
@@ -428,3 +422,5 @@ WORKS = (
     Work("stage 2", pretraining(2), PublishedStage2, EXCHANGE, 4 * len(MODALITIES)),
     Work("distillation", distillation, PublishedDistillation, DISTILLATION, len(MODALITIES) + 3 * STUDENTS),
 )
+# Those as CUDA graphs last: should the capture fail, all else is measured.
+PARTS = tuple(partial(cases, work=work, cuda_graphs=cuda_graphs) for cuda_graphs in (False, True) for work in WORKS)

@@ -1,0 +1,93 @@
+"""Parts of a benchmark in processes of their own: none finds memory, caches or compiled code that another has left."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import torch
+import torch._dynamo
+
+from . import report
+from .measure import Case, Row, measure
+
+#: Modules of this package with ``PARTS``: functions ``(device, dtype, quick)`` that yield cases. One that has
+#: ``SWEEPS``, too, sweeps over sizes by functions of the same arguments.
+FAMILIES = ("modalities", "graph_conv", "contrast", "layers", "models", "step")
+
+INTERRUPTED = 130
+
+Part = Callable[[torch.device, torch.dtype, bool], Iterator[Case]]
+
+
+class Selection(NamedTuple):
+    """What is measured of a family.
+
+    Attributes:
+        device: where.
+        dtype: of what is measured.
+        quick: small sizes, short, without torch.compile.
+        scaling: sweeps too.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    quick: bool
+    scaling: bool
+
+    def parts(self, family: str) -> list[Part]:
+        """The parts of a family."""
+        module = importlib.import_module(f"ikem_ext.bench.{family}")
+        return [*module.PARTS, *(getattr(module, "SWEEPS", ()) if self.scaling else ())]
+
+
+def measured_apart(family: str, selection: Selection, facts: dict[str, Any]) -> Iterator[list[Row]]:
+    """Measures a family, each part in a process of its own; yields the rows of a case when they are there.
+
+    Args:
+        family: of `FAMILIES`.
+        selection: what is measured of it.
+        facts: as of `machine`.
+
+    Raises:
+        KeyboardInterrupt: a process was interrupted.
+        RuntimeError: one failed; it has said why.
+    """
+    for number in range(len(selection.parts(family))):
+        yield from _part_apart(number, family, selection, facts)
+
+
+def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])  # torch takes seconds to import
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=_measure_part, args=(sender, number, *arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        while True:
+            yield receiver.recv()
+    except EOFError:
+        process.join()
+    if process.exitcode == INTERRUPTED:
+        raise KeyboardInterrupt
+    if process.exitcode:
+        raise RuntimeError(f"a process that measured ended with status {process.exitcode}")
+
+
+# torch.compile would rather run a function uncompiled, silently, than compile it for a ninth size.
+@torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
+def _measure_part(sender: Connection, number: int, family: str, selection: Selection, facts: dict[str, Any]) -> None:
+    try:
+        for case in selection.parts(family)[number](selection.device, selection.dtype, selection.quick):
+            print(f"\n{case.family}: {case.title}\n  first calls:", end="", flush=True)
+            seconds = 0.1 if selection.quick else 1 if case.swept else 2
+            rows = measure(case, selection.device, facts, seconds, lambda text: print(f" {text};", end="", flush=True))
+            print(f"\n{report.lines(rows)}", flush=True)
+            sender.send(rows)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
