@@ -2,6 +2,7 @@
 // each other, so that whatever looks `k` frames ahead looks `k * L` lanes ahead, L lanes to a frame.
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include "common/memory.h"
 #include "modalities/kernel.h"
@@ -152,9 +153,7 @@ class Tile {
         const C* source = from.at[c] + row;
         C* target = to.at[c] + row;
         for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
-          for (int64_t m = 0; m < bodies; ++m) {
-            target[v * bodies + m] = source[other[v] * bodies + m];
-          }
+          std::memcpy(target + v * bodies, source + other[v] * bodies, bodies * sizeof(C));
         }
       }
     }
@@ -228,32 +227,45 @@ class Forward : Tile<S> {
     const C s = this->scale(clip);
     const int64_t lanes = (end - begin) * L;
     this->load_joints(clip, begin, smaller(end + 2, problem_.frames), x_);
-    write(JOINT, clip, begin, lanes, lanes, [&](int c, int64_t i) { return x_.at[c][i]; });
-    write(MOTION, clip, begin, lanes, lanes_ahead(begin, end, 1),
-          [&](int c, int64_t i) { return s * (x_.at[c][i + L] - x_.at[c][i]); });
-    write(ACCELERATION, clip, begin, lanes, lanes_ahead(begin, end, 2), [&](int c, int64_t i) {
-      const C* x = x_.at[c] + i;
-      return s * (s * (x[2 * L] - x[L]) - s * (x[L] - x[0]));
+    const int64_t ahead = L;
+    write(JOINT, clip, begin, lanes, lanes, [&](int c) {
+      const C* const x = x_.at[c];
+      return [=](int64_t i) { return x[i]; };
+    });
+    write(MOTION, clip, begin, lanes, lanes_ahead(begin, end, 1), [&](int c) {
+      const C* const x = x_.at[c];
+      return [=](int64_t i) { return s * (x[i + ahead] - x[i]); };
+    });
+    write(ACCELERATION, clip, begin, lanes, lanes_ahead(begin, end, 2), [&](int c) {
+      const C* const x = x_.at[c];
+      return [=](int64_t i) { return s * (s * (x[i + 2 * ahead] - x[i + ahead]) - s * (x[i + ahead] - x[i])); };
     });
     if (!problem_.wants(BONE) && !problem_.wants(ROTATION_AXIS) && !problem_.wants(ANGULAR_VELOCITY)) {
       return;
     }
     const int64_t rows = smaller(end + 1, problem_.frames) - begin;
     this->derive_bones(x_, rows, bone_);
-    write(BONE, clip, begin, lanes, lanes, [&](int c, int64_t i) { return bone_.at[c][i]; });
+    write(BONE, clip, begin, lanes, lanes, [&](int c) {
+      const C* const bone = bone_.at[c];
+      return [=](int64_t i) { return bone[i]; };
+    });
     if (!problem_.wants(ROTATION_AXIS) && !problem_.wants(ANGULAR_VELOCITY)) {
       return;
     }
     this->find_partners(bone_, rows, partner_);
-    write(ROTATION_AXIS, clip, begin, lanes, lanes, [&](int c, int64_t i) {
-      const int d = c == 2 ? 0 : c + 1;
-      const int e = c == 0 ? 2 : c - 1;
-      return bone_.at[d][i] * partner_.at[e][i] - bone_.at[e][i] * partner_.at[d][i];
+    write(ROTATION_AXIS, clip, begin, lanes, lanes, [&](int c) {
+      const int d = (c + 1) % 3;
+      const int e = (c + 2) % 3;
+      const C *const bone_d = bone_.at[d], *const bone_e = bone_.at[e];
+      const C *const partner_d = partner_.at[d], *const partner_e = partner_.at[e];
+      return [=](int64_t i) { return bone_d[i] * partner_e[i] - bone_e[i] * partner_d[i]; };
     });
     if (problem_.wants(ANGULAR_VELOCITY)) {
       this->derive_angles(bone_, partner_, rows, angle_, axis_);
-      write(ANGULAR_VELOCITY, clip, begin, lanes, lanes_ahead(begin, end, 1),
-            [&](int c, int64_t i) { return s * (angle_[i + L] - angle_[i]) * axis_.at[c][i]; });
+      write(ANGULAR_VELOCITY, clip, begin, lanes, lanes_ahead(begin, end, 1), [&](int c) {
+        const C *const angle = angle_, *const axis = axis_.at[c];
+        return [=](int64_t i) { return s * (angle[i + ahead] - angle[i]) * axis[i]; };
+      });
     }
   }
 
@@ -263,17 +275,19 @@ class Forward : Tile<S> {
     return larger(smaller(end, problem_.frames - reach) - begin, 0) * L;
   }
 
-  // Writes `value(coordinate, lane)` where it is known and zero after.
+  // Writes `value_of(coordinate)(lane)` where it is known and zero after. What is called with lanes holds copies of
+  // pointers, which the compiler can tell are not changed by what the loop writes.
   template <class F>
-  IKEM_INLINE void write(Modality modality, int64_t clip, int64_t begin, int64_t lanes, int64_t known, F value) {
+  IKEM_INLINE void write(Modality modality, int64_t clip, int64_t begin, int64_t lanes, int64_t known, F value_of) {
     if (!problem_.wants(modality)) {
       return;
     }
     for (int c = 0; c < 3; ++c) {
       const int64_t plane = (problem_.slots[modality] * problem_.clips + clip) * 3 + c;
-      S* out = out_ + (plane * problem_.frames + begin) * L;
+      S* const out = out_ + (plane * problem_.frames + begin) * L;
+      const auto value = value_of(c);
       LANES (int64_t i = 0; i < known; ++i) {
-        out[i] = narrow<S>(value(c, i));
+        out[i] = narrow<S>(value(i));
       }
       for (int64_t i = known; i < lanes; ++i) {
         out[i] = narrow<S>(C(0));
