@@ -103,7 +103,7 @@ bench() {
   read -ra families < <("$python" -c 'from ikem_ext.bench.processes import FAMILIES; print(*FAMILIES)')
   for dtype in float32 bfloat16; do
     for family in "${families[@]}"; do
-      step "bench-$dtype-$family" 100 "$python" -m ikem_ext.bench "$family" --device cuda --dtype "$dtype" \
+      step "bench-$dtype-$family" 150 "$python" -m ikem_ext.bench "$family" --device cuda --dtype "$dtype" \
         --json "$work/rows/$dtype-$family.json"
     done
     merge "$dtype" "${families[@]}" && step "plot-$dtype" 60 "$python" -m ikem_ext.bench --rows \

@@ -17,7 +17,7 @@ from .measure import Case, Row, measure
 
 #: Modules of this package with ``PARTS``: functions ``(device, dtype, quick)`` that yield cases. One that has
 #: ``SWEEPS``, too, sweeps over sizes by functions of the same arguments.
-FAMILIES = ("modalities", "graph_conv", "contrast", "layers", "models", "step")
+FAMILIES = ("modalities", "graph_conv", "contrast", "step", "layers", "models")
 
 INTERRUPTED = 130
 
