@@ -245,10 +245,11 @@ def test_channels_last_stays_channels_last(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("per", PER)
-def test_empty_batch_has_gradients_of_zero(per: str) -> None:
-    leaves = [value.requires_grad_() for value in arguments(0, 3, 4, 5, 6, 7, 3, per)]
+@pytest.mark.parametrize(("clips", "frames"), [(0, 5), (2, 0)], ids=["no clips", "no frames"])
+def test_empty_batch_has_gradients_of_zero(per: str, clips: int, frames: int) -> None:
+    leaves = [value.requires_grad_() for value in arguments(clips, 3, 4, frames, 6, 7, 3, per)]
     y = ikem_ext.graph_conv(*leaves)
-    assert y.shape == (0, 4, 5, 7)
+    assert y.shape == (clips, 4, frames, 7)
     for leaf, gradient in zip(leaves, torch.autograd.grad(y.sum(), leaves), strict=True):
         assert gradient.shape == leaf.shape
         assert not gradient.any()

@@ -463,20 +463,20 @@ class Backward : Pass<S> {
   void aggregate_first(const Tile& tile) {
     const int64_t frames = tile.frames();
     read_rows(this->y_plane(grad_y_, tile), +this->plain_, this->plain_row_);
-    if (this->biased() && (gradients_.bias != nullptr || gradients_.adjacency != nullptr)) {
+    if (this->biased() && (gradients_.bias != nullptr || gradients_.for_adjacency())) {
       pass_bias(frames);
     }
-    if (gradients_.weight != nullptr || gradients_.adjacency != nullptr) {
+    if (gradients_.weight != nullptr || gradients_.for_adjacency()) {
       read_rows(this->x_plane(this->operands_.x, tile), +this->narrow_, this->narrow_row_);
     }
     if (gradients_.weight != nullptr) {
       this->spread(frames);
       add_weight(frames);
     }
-    if (gradients_.x.data != nullptr || gradients_.adjacency != nullptr) {
+    if (gradients_.x.data != nullptr || gradients_.for_adjacency()) {
       this->widen_plain(frames, /*with_bias=*/false, ahead_);
     }
-    if (gradients_.adjacency != nullptr) {
+    if (gradients_.for_adjacency()) {
       add_adjacency(frames);
     }
     if (gradients_.x.data != nullptr) {
@@ -488,10 +488,10 @@ class Backward : Pass<S> {
   void transform_first(const Tile& tile) {
     const int64_t frames = tile.frames();
     read_rows(this->y_plane(grad_y_, tile), +this->narrow_, this->narrow_row_);
-    if (gradients_.weight != nullptr || gradients_.adjacency != nullptr) {
+    if (gradients_.weight != nullptr || gradients_.for_adjacency()) {
       read_rows(this->x_plane(this->operands_.x, tile), +this->plain_, this->plain_row_);
     }
-    if (gradients_.adjacency != nullptr) {
+    if (gradients_.for_adjacency()) {
       this->widen_plain(frames, /*with_bias=*/true, ahead_);
       add_adjacency(frames);
     }
@@ -534,7 +534,7 @@ class Backward : Pass<S> {
         if (gradients_.bias != nullptr) {
           add_scaled(grad_bias_ + k * channels, sums, this->reached_[i], channels);
         }
-        if (gradients_.adjacency != nullptr) {
+        if (gradients_.for_adjacency()) {
           through_bias_[i] += dot(this->bias_ + k * channels, sums, channels);
         }
       }
@@ -575,14 +575,19 @@ class Backward : Pass<S> {
 
   // Writes the sums to their place among the partial sums, and begins anew.
   void finish_adjacency(int64_t slot) {
-    if (gradients_.adjacency == nullptr) {
+    if (!gradients_.for_adjacency()) {
       return;
     }
-    C* out = gradients_.adjacency + slot * adjacency_size(this->problem_);
+    const int64_t first = slot * adjacency_size(this->problem_);
     for (int64_t i = 0; i < this->parts_ * this->part_values_; ++i) {
-      out[i] = sum_of_lanes<C>(load(grad_adjacency_ + i * L));
+      C sum = sum_of_lanes<C>(load(grad_adjacency_ + i * L));
       if (this->aggregate_) {
-        out[i] += through_bias_[i / this->part_values_ * this->wide_joints_ + i % this->wide_joints_];
+        sum += through_bias_[i / this->part_values_ * this->wide_joints_ + i % this->wide_joints_];
+      }
+      if (gradients_.whole_adjacency != nullptr) {
+        gradients_.whole_adjacency[first + i] = narrow<S>(sum);
+      } else {
+        gradients_.adjacency[first + i] = sum;
       }
     }
     set_zero(+grad_adjacency_, grad_adjacency_.size());
@@ -598,7 +603,7 @@ class Backward : Pass<S> {
   C* grad_weight_ = nullptr;
   C* grad_bias_ = nullptr;
   const Array<C> over_frames_{this->wide_joints_ * this->plain_row_};
-  const Array<C> grad_adjacency_{gradients_.adjacency == nullptr ? 0 : this->parts_ * this->part_values_ * L};
+  const Array<C> grad_adjacency_{gradients_.for_adjacency() ? this->parts_ * this->part_values_ * L : 0};
   const Array<C> through_bias_{this->parts_ * this->wide_joints_};
 };
 

@@ -47,13 +47,17 @@ struct Chunks {
 };
 
 // Gradients; without data: not asked for. Those of weight, bias and adjacency are partial sums, (G, chunks, ...); with
-// an adjacency per clip (G, N, ranges, ...) for the adjacency's.
+// an adjacency per clip (G, N, ranges, ...) for the adjacency's. On the CPU, where each clip has one such sum alone,
+// the adjacency's gradient is written in the place of its partial sums.
 template <class S>
 struct Gradients {
   Strided<S, 5> x;
   Compute<S>* weight;     // weight_partial_size: row [channel of the side that is not K-fold][k, channel of the other]
   Compute<S>* bias;       // K C_out
   Compute<S>* adjacency;  // K V W, or K C_out V W
+  S* whole_adjacency = nullptr;
+
+  bool for_adjacency() const { return adjacency != nullptr || whole_adjacency != nullptr; }
 };
 
 IKEM_INLINE int64_t weight_partial_row(const Problem& problem) {

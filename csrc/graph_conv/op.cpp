@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <optional>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "common/tensor.h"
@@ -196,9 +195,12 @@ void choose_tiles(Problem& problem, size_t scalar_bytes) {
   const int64_t tile_bytes = problem.per_channel ? 4 * TILE_BYTES : TILE_BYTES;
   const int64_t by_cache = tile_bytes / std::max<int64_t>(frame_bytes, 1);
   const int64_t by_number = divide_up(problem.groups * problem.clips * problem.frames, MIN_TILES);
-  const int64_t most = std::clamp<int64_t>(std::min(by_cache, by_number), 1, problem.frames);
-  problem.tiles_per_clip = divide_up(problem.frames, most);
-  problem.tile_frames = divide_up(problem.frames, problem.tiles_per_clip);
+  const int64_t most = std::clamp<int64_t>(std::min(by_cache, by_number), 1, std::max<int64_t>(problem.frames, 1));
+  const int64_t tiles = divide_up(std::max<int64_t>(problem.frames, 1), most);
+  // With an adjacency per channel, frames stand in the lanes of vectors.
+  const int64_t multiple = problem.per_channel ? 16 : 1;
+  problem.tile_frames = std::min(divide_up(divide_up(problem.frames, tiles), multiple) * multiple, problem.frames);
+  problem.tiles_per_clip = problem.frames > 0 ? divide_up(problem.frames, problem.tile_frames) : 0;
 }
 
 // Enough chunks for many threads, but none with so few positions that its sums cost more than they bring.
@@ -303,13 +305,7 @@ class Backward {
     const Tensor weights = arguments_.empty_partials<C>(weight.numel() > 0 ? sizes.weight : 0);
     const Tensor biases = arguments_.empty_partials<C>(bias.numel() > 0 ? sizes.bias : 0);
     const Tensor adjacencies = arguments_.empty_partials<C>(adjacency.numel() > 0 ? sizes.adjacency : 0);
-    Gradients<S> gradients{};
-    if (x.numel() > 0) {
-      gradients.x = strided<S>(x, {arguments_.grouped, true, true, true, true});
-    }
-    gradients.weight = data<C>(weights);
-    gradients.bias = data<C>(biases);
-    gradients.adjacency = data<C>(adjacencies);
+    const Gradients<S> gradients = gradients_of(weights, biases, adjacencies);
     const cuda::Results<S> results{data<S>(weight), data<S>(bias), data<S>(adjacency)};
     const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
     const char* error = cuda::backward(problem_, operands_, grad_y_, gradients, results, allow_tf32,
@@ -323,32 +319,26 @@ class Backward {
     choose_tiles(problem_, sizeof(C));
     const Problem& problem = problem_;
     const bool anything = problem.clips * problem.frames > 0;
-    const Chunks chunks = anything ? choose_chunks(problem) : Chunks{0, 1, 1};
+    const Chunks chunks = anything ? choose_chunks(problem) : Chunks{0, 1, 0};
     const int64_t total = problem.groups * chunks.per_group;
     const int64_t bias_size = problem.parts * problem.out_channels;
-    // Where nothing is left to be summed, the partial sums are the gradient.
-    const bool direct = problem.per_clip && chunks.ranges == 1 && std::is_same_v<S, C> && anything;
+    const bool whole = problem.per_clip && chunks.ranges == 1;
     const int64_t slots = problem.per_clip ? problem.groups * problem.clips * chunks.ranges : total;
     const auto partials = [&](const Tensor& gradient, int64_t size) {
       return arguments_.empty_partials<C>(gradient.numel() > 0 ? size : 0);
     };
     const Tensor weights = partials(weight, total * weight_partial_size(problem));
     const Tensor biases = partials(bias, total * bias_size);
-    const Tensor adjacencies = direct ? adjacency : partials(adjacency, slots * adjacency_size(problem));
-    Gradients<S> gradients{};
-    if (x.numel() > 0) {
-      gradients.x = strided<S>(x, {arguments_.grouped, true, true, true, true});
-    }
-    gradients.weight = data<C>(weights);
-    gradients.bias = data<C>(biases);
-    gradients.adjacency = data<C>(adjacencies);
+    const Tensor adjacencies = partials(adjacency, whole ? 0 : slots * adjacency_size(problem));
+    Gradients<S> gradients = gradients_of(weights, biases, adjacencies);
+    gradients.whole_adjacency = whole ? data<S>(adjacency) : nullptr;
     torch::stable::parallel_for(0, total, grain(problem, total), [&](int64_t first, int64_t last) {
       backward_chunks(problem, operands_, grad_y_, gradients, chunks, first, last);
     });
 
     reduce_weight(gradients.weight, chunks);
     reduce_groups(bias, gradients.bias, problem.groups, chunks.per_group, bias_size);
-    if (!direct) {
+    if (!whole) {
       const int64_t count = problem.per_clip ? chunks.ranges : chunks.per_group;
       const int64_t outputs = problem.per_clip ? problem.groups * problem.clips : problem.groups;
       reduce_groups(adjacency, gradients.adjacency, outputs, count, adjacency_size(problem));
@@ -360,6 +350,18 @@ class Backward {
   Tensor x, weight, bias, adjacency;
 
  private:
+  // Those that are asked for, made of partial sums.
+  Gradients<S> gradients_of(const Tensor& weights, const Tensor& biases, const Tensor& adjacencies) const {
+    Gradients<S> gradients{};
+    if (x.numel() > 0) {
+      gradients.x = strided<S>(x, {arguments_.grouped, true, true, true, true});
+    }
+    gradients.weight = data<C>(weights);
+    gradients.bias = data<C>(biases);
+    gradients.adjacency = data<C>(adjacencies);
+    return gradients;
+  }
+
   template <class T>
   static T* data(const Tensor& tensor) {
     return tensor.numel() > 0 ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr;

@@ -1,12 +1,14 @@
 // The passes with an adjacency for each clip and output channel. Included by cpu.cpp alone.
 //
 // Nothing is shared between channels in the sum over joints: for each it is a product of matrices of its own, frames by
-// joints times joints by joints. So here, unlike in cpu.cpp, channels are outside and positions (frame, joint) run
-// along the vectors, as they do in contiguous tensors:
+// joints times joints by joints. So here, unlike in cpu.cpp, channels are outside and positions run along the vectors:
 //   z = W x + b                    rows (k, o) of positions; the bias is the weight of a channel that is 1 everywhere
 //   y[o] = sum over k of z[k, o] A[k, o]
 // and the gradients
 //   g_z[k, o] = g_y[o] A[k, o]^T   g_A[k, o] = z[k, o]^T g_y[o]   g_x = W^T g_z   g_W = g_z x^T
+// Forward, positions are (frame, joint), as they are in contiguous tensors. Backward they are (joint, frame): with
+// frames in the lanes, g_z is A times g_y, so that not the adjacency, which is the most of what is read, has to be
+// transposed but the features.
 // One block of output channels at a time goes all the way; the adjacency is read once for each tile.
 #pragma once
 
@@ -55,40 +57,57 @@ class PerChannel {
   }
 
   // x, and the channel of ones.
-  void read_x(const Tile& tile) {
-    read_turned(x_plane(tile), +x_, row_);
-    for (int64_t i = 0; i < (inputs_ - problem_.in_channels) * tile.frames() * problem_.joints; ++i) {
+  void read_x(const Plane<const S>& plane) {
+    read_turned(plane, +x_, row_);
+    for (int64_t i = 0; i < (inputs_ - problem_.in_channels) * plane.frames * plane.joints; ++i) {
       x_[problem_.in_channels * row_ + i] = 1;
     }
   }
 
+  // What belongs to a block in an adjacency, or in the gradient of one.
+  template <class T>
+  Plane<T> of_block(T* data, int64_t part_stride, const OutBlock& block) const {
+    return {data, parts_, part_stride, 1, 0, block.count * problem_.joints * problem_.out_joints, 1};
+  }
+
+  // Meanwhile the block's adjacency is asked for.
   void transform(const Tile& tile, const OutBlock& block) {
+    Ahead ahead;
+    if (const Plane<const S> first = adjacency_plane(tile, 0, block.first); first.flat().frames == 1) {
+      ahead.add(of_block(first.data, operands_.adjacency.strides[2], block));
+    }
     multiply<C>(block.rows, tile.frames() * problem_.joints, inputs_, {weight_ + block.first_row * inputs_, inputs_, 1},
-                x_, row_, z_, row_, /*accumulate=*/false);
+                x_, row_, z_, row_, /*accumulate=*/false, ahead);
   }
 
   C* z(const OutBlock& block, int64_t k, int64_t o) const { return z_ + (k * block.count + o) * row_; }
 
-  // The adjacency of one part and channel as rows of joints v, of which each holds joints w.
-  Plane<const S> adjacency(const Tile& tile, int64_t k, int64_t channel) const {
+  // As the positions of one channel: joints v are its frames.
+  Plane<const S> adjacency_plane(const Tile& tile, int64_t k, int64_t channel) const {
     const int64_t* strides = operands_.adjacency.strides;
     return {operands_.adjacency.data + tile.group * strides[0] + tile.clip * strides[1] + k * strides[2] +
                 channel * strides[3],
-            problem_.out_joints,
-            strides[5],
             1,
             0,
             problem_.joints,
-            strides[4]};
+            strides[4],
+            problem_.out_joints,
+            strides[5]};
   }
 
-  // The adjacency that is needed after this one: of the next channel, or of the next clip's first.
+  // The adjacency that is needed after this one.
   Ahead next_adjacency(const Tile& tile, int64_t k, int64_t channel) const {
     Ahead ahead;
     if (channel + 1 < problem_.out_channels) {
-      ahead.add(adjacency(tile, k, channel + 1));
+      ahead.add(adjacency_plane(tile, k, channel + 1));
     }
     return ahead;
+  }
+
+  // The adjacency of one part and channel, until the next is read: rows of joints w that follow each other.
+  const C* read_adjacency(const Tile& tile, int64_t k, int64_t channel) const {
+    read_turned(adjacency_plane(tile, k, channel), +adjacency_, adjacency_.size());
+    return adjacency_;
   }
 
   const Problem& problem_;
@@ -97,12 +116,10 @@ class PerChannel {
 
   const int64_t parts_ = problem_.parts;
   const int64_t inputs_ = problem_.in_channels + (operands_.bias.data != nullptr);
-  const int64_t block_ = smaller(16, problem_.out_channels);
+  const int64_t block_ = smaller(32, problem_.out_channels);
   // Rows of positions have room for a vector more: see `multiply`.
   const int64_t row_ = row_length<C>(problem_.tile_frames * problem_.joints + lanes<C>);
   const int64_t out_row_ = row_length<C>(problem_.tile_frames * problem_.out_joints + lanes<C>);
-  const int64_t joint_row_ = round_up(problem_.joints, lanes<C>);
-  const int64_t out_joint_row_ = round_up(problem_.out_joints, lanes<C>);
 
   const Array<C> weight_{problem_.out_channels * parts_ * inputs_};
   const Array<C> x_{inputs_ * row_};
@@ -121,6 +138,7 @@ class PerChannel {
   }
 
   const Array<C> z_{block_ * parts_ * row_};
+  const Array<C> adjacency_{problem_.joints * problem_.out_joints + lanes<C>};
 };
 
 template <class S>
@@ -136,7 +154,7 @@ class PerChannelForward : PerChannel<S> {
     const int64_t clip = task / problem.tiles_per_clip;
     const Tile tile = tile_of_clip(problem, clip / problem.clips, clip % problem.clips, task % problem.tiles_per_clip);
     this->enter(tile.group);
-    this->read_x(tile);
+    this->read_x(this->x_plane(tile));
     this->for_each_block([&](const OutBlock& block) {
       this->transform(tile, block);
       for (int64_t o = 0; o < block.count; ++o) {
@@ -150,20 +168,19 @@ class PerChannelForward : PerChannel<S> {
   void sum_over_joints(const Tile& tile, const OutBlock& block, int64_t o) {
     const Problem& problem = this->problem_;
     for (int64_t k = 0; k < this->parts_; ++k) {
-      read_rows(this->adjacency(tile, k, block.first + o), +adjacency_, this->out_joint_row_);
       multiply<C>(tile.frames(), problem.out_joints, problem.joints, {this->z(block, k, o), problem.joints, 1},
-                  adjacency_, this->out_joint_row_, sums_, this->out_joint_row_, /*accumulate=*/k > 0,
-                  this->next_adjacency(tile, k, block.first + o));
+                  this->read_adjacency(tile, k, block.first + o), problem.out_joints, sums_, joint_row_,
+                  /*accumulate=*/k > 0, this->next_adjacency(tile, k, block.first + o));
     }
     for (int64_t t = 0; t < tile.frames(); ++t) {
-      write_run(sums_ + t * this->out_joint_row_, problem.out_joints,
+      write_run(sums_ + t * joint_row_, problem.out_joints,
                 out_ + (block.first + o) * this->out_row_ + t * problem.out_joints);
     }
   }
 
   const Strided<S, 5>& y_;
-  const Array<C> adjacency_{this->problem_.joints * this->out_joint_row_};
-  const Array<C> sums_{this->problem_.tile_frames * this->out_joint_row_};
+  const int64_t joint_row_ = round_up(this->problem_.out_joints, lanes<C>);
+  const Array<C> sums_{this->problem_.tile_frames * joint_row_};
   const Array<C> out_{this->problem_.out_channels * this->out_row_};
 };
 
@@ -183,7 +200,7 @@ class PerChannelBackward : PerChannel<S> {
     for (int64_t i = 0; i < tiles.count(); ++i) {
       const Tile tile = tiles.tile(i);
       const int64_t slot = (tile.group * this->problem_.clips + tile.clip) * chunks_.ranges + chunk % chunks_.ranges;
-      run_tile(tile, slot, tiles.is_first_of_clip(i));
+      run_tile(tile, slot, tiles.is_first_of_clip(i), tiles.is_last_of_clip(i));
     }
     finish_weight(chunk);
   }
@@ -191,89 +208,135 @@ class PerChannelBackward : PerChannel<S> {
  private:
   bool for_weight() const { return gradients_.weight != nullptr || gradients_.bias != nullptr; }
   bool for_x() const { return gradients_.x.data != nullptr; }
-  bool for_adjacency() const { return gradients_.adjacency != nullptr; }
+  bool for_adjacency() const { return gradients_.for_adjacency(); }
 
-  void run_tile(const Tile& tile, int64_t slot, bool first_of_clip) {
+  void run_tile(const Tile& tile, int64_t slot, bool first_of_clip, bool last_of_clip) {
     const Problem& problem = this->problem_;
     const int64_t positions = tile.frames() * problem.joints;
     this->enter(tile.group);
-    read_turned(tile_plane(grad_y_, tile, problem.out_channels, problem.out_joints), +grad_out_, this->out_row_);
+    const auto grad_y = tile_plane(grad_y_, tile, problem.out_channels, problem.out_joints);
     if (for_adjacency()) {
-      this->read_x(tile);
+      read_turned(grad_y, +grad_out_by_frame_, this->out_row_);
+    }
+    if (for_x() || for_weight()) {
+      read_turned(grad_y.joints_first(), +grad_out_, this->out_row_);
+    }
+    if (for_adjacency() || for_weight()) {
+      this->read_x(this->x_plane(tile).joints_first());
     }
     if (for_weight()) {
-      read_rows(this->x_plane(tile), +x_rows_, x_row_);
+      read_rows(Plane<const C>{this->x_, problem.in_channels, this->row_, 1, 0, positions, 1}, +x_rows_, x_row_);
     }
     this->for_each_block([&](const OutBlock& block) {
       if (for_adjacency()) {
         this->transform(tile, block);
-        add_adjacency(tile, block, slot, first_of_clip);
       }
       if (for_x() || for_weight()) {
         spread(tile, block);
       }
+      Ahead ahead = gradient_ahead(block, slot);
       if (for_weight()) {
-        add_weight(block, positions);
+        add_weight(block, positions, ahead);
         add_bias(block, positions);
       }
       if (for_x()) {
         const C* weight = this->weight_ + block.first_row * this->inputs_;
         multiply<C>(problem.in_channels, positions, block.rows, {weight, 1, this->inputs_}, grad_z_, this->row_,
-                    grad_x_, this->row_, /*accumulate=*/block.first > 0);
+                    grad_x_, this->row_, /*accumulate=*/block.first > 0, ahead);
+      }
+      if (for_adjacency()) {
+        add_adjacency(tile, block, slot, first_of_clip, last_of_clip);
       }
     });
     if (for_x()) {
-      write_turned(+grad_x_, this->row_, tile_plane(gradients_.x, tile, problem.in_channels, problem.joints));
+      write_turned(+grad_x_, this->row_,
+                   tile_plane(gradients_.x, tile, problem.in_channels, problem.joints).joints_first());
     }
   }
 
-  void add_adjacency(const Tile& tile, const OutBlock& block, int64_t slot, bool first_of_clip) {
+  // Where the block's gradient of the adjacency will be written.
+  Ahead gradient_ahead(const OutBlock& block, int64_t slot) const {
+    const int64_t size = this->problem_.joints * this->problem_.out_joints;
+    const int64_t first = (slot * this->parts_ * this->problem_.out_channels + block.first) * size;
+    const int64_t part = this->problem_.out_channels * size;
+    Ahead ahead;
+    if (gradients_.whole_adjacency != nullptr) {
+      ahead.add(this->of_block(gradients_.whole_adjacency + first, part, block));
+    }
+    return ahead;
+  }
+
+  void add_adjacency(const Tile& tile, const OutBlock& block, int64_t slot, bool first_of_clip, bool last_of_clip) {
     const Problem& problem = this->problem_;
-    const int64_t size = problem.joints * problem.out_joints;
-    for (int64_t o = 0; o < block.count; ++o) {
-      const int64_t channel = block.first + o;
-      for (int64_t k = 0; k < this->parts_; ++k) {
-        C* out = gradients_.adjacency + ((slot * this->parts_ + k) * problem.out_channels + channel) * size;
-        if (!first_of_clip) {
-          copy_rows(out, problem.out_joints, +adjacency_, this->out_joint_row_);
+    for (int64_t k = 0; k < this->parts_; ++k) {
+      for (int64_t o = 0; o < block.count; ++o) {
+        const int64_t channel = block.first + o;
+        multiply<C>(problem.joints, problem.out_joints, tile.frames(), {this->z(block, k, o), tile.frames(), 1},
+                    grad_out_by_frame_ + channel * this->out_row_, problem.out_joints, product_, problem.out_joints,
+                    /*accumulate=*/false);
+        const int64_t index = k * problem.out_channels + channel;
+        const C* sums = product_;
+        if (!first_of_clip || !last_of_clip) {
+          sums = add_product(index, first_of_clip);
         }
-        multiply<C>(problem.joints, problem.out_joints, tile.frames(), {this->z(block, k, o), 1, problem.joints},
-                    grad_out_ + channel * this->out_row_, problem.out_joints, adjacency_, this->out_joint_row_,
-                    /*accumulate=*/!first_of_clip);
-        copy_rows(+adjacency_, this->out_joint_row_, out, problem.out_joints);
+        if (last_of_clip) {
+          write_adjacency(sums, slot * this->parts_ * problem.out_channels + index);
+        }
       }
     }
   }
 
-  void copy_rows(const C* from, int64_t from_row, C* to, int64_t to_row) const {
-    for (int64_t v = 0; v < this->problem_.joints; ++v) {
-      write_run(from + v * from_row, this->problem_.out_joints, to + v * to_row);
+  // The sums over the clip's tiles so far.
+  const C* add_product(int64_t index, bool first_of_clip) const {
+    const int64_t size = this->problem_.joints * this->problem_.out_joints;
+    C* const sums = clip_sums_ + index * size;
+    if (first_of_clip) {
+      set_zero(sums, size);
+    }
+    add_scaled(sums, +product_, C(1), size);
+    return sums;
+  }
+
+  void write_adjacency(const C* sums, int64_t index) const {
+    const int64_t size = this->problem_.joints * this->problem_.out_joints;
+    if (gradients_.whole_adjacency != nullptr) {
+      write_run(sums, size, gradients_.whole_adjacency + index * size);
+    } else {
+      write_run(sums, size, gradients_.adjacency + index * size);
+    }
+  }
+
+  // The adjacency as a left factor, element (v, w): taken value by value, it may lie as it does.
+  Factor<C> adjacency(const Tile& tile, int64_t k, int64_t channel) const {
+    if constexpr (std::is_same_v<S, C>) {
+      const Plane<const S> plane = this->adjacency_plane(tile, k, channel);
+      return {plane.data, plane.frame_stride, plane.joint_stride};
+    } else {
+      return {this->read_adjacency(tile, k, channel), this->problem_.out_joints, 1};
     }
   }
 
   // The gradient of z.
   void spread(const Tile& tile, const OutBlock& block) {
     const Problem& problem = this->problem_;
+    const int64_t frames = tile.frames();
     for (int64_t o = 0; o < block.count; ++o) {
       const int64_t channel = block.first + o;
       for (int64_t k = 0; k < this->parts_; ++k) {
-        read_turned(this->adjacency(tile, k, channel), +transposed_, this->joint_row_);
-        multiply<C>(tile.frames(), problem.joints, problem.out_joints,
-                    {grad_out_ + channel * this->out_row_, problem.out_joints, 1}, transposed_, this->joint_row_,
-                    grad_z_ + (k * block.count + o) * this->row_, problem.joints, /*accumulate=*/false,
-                    this->next_adjacency(tile, k, channel));
+        multiply<C>(problem.joints, frames, problem.out_joints, adjacency(tile, k, channel),
+                    grad_out_ + channel * this->out_row_, frames, grad_z_ + (k * block.count + o) * this->row_, frames,
+                    /*accumulate=*/false, this->next_adjacency(tile, k, channel));
       }
     }
   }
 
   // Long sums are made of short ones, which lose less.
-  void add_weight(const OutBlock& block, int64_t positions) {
+  void add_weight(const OutBlock& block, int64_t positions, Ahead& ahead) {
     constexpr int64_t AT_ONCE = 256;
     C* const sums = weight_sums_ + block.first_row * x_row_;
     for (int64_t p = 0; p < positions; p += AT_ONCE) {
       multiply<C>(block.rows, this->problem_.in_channels, smaller(AT_ONCE, positions - p), {grad_z_ + p, this->row_, 1},
-                  x_rows_ + p * x_row_, x_row_, weight_terms_, x_row_,
-                  /*accumulate=*/false);
+                  x_rows_ + p * x_row_, x_row_, weight_terms_, x_row_, /*accumulate=*/false, ahead);
       add_scaled(sums, +weight_terms_, C(1), block.rows * x_row_);
     }
   }
@@ -314,10 +377,11 @@ class PerChannelBackward : PerChannel<S> {
   const Array<C> weight_terms_{this->block_ * this->parts_ * x_row_};
   const Array<C> bias_sums_{this->parts_ * this->problem_.out_channels};
   const Array<C> grad_out_{this->problem_.out_channels * this->out_row_};
+  const Array<C> grad_out_by_frame_{this->problem_.out_channels * this->out_row_};  // positions (frame, joint)
   const Array<C> grad_x_{this->problem_.in_channels * this->row_};
   const Array<C> grad_z_{this->block_ * this->parts_ * this->row_};
-  const Array<C> adjacency_{this->problem_.joints * this->out_joint_row_};
-  const Array<C> transposed_{this->problem_.out_joints * this->joint_row_};
+  const Array<C> product_{this->problem_.joints * this->problem_.out_joints + lanes<C>};
+  const Array<C> clip_sums_{this->problem_.tiles_per_clip > 1 ? adjacency_size(this->problem_) + lanes<C> : 0};
 };
 
 }  // namespace

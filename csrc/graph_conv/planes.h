@@ -37,13 +37,15 @@ void add_scaled(C* to, const C* from, C factor, int64_t size) {
   }
 }
 
+// As many scalars of 16 bits as a vector of floats has lanes.
+typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+
 // A vector of values from or to a tensor: whole, or its first `count` with zeros after them.
 template <class C, class S>
 IKEM_INLINE Vector<C> load_widened(const S* from) {
   if constexpr (std::is_same_v<S, C>) {
     return load(from);
   } else if constexpr (std::is_same_v<S, BFloat16>) {
-    typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
     Halves halves;
     memcpy(&halves, from, sizeof(halves));
     return reinterpret_cast<Vector<C>>(__builtin_convertvector(halves, Vector<uint32_t>) << 16);
@@ -72,6 +74,12 @@ template <class C, class S>
 IKEM_INLINE void store_narrowed(S* to, Vector<C> vector) {
   if constexpr (std::is_same_v<S, C>) {
     store(to, vector);
+  } else if constexpr (std::is_same_v<S, BFloat16>) {
+    const auto bits = reinterpret_cast<Vector<uint32_t>>(vector);
+    const Vector<uint32_t> rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Vector<uint32_t> not_a_number = Vector<uint32_t>{} + 0x7fc0;
+    const Halves halves = __builtin_convertvector(vector == vector ? rounded : not_a_number, Halves);
+    memcpy(to, &halves, sizeof(halves));
   } else {
     C values[lanes<C>];
     store(values, vector);
@@ -148,6 +156,9 @@ struct Plane {
                ? Plane{data, channels, channel_stride, 1, 0, frames * joints, joint_stride}
                : *this;
   }
+
+  // The same with joints in the place of frames and frames in that of joints.
+  Plane joints_first() const { return {data, channels, channel_stride, joints, joint_stride, frames, frame_stride}; }
 };
 
 // Calls f(first position, first channel, count of positions, count of channels) for squares of a vector's length that
@@ -268,27 +279,39 @@ void write_rows(const C* rows, int64_t row, Plane<S> plane) {
   }
 }
 
-// Calls f(plane, offset in a row) for parts of the plane in which rows and positions have changed places: there are
-// rows of positions, one for each channel.
+// Calls f(plane, offset, row) for parts of the plane in which positions have changed places with joints or channels:
+// there are rows of positions, one for each channel, `row` apart. A part is what is read or written in whole vectors.
 template <class S, class F>
-IKEM_INLINE void for_each_turned(const Plane<S>& plane, F f) {
+IKEM_INLINE void for_each_turned(const Plane<S>& plane, int64_t row, F f) {
   const Plane<S> flat = plane.flat();
+  if (flat.frame_stride == 1) {
+    for (int64_t c = 0; c < flat.channels; ++c) {
+      f(Plane<S>{flat.data + c * flat.channel_stride, flat.joints, flat.joint_stride, 1, 0, flat.frames,
+                 flat.frame_stride},
+        c * row, flat.joints);
+    }
+    return;
+  }
   for (int64_t t = 0; t < flat.frames; ++t) {
     f(Plane<S>{flat.data + t * flat.frame_stride, flat.joints, flat.joint_stride, 1, 0, flat.channels,
                flat.channel_stride},
-      t * flat.joints);
+      t * flat.joints, row);
   }
 }
 
 // Rows of positions, which have room for a vector more.
 template <class S, class C>
 void read_turned(const Plane<const S>& plane, C* rows, int64_t row) {
-  for_each_turned(plane, [&](const Plane<const S>& part, int64_t offset) { read_rows(part, rows + offset, row); });
+  for_each_turned(plane, row, [&](const Plane<const S>& part, int64_t offset, int64_t part_row) {
+    read_rows(part, rows + offset, part_row);
+  });
 }
 
 template <class S, class C>
 void write_turned(const C* rows, int64_t row, const Plane<S>& plane) {
-  for_each_turned(plane, [&](const Plane<S>& part, int64_t offset) { write_rows(rows + offset, row, part); });
+  for_each_turned(plane, row, [&](const Plane<S>& part, int64_t offset, int64_t part_row) {
+    write_rows(rows + offset, part_row, part);
+  });
 }
 
 // Asks for memory that is needed soon, a little at a time while a product is made, so that it is there by then.

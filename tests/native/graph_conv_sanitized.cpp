@@ -66,7 +66,9 @@ struct Case {
 
   int64_t part_stride() const { return (shape.per_channel ? shape.out : 1) * shape.joints * shape.out_joints; }
 
-  Results run(Order order, int64_t tile_frames) const {
+  // With `ranges`, each chunk is one tile, and all sums are made of partial sums; without, it is one clip, and the
+  // gradient of an adjacency per clip is written as a whole.
+  Results run(Order order, int64_t tile_frames, bool ranges) const {
     const auto [clips, in, out, frames, joints, out_joints, parts, per_clip, per_channel, last] = shape;
     const int64_t tiles = (frames + tile_frames - 1) / tile_frames;
     const Problem problem{1,          clips,    parts,       in,    out,         frames, joints,
@@ -82,26 +84,31 @@ struct Case {
     plain::forward<double>(problem, operands, features(results.y.data(), out, frames, out_joints, last), 0,
                            clips * tiles);
 
-    const Chunks chunks{clips * tiles, 1, tiles};
+    const Chunks chunks = ranges ? Chunks{clips * tiles, 1, tiles} : Chunks{clips, 1, 1};
+    const bool whole = per_clip && !ranges;
     const int64_t weight_size = weight_partial_size(problem);
     const int64_t adjacency_part = adjacency_size(problem);
-    Values weights(static_cast<size_t>(clips * tiles * weight_size), NAN);
-    Values biases(static_cast<size_t>(clips * tiles * parts * out), NAN);
-    Values adjacency_sums(static_cast<size_t>(clips * tiles * adjacency_part), NAN);
+    Values weights(static_cast<size_t>(chunks.per_group * weight_size), NAN);
+    Values biases(static_cast<size_t>(chunks.per_group * parts * out), NAN);
+    Values adjacency_sums(static_cast<size_t>(whole ? 0 : chunks.per_group * adjacency_part), NAN);
     const Gradients<double> gradients{features(results.grad_x.data(), in, frames, joints, last), weights.data(),
-                                      biases.data(), adjacency_sums.data()};
+                                      biases.data(), whole ? nullptr : adjacency_sums.data(),
+                                      whole ? results.grad_adjacency.data() : nullptr};
     plain::backward<double>(problem, operands, features(grad_y.data(), out, frames, out_joints, last), gradients,
-                            chunks, 0, clips * tiles);
+                            chunks, 0, chunks.per_group);
     const bool aggregate = order == Order::aggregate_first;
     const int64_t row = weight_partial_row(problem);
     for (int64_t k = 0; k < parts; ++k) {
       for (int64_t o = 0; o < out; ++o) {
-        plain::reduce<double>(weights.data() + (aggregate ? o * row + k * in : k * out + o), clips * tiles, weight_size,
-                              aggregate ? 1 : row, results.grad_weight.data() + (k * out + o) * in, in);
+        plain::reduce<double>(weights.data() + (aggregate ? o * row + k * in : k * out + o), chunks.per_group,
+                              weight_size, aggregate ? 1 : row, results.grad_weight.data() + (k * out + o) * in, in);
       }
     }
-    plain::reduce<double>(biases.data(), clips * tiles, parts * out, 1, results.grad_bias.data(), parts * out);
-    const int64_t sums = per_clip ? tiles : clips * tiles;
+    plain::reduce<double>(biases.data(), chunks.per_group, parts * out, 1, results.grad_bias.data(), parts * out);
+    if (whole) {
+      return results;
+    }
+    const int64_t sums = per_clip ? tiles : chunks.per_group;
     for (int64_t i = 0; i < (per_clip ? clips : 1); ++i) {
       plain::reduce<double>(adjacency_sums.data() + i * sums * adjacency_part, sums, adjacency_part, 1,
                             results.grad_adjacency.data() + i * adjacency_part, adjacency_part);
@@ -160,11 +167,13 @@ bool check(const Shape& shape) {
       continue;
     }
     for (const int64_t tile_frames : {int64_t{1}, (shape.frames + 1) / 2, shape.frames}) {
-      const Results ours = drawn.run(order, tile_frames);
-      good = good && agree("y", truth.y, ours.y) && agree("gradient of x", truth.grad_x, ours.grad_x) &&
-             agree("gradient of weight", truth.grad_weight, ours.grad_weight) &&
-             agree("gradient of bias", truth.grad_bias, ours.grad_bias) &&
-             agree("gradient of adjacency", truth.grad_adjacency, ours.grad_adjacency);
+      for (const bool ranges : {true, false}) {
+        const Results ours = drawn.run(order, tile_frames, ranges);
+        good = good && agree("y", truth.y, ours.y) && agree("gradient of x", truth.grad_x, ours.grad_x) &&
+               agree("gradient of weight", truth.grad_weight, ours.grad_weight) &&
+               agree("gradient of bias", truth.grad_bias, ours.grad_bias) &&
+               agree("gradient of adjacency", truth.grad_adjacency, ours.grad_adjacency);
+      }
     }
   }
   return good;
