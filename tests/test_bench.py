@@ -25,7 +25,6 @@ ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 FAMILIES = ("modalities", "graph_conv", "contrast")
 QUICK = processes.Selection(CPU, torch.float32, quick=True, scaling=False)
-FACTS = {"copy_gb_per_s": 10.0, "matmul_gflop_per_s": 100.0}
 MARKED = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
 
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -139,7 +138,7 @@ def test_an_interrupted_run_keeps_the_cases_before(tmp_path: Path, monkeypatch: 
 
 
 def test_an_interrupted_process_interrupts() -> None:
-    measured = processes.measured_apart("modalities", QUICK, FACTS)
+    measured = processes.measured_apart("modalities", QUICK)
     first = next(measured)
     assert {row.family for row in first} == {"modalities"}
     for process in multiprocessing.active_children():
@@ -150,27 +149,36 @@ def test_an_interrupted_process_interrupts() -> None:
 
 def test_a_process_that_fails_is_no_end_of_the_cases() -> None:
     with pytest.raises(RuntimeError, match="a process that measured ended with status 1"):
-        list(processes.measured_apart("modalities", QUICK, {}))
+        list(processes.measured_apart("modalities", QUICK._replace(dtype=torch.int64)))
 
 
-def test_calls_are_shared_out_and_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
-    costs = {"ikem_ext": 0.001, "middle": 0.1, "slow": 0.9}
-    called: list[str] = []
+def test_measurements_are_shared_out_and_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {"ikem_ext": 0.001, "middle": 0.1, "slow": 0.9, "copy": 0.002, "product": 0.003}
+    timed: list[str] = []
+    in_rows: dict[str, int] = {}
 
     def seconds(run: Any, device: torch.device, in_a_row: int = 1) -> float:
-        called.append(run() or "")  # what watches the memory returns nothing
-        return costs.get(called[-1], 0.0)
+        name = run() or "watched"  # what watches the memory returns nothing
+        timed.append(name[0])
+        in_rows[name] = in_a_row
+        return costs.get(name, 0.0)
 
     monkeypatch.setattr(measure, "_seconds", seconds)
     monkeypatch.setattr(measure, "peak_extra_memory", lambda run, device: run())
-    variants = {name: partial(str, name) for name in costs}
+    variants = {name: partial(str, name) for name in ("ikem_ext", "middle", "slow")}
     case = measure.Case("family", "case", variants, bytes_moved=10**7, operations=10**8)
-    rows = measure.measure(case, CPU, FACTS, seconds=3)
+    limits = measure.Limits(
+        {measure.COPY: partial(str, "copy"), measure.PRODUCT: partial(str, "product")},
+        {measure.COPY: 2e7, measure.PRODUCT: 3e8},
+    )
+    rows = measure.measure(case, CPU, limits, seconds=3)
 
     assert [row.runs for row in rows] == [100, 10, 3]
-    timed = "".join(name[0] for name in called[-113:])
-    assert re.fullmatch(r"i{12,20}s(i{25,40}s){2}i{12,20}", timed.replace("m", "")), timed
-    assert re.fullmatch(r"i{3,6}(mi{8,12}){9}mi{3,6}", timed.replace("s", "")), timed
+    assert {name: in_rows[name] for name in variants} == {"ikem_ext": 10, "middle": 1, "slow": 1}
+    turns = "".join(timed[-123:])
+    assert re.fullmatch(r"i{12,20}s(i{25,40}s){2}i{12,20}", re.sub("[mcp]", "", turns)), turns
+    assert re.fullmatch(r"i{3,6}(mi{8,12}){9}mi{3,6}", re.sub("[scp]", "", turns)), turns
+    assert re.fullmatch(r"i{8,12}(cpi{18,22}){4}cpi{8,12}", re.sub("[sm]", "", turns)), turns
     assert [row.median_ms for row in rows] == pytest.approx([1, 100, 900])
     assert [row.limit_ms for row in rows] == pytest.approx([1, 1, 1])  # by bytes and by operations alike
     assert [row.share_of_limit for row in rows] == pytest.approx([1, 0.01, 1 / 900])
@@ -205,10 +213,19 @@ def test_bad_arguments_are_refused_before_measuring(
     assert message in capsys.readouterr().err
 
 
-def test_quick_calls_run_in_a_row_on_a_gpu_alone() -> None:
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert [measure._calls_in_a_row(seconds, gpu) for seconds in (1e-6, 1e-3, 4e-3, 1)] == [20, 10, 2, 1]
-    assert measure._calls_in_a_row(1e-6, cpu) == 1
+def test_quick_calls_run_in_a_row() -> None:
+    assert [measure._calls_in_a_row(seconds) for seconds in (1e-6, 1e-3, 4e-3, 1)] == [20, 10, 2, 1]
     calls: list[int] = []
-    measure._seconds(lambda: calls.append(1), cpu, 3)
+    measure._seconds(lambda: calls.append(1), CPU, 3)
     assert len(calls) == 3
+
+
+def test_the_limit_is_the_larger_of_copy_and_product() -> None:
+    limits = measure.Limits.of(CPU, torch.float32, quick=True)
+    assert limits.work == {measure.COPY: 2 * 4 * 2**24, measure.PRODUCT: 2 * 1024**3}
+    for run in limits.runs.values():
+        run()
+    medians = {measure.COPY: 0.5, measure.PRODUCT: 0.25}
+    for moved, operations, expected in ((2**26, 2**30, 0.25), (2**26, 2**31, 0.25), (2**27, 0, 0.5), (0, 2**33, 1.0)):
+        case = measure.Case("family", "case", {}, moved, operations)
+        assert limits.seconds(case, medians) == pytest.approx(expected)

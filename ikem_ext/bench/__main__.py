@@ -66,7 +66,7 @@ def _measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
     print(report.in_words(facts), flush=True)
     rows: list[Row] = []
     for family in options.families or FAMILIES:
-        for measured in measured_apart(family, selection, facts):
+        for measured in measured_apart(family, selection):
             rows += measured
             if options.json:
                 report.write_json(options.json, facts, rows)

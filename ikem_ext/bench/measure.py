@@ -20,6 +20,8 @@ from torch import Tensor
 OURS = "ikem_ext"
 FEWEST_CALLS, MOST_CALLS = 3, 100
 QUICK = 0.1  # seconds
+COPY, PRODUCT = "copy", "product of matrices"
+CALLS_OF_LIMITS = 5
 
 Function = Callable[..., Any]
 
@@ -112,23 +114,53 @@ def with_compiled(functions: Mapping[str, Function], compiled: Sequence[str]) ->
     return variants
 
 
+@dataclass
+class Limits:
+    """What the machine can do at most, as far as PyTorch reaches it.
+
+    Args:
+        runs: `COPY`, which copies much memory, and `PRODUCT`, which multiplies large matrices.
+        work: the bytes that the copy reads and writes; the product's multiplications and additions.
+    """
+
+    runs: Mapping[str, Callable[[], Any]]
+    work: Mapping[str, float]
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype, quick: bool) -> Limits:
+        """The limits of a device for products of matrices of ``dtype``."""
+        on_gpu = device.type == "cuda"
+        source = torch.rand(2**24 if quick else 2**28 if on_gpu else 2**26, device=device)
+        target = torch.empty_like(source)
+        side = 1024 if quick else 8192 if on_gpu else 2048
+        matrix = torch.rand(side, side, device=device).to(dtype)
+        product = torch.empty_like(matrix)
+        return cls(
+            {COPY: lambda: target.copy_(source), PRODUCT: lambda: torch.mm(matrix, matrix, out=product)},
+            {COPY: 2.0 * source.nbytes, PRODUCT: 2.0 * side**3},
+        )
+
+    def seconds(self, case: Case, medians: Mapping[str, float]) -> float:
+        """The time that a case takes at least, given the seconds that the limits' own runs took."""
+        wanted = {COPY: case.bytes_moved, PRODUCT: case.operations}
+        return max(wanted[name] * medians[name] / self.work[name] for name in self.work)
+
+
 def measure(
     case: Case,
     device: torch.device,
-    facts: Mapping[str, Any],
+    limits: Limits,
     seconds: float,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
-    """Rows of the case's variants; ``facts`` as of `machine`.
+    """Rows of the case's variants.
 
     A first call of each compiles, a second is watched for its memory; ours come before the others have cut up the
     heap. Then every variant has the same share of ``seconds``, or the time of one call of the slowest, but at least 3
-    and at most 100 calls; the calls of all are spread evenly over the whole time. Before a quick call there is another
-    one whose time is not taken: it finds again in memory and caches what other variants have displaced.
+    and at most 100 measurements; those of all are spread evenly over the whole time, and among them those of what the
+    machine can do at most, which changes by the minute where it is shared. A measurement of quick calls is one of some
+    in a row, after one that is not timed: that finds again in memory and caches what others have displaced.
     """
-    limit = max(
-        case.bytes_moved / (facts["copy_gb_per_s"] * 1e9), case.operations / (facts["matmul_gflop_per_s"] * 1e9)
-    )
     first, watched = {}, {}
     for name, run in case.variants.items():
         first[name] = _seconds(run, device)
@@ -137,15 +169,15 @@ def measure(
         watched[name] = _watched(run, device)
     share = max(seconds / len(watched), *(estimate for _, estimate in watched.values()))
     calls = {name: int(min(MOST_CALLS, max(FEWEST_CALLS, share / estimate))) for name, (_, estimate) in watched.items()}
-    in_a_row = {name: _calls_in_a_row(estimate, device) for name, (_, estimate) in watched.items()}
-    times: dict[str, list[float]] = {name: [] for name in case.variants}
-    turns = [((turn + 0.5) / number, name) for name, number in calls.items() for turn in range(number)]
-    for _, name in sorted(turns):
-        run, (_, estimate) = case.variants[name], watched[name]
-        if estimate < QUICK:
-            run()
-        times[name].append(_seconds(run, device, in_a_row[name]))
-    quartiles = {name: [float(x) for x in np.quantile(times[name], (0.25, 0.5, 0.75))] for name in times}
+    times = _taken_in_turn(
+        {**case.variants, **limits.runs},
+        {**calls, **dict.fromkeys(limits.runs, CALLS_OF_LIMITS)},
+        {**{name: estimate for name, (_, estimate) in watched.items()}, **dict.fromkeys(limits.runs, QUICK)},
+        device,
+    )
+    quartiles = {name: [float(x) for x in np.quantile(taken, (0.25, 0.5, 0.75))] for name, taken in times.items()}
+    medians = {name: median for name, (_, median, _) in quartiles.items()}
+    limit = limits.seconds(case, medians)
     return [
         Row(
             family=case.family,
@@ -153,23 +185,39 @@ def measure(
             passes=case.passes,
             swept=case.swept,
             variant=name,
-            median_ms=median * 1e3,
-            quartiles_ms=(lower * 1e3, upper * 1e3),
+            median_ms=medians[name] * 1e3,
+            quartiles_ms=(quartiles[name][0] * 1e3, quartiles[name][2] * 1e3),
             runs=calls[name],
             first_call_s=first[name],
             extra_memory_mib=watched[name][0],
             limit_ms=limit * 1e3,
-            share_of_limit=limit / median,
-            ours_is_faster=median / quartiles[OURS][1],
+            share_of_limit=limit / medians[name],
+            ours_is_faster=medians[name] / medians[OURS],
             parameters=case.parameters,
         )
-        for name, (lower, median, upper) in quartiles.items()
+        for name in case.variants
     ]
 
 
-def _calls_in_a_row(seconds: float, device: torch.device) -> int:
-    """On a GPU some 10 ms full: the launch of a call overlaps with the work of the one before, as in training."""
-    return max(1, min(20, round(0.01 / seconds))) if device.type == "cuda" else 1
+def _taken_in_turn(
+    runs: Mapping[str, Callable[[], Any]],
+    calls: Mapping[str, int],
+    estimates: Mapping[str, float],
+    device: torch.device,
+) -> dict[str, list[float]]:
+    """Seconds per call of each, as often as asked for, the measurements of all spread evenly over the same time."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    turns = [((turn + 0.5) / number, name) for name, number in calls.items() for turn in range(number)]
+    for _, name in sorted(turns):
+        if estimates[name] < QUICK:
+            runs[name]()
+        times[name].append(_seconds(runs[name], device, _calls_in_a_row(estimates[name])))
+    return times
+
+
+def _calls_in_a_row(seconds: float) -> int:
+    """Some 10 ms full: on a GPU the launch of a call overlaps with the work of the one before, as in training."""
+    return max(1, min(20, round(0.01 / seconds)))
 
 
 def _seconds(run: Callable[[], Any], device: torch.device, in_a_row: int = 1) -> float:
@@ -219,25 +267,17 @@ def _process_memory(name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def _fewest_seconds(run: Callable[[], Any], device: torch.device, calls: int = 20) -> float:
-    return min(_seconds(run, device) for _ in range(calls))
-
-
 def machine(device: torch.device, quick: bool, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """What the numbers were measured on, with its limits: copy bandwidth, and products of matrices of ``dtype``."""
     from ikem_ext import _library
 
-    on_gpu = device.type == "cuda"
-    source = torch.rand(2**24 if quick else 2**28 if on_gpu else 2**26, device=device)
-    target = torch.empty_like(source)
-    side = 1024 if quick else 8192 if on_gpu else 2048
-    matrix = torch.rand(side, side, device=device).to(dtype)
-    product = torch.empty_like(matrix)
+    limits = Limits.of(device, dtype, quick)
+    fewest = {name: min(_seconds(run, device) for _ in range(20)) for name, run in limits.runs.items()}
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
-        "copy_gb_per_s": 2e-9 * source.nbytes / _fewest_seconds(lambda: target.copy_(source), device),
-        "matmul_gflop_per_s": 2e-9 * side**3 / _fewest_seconds(lambda: torch.mm(matrix, matrix, out=product), device),
+        "copy_gb_per_s": 1e-9 * limits.work[COPY] / fewest[COPY],
+        "matmul_gflop_per_s": 1e-9 * limits.work[PRODUCT] / fewest[PRODUCT],
         "dtype": str(dtype).removeprefix("torch."),
         "simd_level": torch.ops.ikem_ext.simd_level(),
         "cuda_architectures": _library.build_info()["cuda_architectures"],

@@ -13,7 +13,7 @@ import torch
 import torch._dynamo
 
 from . import report
-from .measure import Case, Row, measure
+from .measure import Case, Limits, Row, measure
 
 #: Modules of this package with ``PARTS``: functions ``(device, dtype, quick)`` that yield cases. One that has
 #: ``SWEEPS``, too, sweeps over sizes by functions of the same arguments.
@@ -45,20 +45,19 @@ class Selection(NamedTuple):
         return [*module.PARTS, *(getattr(module, "SWEEPS", ()) if self.scaling else ())]
 
 
-def measured_apart(family: str, selection: Selection, facts: dict[str, Any]) -> Iterator[list[Row]]:
+def measured_apart(family: str, selection: Selection) -> Iterator[list[Row]]:
     """Measures a family, each part in a process of its own; yields the rows of a case when they are there.
 
     Args:
         family: of `FAMILIES`.
         selection: what is measured of it.
-        facts: as of `machine`.
 
     Raises:
         KeyboardInterrupt: a process was interrupted.
         RuntimeError: one failed; it has said why.
     """
     for number in range(len(selection.parts(family))):
-        yield from _part_apart(number, family, selection, facts)
+        yield from _part_apart(number, family, selection)
 
 
 def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
@@ -81,12 +80,13 @@ def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
 
 # torch.compile would rather run a function uncompiled, silently, than compile it for a ninth size.
 @torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
-def _measure_part(sender: Connection, number: int, family: str, selection: Selection, facts: dict[str, Any]) -> None:
+def _measure_part(sender: Connection, number: int, family: str, selection: Selection) -> None:
     try:
+        limits = Limits.of(selection.device, selection.dtype, selection.quick)
         for case in selection.parts(family)[number](selection.device, selection.dtype, selection.quick):
             print(f"\n{case.family}: {case.title}\n  first calls:", end="", flush=True)
             seconds = 0.1 if selection.quick else 1 if case.swept else 2
-            rows = measure(case, selection.device, facts, seconds, lambda text: print(f" {text};", end="", flush=True))
+            rows = measure(case, selection.device, limits, seconds, lambda text: print(f" {text};", end="", flush=True))
             print(f"\n{report.lines(rows)}", flush=True)
             sender.send(rows)
     except KeyboardInterrupt:
