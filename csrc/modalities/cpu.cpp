@@ -148,12 +148,13 @@ class Tile {
   IKEM_INLINE void gather_bodies(Planes<C> from, const int16_t* other, int64_t rows, Planes<C> to,
                                  Bodies num_bodies) const {
     const int64_t bodies = num_bodies();
-    for (int c = 0; c < 3; ++c) {
-      for (int64_t row = 0; row < rows * L; row += L) {
-        const C* source = from.at[c] + row;
-        C* target = to.at[c] + row;
-        for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
-          std::memcpy(target + v * bodies, source + other[v] * bodies, bodies * sizeof(C));
+    for (int64_t row = 0; row < rows * L; row += L) {
+      const C* const source[3] = {from.at[0] + row, from.at[1] + row, from.at[2] + row};
+      C* const target[3] = {to.at[0] + row, to.at[1] + row, to.at[2] + row};
+      for (int64_t v = 0; v < skeleton_.num_joints; ++v) {
+        const int64_t lane = other[v] * bodies;
+        for (int c = 0; c < 3; ++c) {
+          std::memcpy(target[c] + v * bodies, source[c] + lane, bodies * sizeof(C));
         }
       }
     }
