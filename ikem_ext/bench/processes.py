@@ -82,6 +82,7 @@ def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
 @torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
 def _measure_part(sender: Connection, number: int, family: str, selection: Selection) -> None:
     try:
+        grow_heap()
         limits = Limits.of(selection.device, selection.dtype, selection.quick)
         for case in selection.parts(family)[number](selection.device, selection.dtype, selection.quick):
             print(f"\n{case.family}: {case.title}\n  first calls:", end="", flush=True)
@@ -91,3 +92,13 @@ def _measure_part(sender: Connection, number: int, family: str, selection: Selec
             sender.send(rows)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def grow_heap() -> None:
+    """Frees a block of nearly 32 MiB, as any training has done: from then on glibc keeps freed memory for what comes.
+
+    A block that is not larger raises the size up to which blocks are taken from the heap, and with it, twofold, how
+    much free memory may stand at its end (malloc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). In a small process calls
+    would give their memory back each time, and pay for its pages each time, or not, as luck has it.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
