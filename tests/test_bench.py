@@ -3,11 +3,8 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-import multiprocessing
-import os
 import platform
 import re
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -137,14 +134,21 @@ def test_an_interrupted_run_keeps_the_cases_before(tmp_path: Path, monkeypatch: 
     assert report.read_json(file)[1] == stored
 
 
-def test_an_interrupted_process_interrupts() -> None:
-    measured = processes.measured_apart("modalities", QUICK)
-    first = next(measured)
-    assert {row.family for row in first} == {"modalities"}
-    for process in multiprocessing.active_children():
-        os.kill(process.pid or 0, signal.SIGINT)
+class Interrupting:
+    """A connection whose user presses Ctrl-C when the first case is done."""
+
+    def send(self, rows: list[measure.Row]) -> None:
+        raise KeyboardInterrupt
+
+
+def end_as_interrupted(*arguments: Any) -> None:
+    processes._measure_part(Interrupting(), 0, "modalities", QUICK)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_process_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_measure_part", end_as_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(measured)
+        list(processes.measured_apart("modalities", QUICK))
 
 
 def test_a_process_that_fails_is_no_end_of_the_cases() -> None:
