@@ -65,6 +65,8 @@ def _measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
     facts = machine(selection.device, selection.quick, selection.dtype)
     print(report.in_words(facts), flush=True)
     rows: list[Row] = []
+    if options.json:
+        report.write_json(options.json, facts, rows)
     for family in options.families or FAMILIES:
         for measured in measured_apart(family, selection):
             rows += measured
