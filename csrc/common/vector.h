@@ -99,6 +99,18 @@ IKEM_INLINE void transpose(Vector<C> (&rows)[lanes<C>]) {
   }
 }
 
+// The sums over lanes of as many vectors as each has lanes, which are lost. Each is made in the order of sum_of_lanes.
+template <class C>
+IKEM_INLINE Vector<C> sums_of_lanes(Vector<C> (&rows)[lanes<C>]) {
+  transpose<C>(rows);
+  for (int width = lanes<C> / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) {
+      rows[i] += rows[i + width];
+    }
+  }
+  return rows[0];
+}
+
 // A left factor of a product, element (i, j) at data[i * row + j * column].
 template <class C>
 struct Factor {
@@ -106,57 +118,62 @@ struct Factor {
   int64_t row, column;
 };
 
+// Calls f(r, v) for all r below R and v below V as constants: an array of vectors that is indexed with nothing else
+// stays in registers. Where a loop did it, the compiler kept the array in memory before and after the sum.
+template <int R, int V, class F>
+IKEM_INLINE void for_each_sum(F f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I / V>{}, std::integral_constant<int, I % V>{}), ...);
+  }(std::make_integer_sequence<int, R * V>{});
+}
+
+// What is done on the way while a product is made: after every so many steps of a sum, and a little at a time, so that
+// the sum does not wait.
+struct Nothing {
+  static constexpr int64_t STEPS = INT64_MAX;
+  void operator()(int64_t) const {}
+};
+
 // R rows by V vectors of the product stay in registers while the sum runs.
-template <int R, int V, class C>
-void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row, bool accumulate) {
+template <int R, int V, class C, class Between>
+void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row, bool accumulate,
+                    Between& between) {
   constexpr int L = lanes<C>;
-  Vector<C> sum[R][V] = {};
+  Vector<C> sum[R][V];
   if (accumulate) {
-    for (int r = 0; r < R; ++r) {
+    for_each_sum<R, V>([&](auto r, auto v) { sum[r][v] = load(out + r * out_row + v * L); });
+  } else {
+    for_each_sum<R, V>([&](auto r, auto v) { sum[r][v] = Vector<C>{}; });
+  }
+  for (int64_t now; depth > 0; depth -= now) {
+    now = depth < Between::STEPS ? depth : Between::STEPS;
+    for (int64_t d = 0; d < now; ++d, a.data += a.column, b += b_row) {
+      Vector<C> right[V];
       for (int v = 0; v < V; ++v) {
-        sum[r][v] = load(out + r * out_row + v * L);
+        right[v] = load(b + v * L);
       }
+      for_each_sum<R, V>([&](auto r, auto v) { sum[r][v] += a.data[r * a.row] * right[v]; });
     }
+    between(now * R * V);
   }
-  for (int64_t d = 0; d < depth; ++d) {
-    Vector<C> right[V];
-    for (int v = 0; v < V; ++v) {
-      right[v] = load(b + d * b_row + v * L);
-    }
-    for (int r = 0; r < R; ++r) {
-      const C left = a.data[r * a.row + d * a.column];
-      for (int v = 0; v < V; ++v) {
-        sum[r][v] += left * right[v];
-      }
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) {
-      store(out + r * out_row + v * L, sum[r][v]);
-    }
-  }
+  for_each_sum<R, V>([&](auto r, auto v) { store(out + r * out_row + v * L, sum[r][v]); });
 }
 
 // How many rows of V vectors there are registers for, beside the vectors of the right factor.
 template <int V>
 constexpr int MOST_ROWS = VECTOR_BYTES == 64 && V > 1 ? 24 / V : 12 / V;
 
-struct Nothing {
-  void operator()(int64_t) const {}
-};
-
 template <int V, class C, class Between, int... R>
 void multiply_columns(std::integer_sequence<int, R...>, int64_t rows, int64_t depth, Factor<C> a, const C* b,
                       int64_t b_row, C* out, int64_t out_row, bool accumulate, Between& between) {
-  constexpr decltype(&multiply_block<1, V, C>) blocks[] = {multiply_block<R + 1, V, C>...};
+  constexpr decltype(&multiply_block<1, V, C, Between>) blocks[] = {multiply_block<R + 1, V, C, Between>...};
   // Blocks as equal as can be, so that none is so small that its sums wait for each other.
   const int64_t count = round_up(rows, MOST_ROWS<V>) / MOST_ROWS<V>;
   for (int64_t i = 0, first = 0; i < count; ++i) {
     const int64_t now = (rows - first) / (count - i);
     blocks[now - 1](depth, {a.data + first * a.row, a.row, a.column}, b, b_row, out + first * out_row, out_row,
-                    accumulate);
+                    accumulate, between);
     first += now;
-    between(now * V * depth);
   }
 }
 

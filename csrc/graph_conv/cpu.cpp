@@ -578,17 +578,26 @@ class Backward : Pass<S> {
     if (!gradients_.for_adjacency()) {
       return;
     }
-    const int64_t first = slot * adjacency_size(this->problem_);
-    for (int64_t i = 0; i < this->parts_ * this->part_values_; ++i) {
-      C sum = sum_of_lanes<C>(load(grad_adjacency_ + i * L));
-      if (this->aggregate_) {
-        sum += through_bias_[i / this->part_values_ * this->wide_joints_ + i % this->wide_joints_];
+    const int64_t size = adjacency_size(this->problem_);
+    C* const sums = grad_adjacency_;  // they take the place of their lanes
+    for (int64_t i = 0; i < size; i += L) {
+      Vector<C> rows[L];
+      for (int j = 0; j < L; ++j) {
+        rows[j] = load(grad_adjacency_ + (i + j) * L);
       }
-      if (gradients_.whole_adjacency != nullptr) {
-        gradients_.whole_adjacency[first + i] = narrow<S>(sum);
-      } else {
-        gradients_.adjacency[first + i] = sum;
+      store(sums + i, sums_of_lanes<C>(rows));
+    }
+    if (this->aggregate_) {
+      for (int64_t i = 0; i < size; i += this->wide_joints_) {
+        add_scaled(sums + i, through_bias_ + i / this->part_values_ * this->wide_joints_, C(1), this->wide_joints_);
       }
+    }
+    if (gradients_.whole_adjacency != nullptr) {
+      for (int64_t i = 0; i < size; ++i) {
+        gradients_.whole_adjacency[slot * size + i] = narrow<S>(sums[i]);
+      }
+    } else {
+      memcpy(gradients_.adjacency + slot * size, sums, sizeof(C) * static_cast<size_t>(size));
     }
     set_zero(+grad_adjacency_, grad_adjacency_.size());
     set_zero(+through_bias_, through_bias_.size());
@@ -603,7 +612,7 @@ class Backward : Pass<S> {
   C* grad_weight_ = nullptr;
   C* grad_bias_ = nullptr;
   const Array<C> over_frames_{this->wide_joints_ * this->plain_row_};
-  const Array<C> grad_adjacency_{gradients_.for_adjacency() ? this->parts_ * this->part_values_ * L : 0};
+  const Array<C> grad_adjacency_{gradients_.for_adjacency() ? round_up(this->parts_ * this->part_values_, L) * L : 0};
   const Array<C> through_bias_{this->parts_ * this->wide_joints_};
 };
 

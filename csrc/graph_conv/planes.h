@@ -317,6 +317,8 @@ void write_turned(const C* rows, int64_t row, const Plane<S>& plane) {
 // Asks for memory that is needed soon, a little at a time while a product is made, so that it is there by then.
 class Ahead {
  public:
+  static constexpr int64_t STEPS = 16;
+
   template <class S>
   void add(const Plane<S>& plane) {
     const Plane<S> flat = plane.flat();
