@@ -7,8 +7,7 @@ A test module describes its operation once and gets the tests by inheritance::
         reference = staticmethod(ikem_ext.reference.graph_conv)
         differentiable = ("x", "weight", "bias", "adjacency")
 
-        @abstractmethod
-    def inputs(self, dtype=torch.float32, device="cpu", seed=0):
+        def inputs(self, dtype=torch.float32, device="cpu", seed=0):
             ...
             return {"x": ..., "weight": ..., "bias": ..., "adjacency": ...}   # arguments by name
 

@@ -10,7 +10,7 @@ import torch
 
 from ikem.config import EncoderConfig
 from ikem.encoders import AGCN, CTRGCN, STGCN, Encoder, build_encoder, load_published_state_dict, mlp
-from ikem.encoders.dropout import random_mask
+from ikem.encoders.masks import random_mask
 from ikem.encoders.st_gcn import Block
 from ikem_ext import get_layout
 

@@ -27,13 +27,7 @@ class TemporalConv(nn.Sequential):
 class AGCNBlock(nn.Module):
     """A unit of graph convolution with its own norm and activation, then temporal convolution, around a residual.
 
-    Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        adjacency: (K, V, V).
-        stride: of time, in the temporal convolution and the residual.
-        dropout: probability, after the temporal convolution.
-        residual: whether there is a residual around both convolutions.
+    The arguments are those of `ikem.encoders.st_gcn.Block`.
     """
 
     unit: ClassVar[type[nn.Module]] = agcn.unit_gcn

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ikem.encoders.dropout import drop_out, masked_relu
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
+from ikem.encoders.masks import drop_out, masked_relu
 from ikem.encoders.norm import batch_norm, disposable
 from ikem.encoders.recomputation import conv_of_remade, remade
 from ikem_ext import graph_conv

@@ -1,4 +1,4 @@
-"""Dropout from cheap random bits, whose mask is drawn again in the backward pass instead of kept."""
+"""Dropout and ReLU that keep no more than a byte for each entry; dropout from cheap random bits, drawn again."""
 
 from __future__ import annotations
 
