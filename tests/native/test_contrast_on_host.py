@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_contrast
 import torch
 from operation_checks import DTYPES, in_dtype, non_contiguous
-from test_contrast import ALL_LOSSES, LossChecks
+from test_contrast import (
+    ALL_LOSSES,
+    LossChecks,
+    exchange,  # noqa: F401 -- a fixture
+)
 from torch import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:Warning only once for all operators")
@@ -177,6 +182,13 @@ def sized(checks: type[LossChecks], groups: int, queries: int, keys: int, width:
     check = checks()
     check.groups, check.queries, check.keys, check.width = groups, queries, keys, width
     return check
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "exchange", "distillation"])
+def test_golden_numbers(host: HostOperations, request: pytest.FixtureRequest, loss: str) -> None:
+    """Those of the operations on the CPU, whose place the kernels have taken."""
+    golden_test = getattr(test_contrast, f"test_{loss}_golden")
+    golden_test(request.getfixturevalue("exchange"))
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from operation_checks import DTYPES, assert_as_accurate, non_contiguous
-from test_graph_conv import NAMES, PER, arguments
+from test_graph_conv import NAMES, PER, Golden, arguments, check_golden_layer_of_st_gcn
 from torch import Tensor
 
 from ikem_ext import reference
@@ -164,6 +165,11 @@ def sparse(values: tuple[Tensor, ...], seed: int = 0) -> tuple[Tensor, ...]:
     """With an adjacency of which half is zero."""
     kept = torch.rand(values[-1].shape, generator=torch.Generator().manual_seed(seed)) < 0.5
     return *values[:-1], values[-1] * kept
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_golden_layer_of_st_gcn(on_host: HostGraphConv, golden: Golden, order: str) -> None:
+    check_golden_layer_of_st_gcn(partial(on_host, order=order), golden)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
