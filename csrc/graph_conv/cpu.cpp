@@ -592,13 +592,7 @@ class Backward : Pass<S> {
         add_scaled(sums + i, through_bias_ + i / this->part_values_ * this->wide_joints_, C(1), this->wide_joints_);
       }
     }
-    if (gradients_.whole_adjacency != nullptr) {
-      for (int64_t i = 0; i < size; ++i) {
-        gradients_.whole_adjacency[slot * size + i] = narrow<S>(sums[i]);
-      }
-    } else {
-      memcpy(gradients_.adjacency + slot * size, sums, sizeof(C) * static_cast<size_t>(size));
-    }
+    write_adjacency(sums, size, gradients_, slot * size);
     set_zero(+grad_adjacency_, grad_adjacency_.size());
     set_zero(+through_bias_, through_bias_.size());
   }

@@ -268,6 +268,7 @@ class PerChannelBackward : PerChannel<S> {
 
   void add_adjacency(const Tile& tile, const OutBlock& block, int64_t slot, bool first_of_clip, bool last_of_clip) {
     const Problem& problem = this->problem_;
+    const int64_t size = problem.joints * problem.out_joints;
     for (int64_t k = 0; k < this->parts_; ++k) {
       for (int64_t o = 0; o < block.count; ++o) {
         const int64_t channel = block.first + o;
@@ -280,7 +281,7 @@ class PerChannelBackward : PerChannel<S> {
           sums = add_product(index, first_of_clip);
         }
         if (last_of_clip) {
-          write_adjacency(sums, slot * this->parts_ * problem.out_channels + index);
+          write_adjacency(sums, size, gradients_, (slot * this->parts_ * problem.out_channels + index) * size);
         }
       }
     }
@@ -295,15 +296,6 @@ class PerChannelBackward : PerChannel<S> {
     }
     add_scaled(sums, +product_, C(1), size);
     return sums;
-  }
-
-  void write_adjacency(const C* sums, int64_t index) const {
-    const int64_t size = this->problem_.joints * this->problem_.out_joints;
-    if (gradients_.whole_adjacency != nullptr) {
-      write_run(sums, size, gradients_.whole_adjacency + index * size);
-    } else {
-      write_run(sums, size, gradients_.adjacency + index * size);
-    }
   }
 
   // The adjacency as a left factor, element (v, w): taken value by value, it may lie as it does.

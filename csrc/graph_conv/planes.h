@@ -142,6 +142,16 @@ IKEM_INLINE void write_run(const C* from, int64_t count, S* to) {
   }
 }
 
+// Writes sums for the adjacency to its gradient, or where there are others to be added among its partial sums.
+template <class S, class C>
+void write_adjacency(const C* sums, int64_t count, const Gradients<S>& gradients, int64_t first) {
+  if (gradients.whole_adjacency != nullptr) {
+    write_run(sums, count, gradients.whole_adjacency + first);
+  } else {
+    write_run(sums, count, gradients.adjacency + first);
+  }
+}
+
 // Positions (frame, joint) by channels of a tensor, to be read from or written to rows of channels.
 template <class S>
 struct Plane {
