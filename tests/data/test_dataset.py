@@ -18,7 +18,7 @@ from ikem_ext import get_layout
 CLIPS = [
     Clip("S001, with a comma", 0, 1, 2, 3, 4, 60),
     Clip('a "quoted" näme', 1, 2, None, None, None, 80),
-    Clip("third", 1, None, None, None, 0, 1),
+    Clip("third", None, "Ann, 2nd", None, None, 0, 1),
 ]
 PROTOCOLS = {"cross-subject": {"train": [0, 2], "test": [1], "test_without_repeats": []}}
 JOINTS = np.random.default_rng(0).normal(size=(3, 3, 6, 25, 2)).astype(np.float32)
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.joints, JOINTS)
     assert dataset.clips == CLIPS
     assert len(dataset) == 3
-    assert dataset.labels.tolist() == [0, 1, 1]
+    assert dataset.labels.tolist() == [0, 1, -1]  # the third has no label
     assert dataset.num_frames.tolist() == [60, 80, 1]
     assert dataset.labels.dtype == dataset.num_frames.dtype == np.int64
     assert dataset.classes == ["wave", "walk"]
@@ -186,9 +186,9 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
             r"expected float32 \(3, 3, T, 25, M\), got .*\(2, 3, 6",
         ),
         (edit("clips.csv", "name,label", "label,name"), "clips.csv:1: expected the columns name,label"),
-        (edit("clips.csv", "third,1", "third,one"), r"clips.csv:4: not a clip \(invalid literal"),
-        (edit("clips.csv", "third,1", "third"), "clips.csv:4: not a clip"),
-        (edit("clips.csv", "third,1", "third,2"), "clips.csv: label 2 of clip third is not one of 2 classes"),
+        (edit("clips.csv", "third,", "third,one"), r"clips.csv:4: not a clip \(invalid literal"),
+        (edit("clips.csv", 'third,,"Ann, 2nd"', "third"), "clips.csv:4: not a clip"),
+        (edit("clips.csv", "third,", "third,2"), "clips.csv: label 2 of clip third is not one of 2 classes"),
         (edit("dataset.json", '"version": 1', '"version": 2'), "dataset.json: version 2 where 1 is read"),
         (edit("dataset.json", '"classes"', '"kinds"'), r"not the description of a data set \(KeyError\('classes'\)"),
         (edit("dataset.json", "{", "["), "dataset.json: not the description of a data set"),

@@ -288,7 +288,7 @@ class TestNpz:
         )
         sources, skipped = recordings.discover()
         assert not skipped
-        assert sources[1] == ClipSource("two", 0, path, 2, 2, 0, 1, index=1, training=False)
+        assert sources[1] == ClipSource("two", 0, path, 2, 2, 0, 1, index=1, parts={"given": "test"})
         np.testing.assert_array_equal(recordings.read(sources[1]).joints, joints[1, :, :5])
 
     def test_the_least_that_it_must_hold(self, tmp_path: Path) -> None:

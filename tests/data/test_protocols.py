@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from ikem.data.formats import ClipSource
 from ikem.data.protocols import Protocols, make_protocols
 
 
-def clips_of(**columns: list[int] | list[str]) -> list[ClipSource]:
+def clips_of(**columns: list[Any]) -> list[ClipSource]:
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return [ClipSource(**{"name": str(row), "label": 0, "path": Path(), **values}) for row, values in enumerate(rows)]
 
@@ -71,13 +72,28 @@ def test_repeats_of_training_clips_are_told_apart() -> None:
     assert protocols == {"cross-view": {"train": [0, 1], "test": [2, 3, 4], "test_without_repeats": [2, 4]}}
 
 
+def given(parts: str) -> list[dict[str, str]]:
+    return [{"given": part} for part in parts.split()]
+
+
 def test_own_data() -> None:
-    clips = clips_of(subject=[7, 3, 7, 12, 20], training=[True, True, False, False, False])
+    clips = clips_of(subject=[7, 3, 7, 12, 20], parts=given("train train test test test"))
     assert protocols_of("npz", clips) == {
         "cross-subject": {"train": [1, 3], "test": [0, 2, 4]},
         "given": {"train": [0, 1], "test": [2, 3, 4]},
     }
-    given = clips_of(training=[True, False, True])
-    assert protocols_of("npz", given) == {"given": {"train": [0, 2], "test": [1]}}
-    with pytest.raises(ValueError, match="needs the key 'subjects' or 'train'"):
+    split = clips_of(parts=given("train test train"))
+    assert protocols_of("npz", split) == {"given": {"train": [0, 2], "test": [1]}}
+    with pytest.raises(ValueError, match=r"neither who acts nor what is for training.*'subjects' and 'train'"):
         protocols_of("npz", clips_of(camera=[1, 2]))
+
+
+def test_recordings_that_bring_several_protocols_with_clips_in_some() -> None:
+    parts = [{"xsub": "train", "xset": "test"}, {"xsub": "test"}, {"xset": "train"}]
+    protocols = protocols_of("npz", clips_of(parts=parts))
+    assert protocols == {"xsub": {"train": [0], "test": [1]}, "xset": {"train": [2], "test": [0]}}
+
+
+def test_subjects_by_name_and_number() -> None:
+    protocols = protocols_of("npz", clips_of(subject=["ann", 10, 9, "bob", "ann"]))
+    assert protocols == {"cross-subject": {"train": [0, 2, 4], "test": [1, 3]}}

@@ -39,14 +39,15 @@ class Clip:
 
     Args:
         name: as the data set's authors name it.
-        label: the class, counted from 0.
-        subject, camera, setup, replication: numbers as in the recordings.
+        label: the class, counted from 0; None if the clip is not labelled.
+        subject: as in the recordings, a number or a name.
+        camera, setup, replication: numbers as in the recordings.
         num_frames: the length before time was resized to T.
     """
 
     name: str
-    label: int
-    subject: int | None
+    label: int | None
+    subject: int | str | None
     camera: int | None
     setup: int | None
     replication: int | None
@@ -67,7 +68,7 @@ class PreparedDataset:
         name: the format of the recordings it was made from, or what they call themselves.
         joints: float32 (N, 3, T, V, M), mapped into memory and read-only.
         clips: a :class:`Clip` for each of the N clips.
-        labels: int64 (N,).
+        labels: int64 (N,), -1 for a clip without a label.
         num_frames: int64 (N,), the clips' lengths before time was resized to T.
         classes: the names of the classes.
         layout: the skeleton.
@@ -105,10 +106,10 @@ class PreparedDataset:
         self.clips = _read_clips(self.folder / _CLIPS)
         self._read_description()
         self._read_joints()
-        self.labels = np.array([clip.label for clip in self.clips], dtype=np.int64)
+        self.labels = np.array([-1 if clip.label is None else clip.label for clip in self.clips], dtype=np.int64)
         self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=np.int64)
         for clip in self.clips:
-            if not 0 <= clip.label < len(self.classes):
+            if clip.label is not None and not 0 <= clip.label < len(self.classes):
                 self._refuse(
                     _CLIPS, f"label {clip.label} of clip {clip.name} is not one of {len(self.classes)} classes"
                 )
@@ -189,12 +190,20 @@ def _read_clips(path: Path) -> list[Clip]:
         clips = []
         for number, row in enumerate(rows, start=2):
             try:
-                name, label, *others, num_frames = row
-                subject, camera, setup, replication = (int(text) if text else None for text in others)
-                clips.append(Clip(name, int(label), subject, camera, setup, replication, int(num_frames)))
+                name, label, subject, *others, num_frames = row
+                camera, setup, replication = map(_number, others)
+                clips.append(Clip(name, _number(label), _subject(subject), camera, setup, replication, int(num_frames)))
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: not a clip ({error})") from error
     return clips
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _subject(text: str) -> int | str | None:
+    return int(text) if text.isdecimal() else text or None
 
 
 class DatasetWriter:

@@ -11,7 +11,7 @@ __all__ = ["Protocols", "make_protocols"]
 Protocols = dict[str, dict[str, list[int]]]
 """Protocol -> part -> indices of clips; every protocol has the parts ``train`` and ``test``."""
 
-_Rule = Callable[[ClipSource], bool]  # whether the clip is for training
+_Rule = Callable[[ClipSource], str | None]  # the part that the clip belongs to: train, test or none
 
 _NTU60_SUBJECTS = frozenset((1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38))
 _NTU120_SUBJECTS = _NTU60_SUBJECTS | frozenset(
@@ -30,22 +30,26 @@ _SBU_FOLDS = (
 )
 
 
-def _subject_in(subjects: frozenset[int]) -> _Rule:
-    return lambda clip: clip.subject in subjects
+def _trains_where(condition: Callable[[ClipSource], bool]) -> _Rule:
+    return lambda clip: "train" if condition(clip) else "test"
+
+
+def _subject_in(subjects: frozenset[int | str]) -> _Rule:
+    return _trains_where(lambda clip: clip.subject in subjects)
 
 
 def _pair_not_in(pairs: tuple[str, ...]) -> _Rule:
-    return lambda clip: clip.name.split("/")[0] not in pairs
+    return _trains_where(lambda clip: clip.name.split("/")[0] not in pairs)
 
 
 _RULES: dict[str, dict[str, _Rule]] = {
-    "ntu60": {"xsub": _subject_in(_NTU60_SUBJECTS), "xview": lambda clip: clip.camera in (2, 3)},
+    "ntu60": {"xsub": _subject_in(_NTU60_SUBJECTS), "xview": _trains_where(lambda clip: clip.camera in (2, 3))},
     "ntu120": {
         "xsub": _subject_in(_NTU120_SUBJECTS),
-        "xset": lambda clip: clip.setup is not None and clip.setup % 2 == 0,
+        "xset": _trains_where(lambda clip: clip.setup is not None and clip.setup % 2 == 0),
     },
     "utd-mhad": {"cross-subject": _subject_in(frozenset((1, 3, 5, 7)))},
-    "nw-ucla": {"cross-view": lambda clip: clip.camera in (1, 2)},
+    "nw-ucla": {"cross-view": _trains_where(lambda clip: clip.camera in (1, 2))},
     "sbu": {f"fold{number}": _pair_not_in(pairs) for number, pairs in enumerate(_SBU_FOLDS, start=1)},
     "msr-action3d": {"cross-subject": _subject_in(frozenset((1, 3, 5, 7, 9)))},
 }
@@ -55,7 +59,8 @@ def make_protocols(format_name: str, clips: Sequence[ClipSource], contents: Sequ
     """Sorts clips into the parts of their data set's protocols.
 
     Where test clips repeat training clips (in Northwestern-UCLA, view 3 of actions 2 and 3 is view 2 again), a
-    third part ``test_without_repeats`` holds the other test clips.
+    third part ``test_without_repeats`` holds the other test clips. Recordings of no known data set have the protocols
+    that they bring themselves, and ``cross-subject`` where they say who acts: every other subject trains.
 
     Args:
         format_name: which data set it is, one of :data:`ikem.data.formats.FORMATS`.
@@ -63,7 +68,7 @@ def make_protocols(format_name: str, clips: Sequence[ClipSource], contents: Sequ
         contents: for each, a digest of its joints as recorded; clips with equal ones are repeats.
 
     Raises:
-        ValueError: the format is ``npz`` and the file says neither who acts nor what is for training.
+        ValueError: it is no known data set, and the recordings say neither who acts nor what is for training.
     """
     rules = _RULES[format_name] if format_name in _RULES else _rules_of_own_data(clips)
     return {name: _parts(rule, clips, contents) for name, rule in rules.items()}
@@ -72,7 +77,8 @@ def make_protocols(format_name: str, clips: Sequence[ClipSource], contents: Sequ
 def _parts(rule: _Rule, clips: Sequence[ClipSource], contents: Sequence[bytes]) -> dict[str, list[int]]:
     parts: dict[str, list[int]] = {"train": [], "test": []}
     for index, clip in enumerate(clips):
-        parts["train" if rule(clip) else "test"].append(index)
+        if part := rule(clip):
+            parts[part].append(index)
     trained_on = {contents[index] for index in parts["train"]}
     unseen = [index for index in parts["test"] if contents[index] not in trained_on]
     if len(unseen) < len(parts["test"]):
@@ -82,13 +88,22 @@ def _parts(rule: _Rule, clips: Sequence[ClipSource], contents: Sequence[bytes]) 
 
 def _rules_of_own_data(clips: Sequence[ClipSource]) -> dict[str, _Rule]:
     rules: dict[str, _Rule] = {}
-    subjects = sorted({clip.subject for clip in clips if clip.subject is not None})
+    subjects = sorted({clip.subject for clip in clips if clip.subject is not None}, key=_in_natural_order)
     if subjects:
         rules["cross-subject"] = _subject_in(frozenset(subjects[::2]))
-    if any(clip.training is not None for clip in clips):
-        rules["given"] = lambda clip: clip.training is True
+    rules.update({protocol: _given(protocol) for clip in clips for protocol in clip.parts})
     if not rules:
         raise ValueError(
-            "raw: the .npz file needs the key 'subjects' or 'train' to tell training clips from test clips"
+            "raw: the recordings say neither who acts nor what is for training, so that training clips cannot be told "
+            "from test clips; in an .npz file these are the keys 'subjects' and 'train'"
         )
     return rules
+
+
+def _given(protocol: str) -> _Rule:
+    return lambda clip: clip.parts.get(protocol)
+
+
+def _in_natural_order(subject: int | str) -> tuple[bool, int, str]:
+    """Numbers first, by their size."""
+    return (True, 0, subject) if isinstance(subject, str) else (False, subject, "")

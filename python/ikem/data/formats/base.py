@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -26,22 +27,23 @@ class ClipSource:
 
     Args:
         name: names the clip in the data set, as the data set's authors do.
-        label: the class, counted from 0.
+        label: the class, counted from 0; None where it is not known.
         path: the file that holds it.
         subject, camera, setup, replication: as the file's name gives them, None where it does not.
         index: the clip's row in a file that holds many.
-        training: whether it belongs to the training part, where the file itself says so.
+        parts: protocol -> ``train`` or ``test``, for the protocols that the recordings bring themselves. A clip that
+            a protocol does not use has no part in it.
     """
 
     name: str
-    label: int
+    label: int | None
     path: Path
-    subject: int | None = None
+    subject: int | str | None = None
     camera: int | None = None
     setup: int | None = None
     replication: int | None = None
     index: int | None = None
-    training: bool | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,15 @@ class RawClip:
     """What was recorded.
 
     Args:
-        joints: float array (3, frames, V, bodies) in meters, y up. A body that is not seen in a frame is zero.
+        joints: float array (3, frames, V, bodies) in meters, y up; or (2, frames, V, bodies), points in an image, in
+            pixels or shares of it, y down. A body that is not seen in a frame is zero.
+        confidence: float array (frames, V, bodies), from 0 to 1, where the recording holds it.
+        image_size: width and height of the image in pixels, where the recording says so.
     """
 
     joints: NDArray[np.floating]
+    confidence: NDArray[np.floating] | None = None
+    image_size: tuple[int, int] | None = None
 
 
 class Discovery(NamedTuple):
@@ -126,7 +133,7 @@ class FileFormat(Format):
                 skipped[f"the file is not named like {self.example}"].append(str(path.relative_to(self.raw)))
                 continue
             source = self.source(match, path)
-            if not 0 <= source.label < len(self.classes):
+            if source.label is not None and not 0 <= source.label < len(self.classes):
                 skipped[f"the action is not one of the {len(self.classes)} of {self.name}"].append(source.name)
             elif source.name in found:
                 raise ValueError(f"raw: two files hold the clip {source.name}: {found[source.name].path} and {path}")

@@ -67,7 +67,8 @@ class Npz(Format):
             field: self._integers(key).tolist() for key, field in _OPTIONAL.items() if key in self._arrays
         }
         if "train" in self._arrays:
-            columns["training"] = [bool(flag) for flag in self._integers("train", least=0, most=1)]
+            flags = self._integers("train", least=0, most=1).tolist()
+            columns["parts"] = [{"given": "train" if flag else "test"} for flag in flags]
         names = self._check_names()
         sources = [
             ClipSource(

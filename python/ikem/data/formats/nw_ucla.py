@@ -47,6 +47,7 @@ class NwUcla(FileFormat):
             ) from error
         if joints.ndim != 3 or joints.shape[1:] != (20, 3):
             raise ValueError(f"{source.path}: skeletons must have the shape (frames, 20, 3), got {joints.shape}")
+        assert source.label is not None  # as the file's name gives it
         if label != source.label + 1:
             raise ValueError(f"{source.path}: label is {label}, but the file's name says class {source.label + 1}")
         return RawClip(joints.transpose(2, 0, 1)[..., None])
