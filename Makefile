@@ -4,6 +4,8 @@ TORCH ?= torch==2.13.0
 DEMO := runs/demo
 
 BIN := .venv/bin
+# Twice quiet: warnings, which some set-ups of pip print for every package, would bury what is being done; errors show.
+INSTALL := $(BIN)/pip install --quiet --quiet --disable-pip-version-check
 NATIVE := CMakeLists.txt $(shell find csrc cmake -type f)
 FORMATTED_CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
@@ -16,13 +18,16 @@ help: ## Shows this list.
 setup: .venv/.built ## Makes .venv with PyTorch, everything the project needs, and the project itself, editable.
 
 .venv/.packages: pyproject.toml
-	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $(TORCH) "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
-	touch $@
+	@echo "setup 1/3: a virtual environment in .venv"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "setup 2/3: $(TORCH) and the tools to build with"
+	@$(INSTALL) $(TORCH) "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
+	@touch $@
 
 .venv/.built: .venv/.packages $(NATIVE)
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
-	touch $@
+	@echo "setup 3/3: all other packages, and the native code (compiling takes a minute or two)"
+	@$(INSTALL) --no-build-isolation --editable ".[dev]"
+	@touch $@
 
 build: setup ## Builds the native code again after a change of it.
 
