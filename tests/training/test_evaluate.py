@@ -125,11 +125,16 @@ def test_votes_and_scores() -> None:
 def test_standardization_uses_the_training_clips_only() -> None:
     train, test = torch.randn(2, 50, 3) * 1e-7 + 4, torch.randn(2, 9, 3)
     train[:, :, 0] = 0  # a feature that never fires
-    scaled, other = standardize(train.double(), test.double())
+    train, test = train.double(), test.double()
+    scaled, other = standardize(train, test)
     torch.testing.assert_close(scaled[..., 1:].mean(1), torch.zeros(2, 2).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(scaled[..., 1:].std(1), torch.ones(2, 2).double(), atol=1e-6, rtol=0)
     assert scaled.isfinite().all()
     assert other.isfinite().all()
+    expected = (test - train.mean(1, keepdim=True)) / train.std(1, keepdim=True)
+    torch.testing.assert_close(other[..., 1:], expected[..., 1:])
+    # A test clip is scaled alike whatever other test clips there are.
+    torch.testing.assert_close(standardize(train, test[:, :1])[1], other[:, :1])
 
 
 def test_extraction_is_in_eval_mode_and_clip_by_clip(finished_run: Config, dataset: PreparedDataset) -> None:
