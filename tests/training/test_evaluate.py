@@ -88,6 +88,19 @@ def test_probe_separates_what_is_separable() -> None:
     assert (chance.probabilities.argmax(-1) == labels).float().mean() < 0.6
 
 
+def test_probe_slows_down_at_its_milestones() -> None:
+    train, labels = blobs(1, 40, 1.0)
+    streams, parts = Streams.of(("joint",)), {"test": np.arange(40)}
+
+    def probabilities(epochs: int, milestones: tuple[int, ...]) -> torch.Tensor:
+        options = EvaluateConfig(epochs=epochs, learning_rate=0.5, milestones=milestones, batch_size=40)
+        return linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1).probabilities
+
+    before, slowed, as_fast = probabilities(5, ()), probabilities(8, (5,) * 6), probabilities(8, ())
+    torch.testing.assert_close(slowed, before, rtol=0, atol=1e-4)  # a millionth of the learning rate is left
+    assert (as_fast - before).abs().max() > 0.01
+
+
 @pytest.mark.parametrize("width", [3, 500])
 def test_logistic_probe_is_the_regression_in_full(width: int) -> None:
     """With more features than clips it works in the clips' span, which changes nothing."""
@@ -155,6 +168,8 @@ def test_extraction_is_in_eval_mode_and_clip_by_clip(finished_run: Config, datas
     position = MODALITIES.index("bone")
     bone = encoders["bone"].eval().feature_map(derived[position])
     torch.testing.assert_close(features.means[position], bone.mean((2, 3)))
+    motion = MODALITIES.index("motion")  # which depends on the clips' lengths
+    torch.testing.assert_close(features.means[motion], encoders["motion"](derived[motion]))
     parts = features.parts[position].view(3, 6, 2, 15)
     torch.testing.assert_close(parts[:, :, 0], bone[:, :, : (bone.shape[2] + 1) // 2].mean(2))
 
