@@ -72,6 +72,20 @@ def test_windows_are_resized_parts_and_change_the_pace(dataset: PreparedDataset)
     torch.testing.assert_close(derived, expected)
 
 
+def test_windows_and_bones_have_the_ranges_asked_for() -> None:
+    config = ViewsConfig(least_window=0.6, bone_jitter=0.1)
+    view = RandomViews(config, frames=8, joints=15)(4000, generator(0, "test"))
+    start, length = view.window.unbind(1)
+    assert 0.6 <= length.min() < 0.61 and 0.99 < length.max() <= 1
+    assert length.mean().item() == pytest.approx(0.8, abs=0.01)
+    place = (start / (1 - length))[length < 0.95]  # of the part, between the beginning of the clip and its end
+    assert 0 <= place.min() < 0.01 and 0.99 < place.max() <= 1 + 1e-5
+    assert place.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert view.bone_scale.shape == (4000, 15)
+    assert view.bone_scale.log().mean().item() == pytest.approx(0, abs=0.002)
+    assert view.bone_scale.log().std().item() == pytest.approx(0.1, rel=0.02)
+
+
 def test_seeds_are_independent() -> None:
     seeds = {
         derive_seed(seed, purpose, step) for seed in range(5) for purpose in ("views", "order") for step in range(50)
@@ -111,5 +125,11 @@ def test_processes_share_the_joined_batch(dataset: PreparedDataset) -> None:
     shares = [ClipViews(dataset, views, 1, rank, world_size=2)[plan] for rank in (0, 1)]
     assert torch.equal(torch.cat([share.joints for share in shares]), joined.joints)
     for view in (0, 1):
-        assert torch.equal(torch.cat([share.views[view].shear for share in shares]), joined.views[view].shear)
-        assert torch.equal(torch.cat([share.views[view].crop_start for share in shares]), joined.views[view].crop_start)
+        whole = joined.views[view]._asdict()
+        assert [name for name, value in whole.items() if value is None] == []  # every kind of change takes part
+        for name, value in whole.items():
+            parts = [getattr(share.views[view], name) for share in shares]
+            if name == "crop_padding":  # one number for all clips
+                assert parts == [value, value]
+            else:
+                assert torch.equal(torch.cat(parts), value), name
