@@ -46,6 +46,16 @@ def test_turning_and_tilting_are_rotations() -> None:
         assert angles.max() > 0.9 * limit > -0.9 * limit > angles.min()
 
 
+def test_turning_comes_after_the_shear() -> None:
+    """The same random numbers, with and without a shear: what turns it is on its left."""
+    amounts = {"turn_degrees": 30, "tilt_degrees": 10}
+    sheared, turned, both = (
+        RandomViews(config, frames=8, joints=15)(50, generator(0, "test")).shear
+        for config in (ViewsConfig(), ViewsConfig(shear_amplitude=0, **amounts), ViewsConfig(**amounts))
+    )
+    torch.testing.assert_close(both, turned @ sheared)
+
+
 def test_scaled_bones_keep_their_directions(dataset: PreparedDataset) -> None:
     layout, joints = dataset.layout, torch.from_numpy(dataset.joints[:3].copy())
     scale = torch.rand(3, 15) + 0.5
