@@ -159,8 +159,9 @@ def test_extraction_is_in_eval_mode_and_clip_by_clip(finished_run: Config, datas
     assert features.means.shape == (6, 3, 6)
     assert features.parts.shape == (6, 3, 6 * 2 * 15)
     alone = extract_features(encoders, dataset, clips[1:2], segments=2, fabric=fabric)
-    torch.testing.assert_close(features.means[:, 1:2], alone.means)
-    torch.testing.assert_close(features.parts[:, 1:2], alone.parts, rtol=1e-3, atol=1e-3)
+    for together, by_itself in ((features.means, alone.means), (features.parts, alone.parts)):
+        # Rounding is that of the largest sums, which running statistics of a short training leave large.
+        torch.testing.assert_close(together[:, 1:2], by_itself, rtol=1e-4, atol=1e-5 * together.abs().max().item())
     assert extract_features(encoders, dataset, clips, fabric=fabric).parts.shape == (6, 3, 0)
     derived = derive_modalities(
         torch.from_numpy(dataset.joints[clips]), torch.from_numpy(dataset.num_frames[clips]), dataset.layout

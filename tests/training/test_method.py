@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ikem.config import Config, DistillConfig, EncoderConfig, OptimizationConfig, PretrainConfig
+from ikem.data.batches import ContrastiveData
+from ikem.data.dataset import PreparedDataset
 from ikem.distill import Distillation
 from ikem.encoders import unit
 from ikem.pretrain import Pretraining
@@ -131,6 +134,48 @@ def test_teacher_stays_in_eval_mode_and_has_no_gradient() -> None:
     assert module.student.training
     assert not any(part.training for part in module.teacher.modules())
     assert not any(parameter.requires_grad for parameter in module.teacher.parameters())
+
+
+def test_the_teacher_sees_the_first_view_and_the_student_the_second(
+    config: Callable[..., Config], dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrained = Pretraining(config().pretrain, TINY, dataset.layout)
+    students = ("bone", "joint")
+    module = Distillation(DistillConfig(queue_length=8, modalities=students), TINY, pretrained.query, 4, dataset.layout)
+    data = ContrastiveData(config(), dataset)
+    batch = next(iter(data.train_dataloader()))
+    seen = []
+
+    def compare(*views: Tensor) -> None:
+        seen.extend(views)
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "compare", compare)
+    with pytest.raises(InterruptedError):
+        module.training_step(batch, 0)
+    for view, derived, modalities in zip(batch.views, seen, (config().pretrain.modalities, students), strict=True):
+        expected = view.derive(batch.joints, batch.num_frames, dataset.layout, modalities)
+        assert torch.equal(derived, expected)
+    assert not torch.equal(seen[0][2], seen[1][0])  # the bones in two views
+
+
+def test_the_optimizer_is_sgd_as_configured(config: Callable[..., Config]) -> None:
+    options = {"learning_rate": 0.3, "sgd_momentum": 0.8, "weight_decay": 0.02, "milestones": (2,), "decay": 0.5}
+    module = Pretraining(replace(config().pretrain, **options), TINY, get_layout("sbu15"))
+    configured = module.configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is torch.optim.SGD
+    chosen = {name: group[name] for name in ("lr", "momentum", "weight_decay", "nesterov", "dampening")}
+    assert chosen == {"lr": 0.3, "momentum": 0.8, "weight_decay": 0.02, "nesterov": False, "dampening": 0}
+    trained = [*module.query.parameters(), *module.exchange_heads.parameters()]
+    assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in trained}
+    rates = []
+    for _ in range(3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.3, 0.3, 0.15])
 
 
 def test_contrastive_accuracy_does_not_depend_on_the_tile() -> None:
