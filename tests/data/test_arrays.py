@@ -70,6 +70,7 @@ class TestNpz:
         assert not list(tmp_path.glob("scratch/*"))  # and the copies of others have no name
 
     def test_files_are_closed(self, tmp_path: Path) -> None:
+        gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         arrays = NpzFile(self.write(tmp_path / "a.npz", True))
         rows = arrays.rows("x", tmp_path)
