@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +66,50 @@ def write_npz(folder: Path, **arrays: Any) -> Path:
     path = folder / "recordings.npz"
     np.savez(path, **arrays)
     return path
+
+
+def write_ctr_gcn(
+    path: Path,
+    clips: Mapping[str, Sequence[np.ndarray]],
+    labels: Mapping[str, Sequence[int]],
+    *,
+    classes: int = 60,
+    compressed: bool = False,
+) -> Path:
+    """CTR-GCN and MAMP; for each of train and test, clips (3, frames, V, bodies) of at most two bodies."""
+    frames = max(clip.shape[1] for part in clips.values() for clip in part)
+    arrays: dict[str, np.ndarray] = {}
+    for part, members in clips.items():
+        x = np.zeros((len(members), frames, 2, members[0].shape[2], 3), np.float32)
+        for row, clip in enumerate(members):
+            x[row, : clip.shape[1], : clip.shape[3]] = clip.transpose(1, 3, 2, 0)
+        arrays[f"x_{part}"] = x.reshape(len(members), frames, -1)
+        arrays[f"y_{part}"] = np.eye(classes)[list(labels[part])]
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def write_npy_pair(
+    folder: Path,
+    part: str,
+    clips: Sequence[np.ndarray],
+    content: tuple[Any, ...],
+    *,
+    kind: str = "data",
+    frames: int = 300,
+) -> Path:
+    """CrosSCLR, AimCLR, IKEM; clips (3, frames, V, bodies) and what their pickle holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    joints = np.zeros((len(clips), 3, frames, clips[0].shape[2], 2), np.float32)
+    for row, clip in enumerate(clips):
+        joints[row, :, : clip.shape[1], :, : clip.shape[3]] = clip
+    np.save(folder / f"{part}_{kind}.npy", joints)
+    (folder / f"{part}_label.pkl").write_bytes(pickle.dumps(content))
+    return folder
+
+
+def pyskl_annotation(name: str, label: int | None, joints: np.ndarray, **others: Any) -> dict[str, Any]:
+    """PYSKL and MMAction2; joints (axes, frames, V, bodies)."""
+    keypoint = joints.transpose(3, 1, 2, 0).astype(np.float16)
+    annotation = {"frame_dir": name, "label": label, "keypoint": keypoint, "total_frames": keypoint.shape[1], **others}
+    return {key: value for key, value in annotation.items() if value is not None}

@@ -27,7 +27,9 @@ from .summary import PrepareSummary
 
 __all__ = ["FormatName", "prepare"]
 
-FormatName = Literal["ntu60", "ntu120", "utd-mhad", "nw-ucla", "sbu", "msr-action3d", "npz"]
+FormatName = Literal[
+    "ntu60", "ntu120", "utd-mhad", "nw-ucla", "sbu", "msr-action3d", "npz", "ctr-gcn", "npy-pair", "pyskl"
+]
 
 _ERRORS_SHOWN = 20
 _LISTED = "named in a list of clips with missing skeletons"
@@ -55,8 +57,8 @@ def prepare(
 
     Args:
         format: what the recordings are: ntu60, ntu120, utd-mhad, nw-ucla, sbu, msr-action3d, or npz for arrays
-            of your own.
-        raw: the folder that holds the recordings, searched with all folders below it, or the .npz file.
+            of your own; ctr-gcn, npy-pair or pyskl for what other projects' code made of recordings.
+        raw: the folder that holds the recordings, searched with all folders below it, or the file.
         out: the folder to write. It appears when all is done.
         frames: the number of frames that every clip is resized to.
         bodies: how many bodies are kept per clip, in the order of the recording. Default: what the format has,
@@ -92,6 +94,7 @@ def prepare(
         raise ValueError(f"out: {out} holds the recordings {raw}, and would replace them")
     recordings = FORMATS[format](raw)
     skeleton = _choose_layout(layout, recordings)
+    recordings.begin(skeleton, scratch=out.parent)
     preprocessing = Preprocessing(
         frames=frames,
         bodies=recordings.bodies if bodies is None else bodies,
@@ -166,7 +169,8 @@ class _Work:
     def __call__(self, source: ClipSource) -> _Outcome:
         listed = source.name in self.missing
         try:
-            joints = self.recordings.read(source).joints
+            raw = self.recordings.read(source)
+            joints = raw.joints
             clip = self.preprocessing(joints, self.layout)
         except NoBodyError as error:
             return _Outcome(left_out=str(error))
@@ -176,6 +180,8 @@ class _Work:
             return _Outcome(left_out=_LISTED)
         content = hashlib.blake2b(np.ascontiguousarray(joints).data, digest_size=16)
         content.update(str(joints.shape).encode())
+        if raw.num_frames is not None:
+            clip = clip._replace(num_frames=raw.num_frames)
         return _Outcome(clip, content.digest(), joints.shape[3])
 
 

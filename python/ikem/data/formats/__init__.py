@@ -1,10 +1,13 @@
 """The recordings that can be read: one reader per data set, all with the interface of :class:`Format`."""
 
 from .base import Align, ClipSource, Discovery, FileFormat, Format, LostFrames, RawClip
+from .ctr_gcn import CtrGcn
 from .msr_action3d import MsrAction3d
+from .npy_pair import NpyPair
 from .npz import Npz
 from .ntu import Ntu60, Ntu120, SkeletonRecording, read_skeleton_file
 from .nw_ucla import NwUcla
+from .pyskl import Pyskl
 from .sbu import Sbu
 from .utd_mhad import UtdMhad
 
@@ -22,6 +25,6 @@ __all__ = [
 ]
 
 FORMATS: dict[str, type[Format]] = {
-    format.name: format for format in (Ntu60, Ntu120, UtdMhad, NwUcla, Sbu, MsrAction3d, Npz)
+    format.name: format for format in (Ntu60, Ntu120, UtdMhad, NwUcla, Sbu, MsrAction3d, Npz, CtrGcn, NpyPair, Pyskl)
 }
 """The formats by their names on the command line."""

@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from ikem_ext.skeleton import SkeletonLayout
 
-__all__ = ["Align", "ClipSource", "Discovery", "FileFormat", "Format", "LostFrames", "RawClip", "read_number_rows"]
+__all__ = [
+    "Align",
+    "ClipSource",
+    "Discovery",
+    "FileFormat",
+    "Format",
+    "LostFrames",
+    "RawClip",
+    "read_number_rows",
+    "without_padding",
+]
 
 Align = Literal["frame", "clip", "none"]
 LostFrames = Literal["interpolate", "drop", "keep"]
@@ -55,11 +65,13 @@ class RawClip:
             pixels or shares of it, y down. A body that is not seen in a frame is zero.
         confidence: float array (frames, V, bodies), from 0 to 1, where the recording holds it.
         image_size: width and height of the image in pixels, where the recording says so.
+        num_frames: how long the clip was, where the recording was resized in time already; default: as it is.
     """
 
     joints: NDArray[np.floating]
     confidence: NDArray[np.floating] | None = None
     image_size: tuple[int, int] | None = None
+    num_frames: int | None = None
 
 
 class Discovery(NamedTuple):
@@ -89,6 +101,8 @@ class Format(ABC):
     """Who is turned to face the camera unless asked otherwise."""
     lost_frames: LostFrames = "interpolate"
     """What becomes of frames without any body unless asked otherwise."""
+    scratch: Path | None = None
+    """A folder for files that are gone with the reader; default: the system's."""
 
     def __init__(self, raw: Path) -> None:
         if not raw.exists():
@@ -99,6 +113,18 @@ class Format(ABC):
     def origin(self) -> str:
         """What the prepared data set is to say that it was made from."""
         return self.name
+
+    def begin(self, layout: SkeletonLayout, scratch: Path) -> None:
+        """Takes note of what was chosen, before the clips are looked for.
+
+        Args:
+            layout: the skeleton, as the format has it or as the user says.
+            scratch: see the attribute.
+
+        Raises:
+            ValueError: the recordings cannot be of that skeleton.
+        """
+        self.layout, self.scratch = layout, scratch
 
     @abstractmethod
     def discover(self) -> Discovery:
@@ -144,6 +170,12 @@ class FileFormat(Format):
     @abstractmethod
     def source(self, match: re.Match[str], path: Path) -> ClipSource:
         """The clip whose path matched; a label out of range leaves it out."""
+
+
+def without_padding(joints: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A clip (axes, frames, V, bodies) up to the last frame in which anything is not zero."""
+    frames = np.flatnonzero(joints.any(axis=(0, 2, 3)))
+    return joints[:, : frames[-1] + 1 if len(frames) else 0]
 
 
 def read_number_rows(path: Path, columns: int, separator: str | None = None) -> NDArray[np.float64]:

@@ -38,19 +38,21 @@ class PickledArray:
     """
 
     def __init__(self) -> None:
-        self.fill((0,), np.dtype(float), False, b"")
+        self.fill((0,), np.dtype(float), (0,), b"")
 
-    def fill(self, shape: Sequence[int], dtype: np.dtype[Any], fortran: bool, content: bytes | _Span) -> None:
-        """Sets what the array is."""
-        self.shape, self.dtype, self._fortran, self._content = tuple(shape), dtype, fortran, content
+    def fill(
+        self, stored: tuple[int, ...], dtype: np.dtype[Any], axes: tuple[int, ...], content: bytes | _Span
+    ) -> None:
+        """Sets what the array is: its contents have a shape, and their axes are put in another order."""
+        self.shape = tuple(stored[axis] for axis in axes)
+        self.dtype, self._stored, self._axes, self._content = dtype, stored, axes, content
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         content = self._content.read() if isinstance(self._content, _Span) else self._content
-        array = np.frombuffer(content, self.dtype).reshape(self.shape, order="F" if self._fortran else "C")
-        return np.asarray(array, dtype)
+        return np.asarray(np.frombuffer(content, self.dtype).reshape(self._stored).transpose(self._axes), dtype)
 
 
 def load_pickle(path: Path) -> Any:
@@ -147,20 +149,27 @@ def _empty_array(kind: Any, *_: Any) -> PickledArray:
 
 
 def _fill_array(array: PickledArray, shape: Any, dtype: _DType, fortran: bool, content: Any) -> PickledArray:
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise ValueError(f"an array of the shape {shape}")
+    axes = range(len(shape))
+    return _fill(array, shape[::-1] if fortran else shape, dtype, axes[::-1] if fortran else axes, content)
+
+
+def _array_of_buffer(content: Any, dtype: _DType, shape: Any, order: str, axes: Any = None) -> PickledArray:
+    if order == "K":
+        return _fill(PickledArray(), shape, dtype, axes, content)
+    return _fill_array(PickledArray(), shape, dtype, order == "F", content)
+
+
+def _fill(array: PickledArray, shape: Any, dtype: _DType, axes: Sequence[int], content: Any) -> PickledArray:
+    if not all(isinstance(size, int) and size >= 0 for size in shape) or sorted(axes) != list(range(len(shape))):
+        raise ValueError(f"an array of the shape {shape}, its axes in the order {tuple(axes)}")
     content = content if isinstance(content, _Span) else _as_bytes(content)
     size = content.size if isinstance(content, _Span) else len(content)
     needed = math.prod(shape) * dtype.dtype.itemsize
     # As text, a byte is one character or two.
     if not needed <= size <= (2 if isinstance(content, _Span) and content.encoded else 1) * needed:
         raise ValueError(f"an array of {needed} bytes in {size}")
-    array.fill(shape, dtype.dtype, bool(fortran), content)
+    array.fill(tuple(shape), dtype.dtype, tuple(axes), content)
     return array
-
-
-def _array_of_buffer(content: Any, dtype: _DType, shape: Any, order: str) -> PickledArray:
-    return _fill_array(PickledArray(), shape, dtype, order == "F", content)
 
 
 def _scalar(dtype: _DType, content: Any) -> Any:
