@@ -19,6 +19,7 @@ from ikem.config import Config, find_config
 COMMANDS: dict[str, tuple[str, bool, str]] = {
     "synthesize": ("ikem.data.synthetic", False, "make synthetic recordings to try the method on"),
     "prepare": ("ikem.data.prepare", False, "read recordings and write a prepared dataset"),
+    "convert": ("ikem.data.convert", False, "write a prepared dataset as the files that other projects' code reads"),
     "pretrain": ("ikem.pretrain", True, "pretrain one encoder per modality, then let the modalities exchange"),
     "distill": ("ikem.distill", True, "distil the pretrained encoders into a student of fewer modalities"),
     "evaluate": ("ikem.evaluate", True, "linear probe, nearest neighbors and controls on the trained encoders"),
