@@ -6,7 +6,7 @@ import os
 import pickle
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -42,6 +42,10 @@ def annotations() -> list[dict[str, Any]]:
         pyskl_annotation(name, label, joints)
         for name, label, joints in zip(NTU, (0, 49, 49), [*CLIPS["train"], *CLIPS["test"]], strict=True)
     ]
+
+
+def test_the_command_knows_all_formats() -> None:
+    assert set(get_args(FormatName)) == set(FORMATS)
 
 
 class TestOneClipThroughEveryFormat:
@@ -384,6 +388,7 @@ class TestPyskl:
         [
             ({"split": {}}, r"missing keys \['annotations'\], got \['split'\]"),
             ("text", "expected a list of annotations, or a dict"),
+            ({"split": {"train": 5}, "annotations": annotations()}, "the split train must be a list of names, got int"),
             ([], "found no annotation of pyskl"),
             ([{"label": 1}], "annotation 0 is no dict with a frame_dir"),
             ([{"frame_dir": "a", "raw_file": "k.pkl"}], r"the keypoints of a are in another file, 'k\.pkl'"),

@@ -16,10 +16,10 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from rich.console import Console
-from rich.progress import track
 
 from .dataset import PreparedDataset
 from .formats.arrays import open_npy
+from .progress import track
 
 __all__ = ["ExchangeFormat", "convert"]
 
@@ -103,7 +103,7 @@ class _Clips:
     def joints(self) -> Iterator[_Joints]:
         """Of one clip after another, with a progress bar."""
         rows = open_npy(Path(self.dataset.joints.filename))  # type: ignore[arg-type]
-        for index in track(self.indices.tolist(), description="Writing clips", transient=True):
+        for index in track(self.indices.tolist(), "Writing clips"):
             yield rows[index]
 
 

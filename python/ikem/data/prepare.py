@@ -14,7 +14,6 @@ from typing import Literal, TypeVar
 import numpy as np
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ikem_ext.skeleton import SkeletonLayout, get_layout
 
@@ -22,6 +21,7 @@ from .dataset import Clip, DatasetWriter
 from .formats import FORMATS, Align, ClipSource, Format, LostFrames
 from .formats.ntu import Ntu120, read_missing_lists
 from .preprocess import Center, NoBodyError, Preprocessed, Preprocessing
+from .progress import track
 from .protocols import make_protocols
 from .summary import PrepareSummary
 
@@ -116,7 +116,7 @@ def prepare(
         collected = _Collected(writer, skipped)
         with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
             outcomes = _in_order(threads, work, sources, ahead=4 * (workers or os.cpu_count() or 1))
-            for source, outcome in zip(_progress(console, sources), outcomes, strict=True):
+            for source, outcome in zip(track(sources, "Reading clips", console), outcomes, strict=True):
                 collected.add(source, outcome)
         collected.check(raw, skip_damaged)
         protocols = make_protocols(format, collected.kept, collected.contents)
@@ -268,12 +268,6 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _progress(console: Console, sources: list[ClipSource]) -> Iterator[ClipSource]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(sources, description="Reading clips")
 
 
 def _choose_layout(layout: str | None, recordings: Format) -> SkeletonLayout:

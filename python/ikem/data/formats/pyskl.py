@@ -90,27 +90,10 @@ class Pyskl(Format):
 
     def read(self, source: ClipSource) -> RawClip:
         """The annotation's arrays."""
-        annotation = self._annotations[source.name]
-        keypoint = np.asarray(annotation["keypoint"])
-        total = int(annotation.get("total_frames", keypoint.shape[1]))
-        score: NDArray[Any] | None
-        if "frame_inds" in annotation:
-            keypoint, score = _decompress(keypoint, np.asarray(annotation["frame_inds"]).reshape(-1), total)
-        else:
-            keypoint = keypoint[None] if keypoint.ndim == 3 else keypoint
-            score = np.asarray(annotation["keypoint_score"]) if "keypoint_score" in annotation else None
-        if keypoint.ndim != 4 or keypoint.shape[1] != total or keypoint.dtype.kind not in "iuf":
-            raise ValueError(
-                f"keypoint must be numbers (M, {total}, V, axes) as total_frames says, got {keypoint.dtype} "
-                f"{keypoint.shape}"
-            )
-        if score is not None and score.shape not in (keypoint.shape[:3], (*keypoint.shape[:3], 1)):
-            raise ValueError(f"keypoint_score must have the shape {keypoint.shape[:3]}, got {score.shape}")
-        return RawClip(
-            joints=keypoint.astype(np.float32).transpose(3, 1, 2, 0),
-            confidence=None if score is None else score.reshape(keypoint.shape[:3]).transpose(1, 2, 0),
-            image_size=_image_size(annotation),
-        )
+        try:
+            return _recording(self._annotations[source.name])
+        except (TypeError, ValueError, MemoryError) as error:
+            raise ValueError(f"{source.path}: {error}") from None
 
     def _load(self, path: Path) -> None:
         content = load_pickle(path)
@@ -123,9 +106,12 @@ class Pyskl(Format):
         if not isinstance(content, list | tuple) or not isinstance(splits, dict):
             raise ValueError(f"{path}: expected a list of annotations, or a dict with it and with the splits")
         names = [self._add(path, row, annotation) for row, annotation in enumerate(content)]
-        if self.raw.is_dir():
+        if self.raw.is_dir() and not splits:
             self._splits[path.stem] = {name for name in names if name is not None}
-        self._splits.update({str(split): set(map(str, listed)) for split, listed in splits.items()})
+        for split, listed in splits.items():
+            if not isinstance(listed, list | tuple | set):
+                raise ValueError(f"{path}: the split {split} must be a list of names, got {type(listed).__name__}")
+            self._splits[str(split)] = set(map(str, listed))
 
     def _add(self, path: Path, row: int, annotation: Any) -> str | None:
         if annotation is None:  # which is what the scripts leave of a clip without any body
@@ -209,6 +195,29 @@ def pair_splits(names: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[s
 def _name(annotation: Any) -> str | None:
     name = annotation.get("frame_dir", annotation.get("filename")) if isinstance(annotation, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _recording(annotation: Mapping[str, Any]) -> RawClip:
+    keypoint = np.asarray(annotation["keypoint"])
+    total = int(annotation.get("total_frames", keypoint.shape[1]))
+    score: NDArray[Any] | None
+    if "frame_inds" in annotation:
+        keypoint, score = _decompress(keypoint, np.asarray(annotation["frame_inds"]).reshape(-1), total)
+    else:
+        keypoint = keypoint[None] if keypoint.ndim == 3 else keypoint
+        score = np.asarray(annotation["keypoint_score"]) if "keypoint_score" in annotation else None
+    if keypoint.ndim != 4 or keypoint.shape[1] != total or keypoint.dtype.kind not in "iuf":
+        raise ValueError(
+            f"keypoint must be numbers (M, {total}, V, axes) as total_frames says, got {keypoint.dtype} "
+            f"{keypoint.shape}"
+        )
+    if score is not None and score.shape not in (keypoint.shape[:3], (*keypoint.shape[:3], 1)):
+        raise ValueError(f"keypoint_score must have the shape {keypoint.shape[:3]}, got {score.shape}")
+    return RawClip(
+        joints=keypoint.astype(np.float32).transpose(3, 1, 2, 0),
+        confidence=None if score is None else score.reshape(keypoint.shape[:3]).transpose(1, 2, 0),
+        image_size=_image_size(annotation),
+    )
 
 
 def _image_size(annotation: Mapping[str, Any]) -> tuple[int, int] | None:
