@@ -113,3 +113,22 @@ def pyskl_annotation(name: str, label: int | None, joints: np.ndarray, **others:
     keypoint = joints.transpose(3, 1, 2, 0).astype(np.float16)
     annotation = {"frame_dir": name, "label": label, "keypoint": keypoint, "total_frames": keypoint.shape[1], **others}
     return {key: value for key, value in annotation.items() if value is not None}
+def write_ntu_clip(
+    folder: Path,
+    joints: np.ndarray,
+    *,
+    name: str = "S001C001P001R001A001.skeleton",
+    ids: np.ndarray | None = None,
+) -> Path:
+    """NTU RGB+D; joints (3, frames, 25, bodies), of which those that are zero are not in their frame; ids likewise."""
+    lines = [str(joints.shape[1])]
+    for frame in range(joints.shape[1]):
+        here = np.flatnonzero(joints[:, frame].any(axis=(0, 1)))
+        lines.append(str(len(here)))
+        for body in here:
+            identity = 72057594037930000 + (body if ids is None else ids[frame, body])
+            lines += [f"{identity} 0 1 1 1 1 0 0.02 0.05 2", "25"]
+            lines += [f"{x:.6f} {y:.6f} {z:.6f} 1 1 1 1 0 0 0 0 2" for x, y, z in joints[:, frame, :, body].T]
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path

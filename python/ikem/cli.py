@@ -14,6 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from ikem import __version__
 from ikem.config import Config, find_config
+from ikem.data.summary import DamagedClipsError
 
 # command -> where its function is, whether it takes the configuration of a run, what it does
 COMMANDS: dict[str, tuple[str, bool, str]] = {
@@ -92,8 +93,8 @@ def _call(name: str, takes_config: bool, arguments: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    What the user can put right (arguments, files, recordings) ends with one line and exit code 2; set
-    ``IKEM_TRACEBACK=1`` to see where it was found.
+    What the user can put right (arguments, files, recordings) ends with one line and exit code 2; damaged recordings
+    have a line each before it. Set ``IKEM_TRACEBACK=1`` to see where it was found.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(argv)
@@ -104,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("IKEM_TRACEBACK"):
             raise
+        if isinstance(error, DamagedClipsError):
+            print(*error.damages, sep="\n", file=sys.stderr)
+            _fail(f"ikem {arguments.command}", error.message)
         _fail(f"ikem {arguments.command}", str(error))
 
 

@@ -13,7 +13,7 @@ import scipy.io
 from recordings import write_msr_clip, write_npz, write_nw_ucla_clip, write_sbu_clip, write_utd_clip
 
 from ikem.data.formats import FORMATS, ClipSource
-from ikem.data.formats.ntu import read_missing_lists
+from ikem.data.formats.ntu import find_missing_lists, read_missing_lists
 from ikem_ext import LAYOUTS
 
 
@@ -86,6 +86,32 @@ class TestNtu:
         (tmp_path / "list.txt").write_text("nothing here\n")
         with pytest.raises(ValueError, match=r"missing: .*list\.txt names no clip"):
             read_missing_lists([tmp_path / "list.txt"])
+
+    def test_lists_are_found_by_what_they_hold(self, shared: Path, tmp_path: Path) -> None:
+        official = sorted((shared / "data" / "ntu-samples").glob("*.txt"))
+        assert find_missing_lists(shared / "data" / "ntu-samples") == official
+        names = (
+            "ntu_rgb120_missings.txt",
+            "Missing Skeletons.TXT",
+            "available.txt",
+            "missing.skeleton",
+            ".missing.txt",
+        )
+        for name in names:
+            (tmp_path / name).write_text("S001C002P005R002A008\n")
+        (tmp_path / "missing_pages.txt").write_text("of the manual\n")
+        assert [path.name for path in find_missing_lists(tmp_path)] == sorted(names[:2])
+
+    def test_what_the_lists_do_not_name(self, shared: Path, tmp_path: Path) -> None:
+        listed = {
+            name: read_missing_lists([path])
+            for name, path in zip(("535", "302"), sorted((shared / "data" / "ntu-samples").glob("*.txt")), strict=True)
+        }
+        ntu60, ntu120 = FORMATS["ntu60"](tmp_path), FORMATS["ntu120"](tmp_path)
+        assert ntu60.unlisted(listed["302"]) is ntu60.unlisted(listed["535"]) is ntu120.unlisted(listed["535"]) is None
+        assert "list 302 clips" in ntu60.unlisted(set())
+        assert "list 535 clips" in ntu120.unlisted(set())
+        assert "of which 233 may still be in" in ntu120.unlisted(listed["302"])
 
 
 class TestUtdMhad:
@@ -294,6 +320,15 @@ class TestNpz:
         assert sources[1] == ClipSource("two", 0, path, 2, 2, 0, 1, index=1, parts={"given": "test"})
         np.testing.assert_array_equal(recordings.read(sources[1]).joints, joints[1, :, :5])
 
+    def test_labels_may_be_missing(self, tmp_path: Path) -> None:
+        arrays = {"joints": np.zeros((2, 3, 8, 7, 1)), "num_frames": np.array([8, 5])}
+        for labels, classes in ((None, ()), (np.array([-1, 1]), ("0", "1"))):
+            path = write_npz(tmp_path, **arrays, **({} if labels is None else {"labels": labels}))
+            recordings = FORMATS["npz"](path)
+            assert recordings.classes == classes
+            expected = [None, None] if labels is None else [None, 1]
+            assert [source.label for source in recordings.discover().sources] == expected
+
     def test_the_least_that_it_must_hold(self, tmp_path: Path) -> None:
         path = write_npz(
             tmp_path, joints=np.zeros((2, 3, 8, 7, 1)), num_frames=np.array([8, 5]), labels=np.array([2, 0])
@@ -315,7 +350,7 @@ class TestNpz:
             ({"num_frames": np.array([8])}, r"num_frames must be integers \(2,\), one per clip, got int64 \(1,\)"),
             ({"num_frames": np.array([8.0, 5.0])}, r"num_frames must be integers \(2,\), one per clip, got float64"),
             ({"num_frames": np.array([8, 9])}, "num_frames must be from 0 to 8, got 9 for clip 1"),
-            ({"labels": np.array([0, -1])}, "labels must be from 0 to any number, got -1 for clip 1"),
+            ({"labels": np.array([0, -2])}, "labels must be from -1 to any number, got -2 for clip 1"),
             ({"class_names": np.array(["only one"])}, "class_names must be at least 2 strings, as labels go to 1"),
             ({"class_names": np.array([1, 2])}, "class_names must be at least 2 strings"),
             ({"names": np.array(["a", "a"])}, "names must be 2 different strings"),

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordings import write_msr_clip, write_npz, write_nw_ucla_clip
+from recordings import write_msr_clip, write_npz, write_ntu_clip, write_nw_ucla_clip
 
+from ikem.cli import main
 from ikem.data.dataset import PreparedDataset
 from ikem.data.formats.msr_action3d import MsrAction3d
 from ikem.data.prepare import prepare
@@ -119,6 +120,40 @@ class TestRealRecordings:
         with pytest.raises(ValueError, match=r"missing: lists .* exist for NTU only, not sbu"):
             prepare("sbu", shared / "data" / "sbu-interaction", tmp_path / "sbu", missing=tmp_path / "list.txt")
 
+    def test_clips_known_to_be_bad_that_may_still_be_in(self, shared: Path, tmp_path: Path) -> None:
+        raw = tmp_path / "raw"
+        raw.mkdir()
+        write_ntu_clip(raw, RNG.normal(size=(3, 5, 25, 1)))
+        for format, number in (("ntu60", "302"), ("ntu120", "535")):
+            summary = prepare(format, raw, tmp_path / format)
+            (warning,) = (warning for warning in summary.warnings if "missing" in warning)
+            assert f"list {number} clips" in warning
+            assert "may still be in" in warning
+            assert "**warning**: the authors" in (tmp_path / format / "summary.md").read_text()
+        official = shared / "data" / "ntu-samples" / "NTU_RGBD120_samples_with_missing_skeletons.txt"
+        (raw / "ntu_rgb120_missings.txt").symlink_to(official)
+        for format in ("ntu60", "ntu120"):
+            assert "missing" not in " ".join(prepare(format, raw, tmp_path / "listed", overwrite=True).warnings)
+        write_ntu_clip(raw, RNG.normal(size=(3, 5, 25, 1)), name="S001C002P005R002A008.skeleton")
+        found = prepare("ntu60", raw, tmp_path / "found")
+        assert found.skipped == {"named in a list of clips with missing skeletons": ["S001C002P005R002A008"]}
+
+    def test_frames_that_the_published_length_cuts_off(self, tmp_path: Path) -> None:
+        raw = tmp_path / "raw"
+        raw.mkdir()
+        joints = RNG.normal(size=(3, 30, 25, 1))
+        joints[:, :10] = 0
+        write_ntu_clip(raw, joints)
+        write_ntu_clip(raw, RNG.normal(size=(3, 12, 25, 1)), name="S001C001P001R001A002.skeleton")
+        cut = prepare("ntu60", raw, tmp_path / "cut")
+        note = cut.notes[1]
+        assert note.startswith("1 clips lost frames with bodies in them")
+        assert note.endswith(": S001C001P001R001A001 (10)")
+        assert "nothing was left out" not in cut.to_markdown()
+        whole = prepare("ntu60", raw, tmp_path / "whole", lost_frames="interpolate")
+        assert (len(whole.notes), whole.losses) == (1, {})
+        assert "nothing was left out" in whole.to_markdown()
+
 
 class TestNwUcla:
     def test_repeated_clips_are_marked(self, tmp_path: Path) -> None:
@@ -154,7 +189,8 @@ class TestMsrAction3d:
         ):
             summary = prepare("msr-action3d", raw, tmp_path / option, lost_frames=option)  # type: ignore[arg-type]
             assert summary.skipped == {"no body is ever seen": ["a01_s03_e01"]}
-            assert summary.notes == [f"2 frames without any body in 1 clips were {done}"]
+            assert summary.notes[0] == f"2 frames without any body in 1 clips were {done}"
+            assert len(summary.notes) == 1 + (option == "keep")
             dataset = PreparedDataset(tmp_path / option)
             assert dataset.num_frames.tolist() == [12, num_frames, 12]
             assert dataset.protocols == {"cross-subject": {"train": [0], "test": [1, 2]}}
@@ -192,7 +228,52 @@ class TestOwnData:
 
     def test_bodies_that_do_not_fit_are_reported(self, tmp_path: Path) -> None:
         summary = prepare("npz", write_npz(tmp_path, **npz_arrays()), tmp_path / "out", bodies=1)
-        assert summary.notes == ["4 clips have more than 1 bodies, of which the first were kept"]
+        assert summary.notes == ["4 clips have more than 1 bodies, of which the first were kept: 0, 1, 2, 3"]
+
+    def test_long_lists_of_names_are_complete_in_the_file(self, tmp_path: Path) -> None:
+        arrays = npz_arrays(joints=RNG.normal(size=(30, 3, 4, 25, 2)), num_frames=np.full(30, 4))
+        arrays |= {"labels": np.arange(30) % 2, "subjects": np.arange(30)}
+        summary = prepare("npz", write_npz(tmp_path, **arrays), tmp_path / "out", bodies=1)
+        (note,) = summary.notes
+        assert note.endswith("16, 17, 18, 19 and 10 more, all named in summary.json")
+        losses = json.loads((tmp_path / "out" / "summary.json").read_text())["losses"]
+        assert list(losses.values()) == [[str(number) for number in range(30)]]
+
+
+class TestWithoutLabelsOrParts:
+    def test_no_labels_at_all(self, tmp_path: Path) -> None:
+        arrays = npz_arrays(labels=None, subjects=None)
+        summary = prepare("npz", write_npz(tmp_path, **arrays), tmp_path / "out")
+        assert summary.protocols == {"all": {"train": 4, "test": 0}}
+        assert summary.warnings == ["protocol all cannot be evaluated: none of its 4 training clips has a label"]
+        assert "4 clips, none of which has a label" in summary.to_markdown()
+        dataset = PreparedDataset(tmp_path / "out")
+        assert (dataset.labels.tolist(), dataset.classes) == ([-1] * 4, [])
+        assert [clip.label for clip in dataset.clips] == [None] * 4
+
+    def test_some_labels(self, tmp_path: Path) -> None:
+        arrays = npz_arrays(labels=np.array([0, 1, -1, 1]))
+        summary = prepare("npz", write_npz(tmp_path, **arrays), tmp_path / "out")
+        assert (summary.unlabelled, summary.warnings) == (1, [])
+        assert "4 clips of 2 classes (1 have no label)" in summary.to_markdown()
+        assert PreparedDataset(tmp_path / "out").labels.tolist() == [0, 1, -1, 1]
+
+    @pytest.mark.parametrize(
+        ("changes", "warning"),
+        [
+            ({"subjects": np.ones(4, int)}, "protocol cross-subject cannot be evaluated: it has no test clip"),
+            ({"labels": np.array([1, 1, 0, 0])}, "protocol cross-subject cannot be evaluated: its training clips are"),
+            ({"labels": np.array([0, 1, -1, -1])}, "evaluated: none of its 2 test clips has a label"),
+            (
+                {"subjects": None, "train": np.zeros(4, int)},
+                "protocol given can neither be trained on nor evaluated: it has no training clip",
+            ),
+        ],
+    )
+    def test_what_a_protocol_lacks(self, tmp_path: Path, changes: dict[str, Any], warning: str) -> None:
+        summary = prepare("npz", write_npz(tmp_path, **npz_arrays(**changes)), tmp_path / "out")
+        assert warning in summary.warnings[0]
+        assert warning in (tmp_path / "out" / "summary.md").read_text()
 
 
 class TestDamagedClips:
@@ -212,6 +293,20 @@ class TestDamagedClips:
         assert "clip a01_s06_e01: " in str(error.value)
         assert "a01_s06_e01_skeleton3D.txt:1: expected 4 numbers, got 3 fields" in str(error.value)
         assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+    def test_all_hundred_of_them(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        raw = write_msr(tmp_path / "raw")
+        damaged = [f"a02_s{subject:02d}_e{execution:02d}" for subject in range(1, 11) for execution in range(1, 11)]
+        for name in damaged:
+            (raw / f"{name}_skeleton3D.txt").write_text("1 2 3 4\n1 2 3\n")
+        with pytest.raises(SystemExit) as stop:
+            main(["prepare", "msr-action3d", str(raw), str(tmp_path / "out")])
+        assert stop.value.code == 2
+        *lines, last = capsys.readouterr().err.splitlines()
+        assert [line.split(":")[0] for line in lines] == [f"clip {name}" for name in damaged]
+        assert all(line.endswith("_skeleton3D.txt:2: expected 4 numbers, got 3 fields") for line in lines)
+        assert last.startswith("ikem prepare: error: raw: 100 clips are damaged; ")
+        assert not (tmp_path / "out").exists()
 
     def test_can_be_left_out(self, tmp_path: Path) -> None:
         summary = prepare("msr-action3d", self.raw(tmp_path), tmp_path / "out", skip_damaged=True)

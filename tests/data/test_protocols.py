@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ikem.data.formats import ClipSource
-from ikem.data.protocols import Protocols, make_protocols
+from ikem.data.protocols import Protocols, lacking_for_evaluation, make_protocols
 
 
 def clips_of(**columns: list[Any]) -> list[ClipSource]:
@@ -84,8 +85,33 @@ def test_own_data() -> None:
     }
     split = clips_of(parts=given("train test train"))
     assert protocols_of("npz", split) == {"given": {"train": [0, 2], "test": [1]}}
-    with pytest.raises(ValueError, match=r"neither who acts nor what is for training.*'subjects' and 'train'"):
-        protocols_of("npz", clips_of(camera=[1, 2]))
+
+
+def test_without_any_split_all_clips_train() -> None:
+    everything = {"train": [0, 1], "test": []}
+    assert protocols_of("npz", clips_of(camera=[1, 2])) == {"all": everything}
+    assert protocols_of("ntu60", clips_of(subject=[3, 6], camera=[1, 1]))["all"] == everything  # who only test
+    assert "all" not in protocols_of("ntu60", clips_of(subject=[3, 6], camera=[1, 2]))
+    assert protocols_of("npz", clips_of(subject=[1, 2], label=[None, None]))["all"] == everything
+    assert "all" not in protocols_of("npz", clips_of(subject=[1, 2], label=[None, 0]))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "lacking"),
+    [
+        ([0, 1], [2], None),
+        ([0, 1, 4], [2, 4], None),
+        ([], [2], "it has no training clip"),
+        ([0, 1], [], "it has no test clip"),
+        ([0, 3], [2], "its training clips are all of one class"),
+        ([0, 3, 4], [2], "its training clips are all of one class"),
+        ([4, 5], [2], "none of its 2 training clips has a label"),
+        ([0, 1], [4], "none of its 1 test clips has a label"),
+    ],
+)
+def test_what_is_lacking_for_an_evaluation(train: list[int], test: list[int], lacking: str | None) -> None:
+    said = lacking_for_evaluation({"train": train, "test": test}, np.array([0, 1, 2, 0, -1, -1]))
+    assert said is None if lacking is None else said is not None and said.startswith(lacking)
 
 
 def test_recordings_that_bring_several_protocols_with_clips_in_some() -> None:

@@ -2,7 +2,7 @@
 
 - ``joints.npy``: float32 (N, 3, T, V, M), read by mapping it into memory;
 - ``clips.csv``: name, label, subject, camera, setup, replication, num_frames of each clip;
-- ``dataset.json``: layout, classes, source, preprocessing, and the protocols with their parts;
+- ``dataset.json``: layout, classes, source, preprocessing, what was selected, and the protocols with their parts;
 - ``summary.json`` and ``summary.md``: what was left out and why, where the folder comes from recordings.
 """
 
@@ -262,9 +262,13 @@ class DatasetWriter:
         source: str,
         preprocessing: Mapping[str, Any],
         protocols: Protocols,
+        selection: Mapping[str, Any] | None = None,
         summary: PrepareSummary | None = None,
     ) -> None:
-        """Writes everything else and moves the folder to its place; see :func:`write_dataset`."""
+        """Writes everything else and moves the folder to its place.
+
+        Args as for :func:`write_dataset`; ``selection`` says which clips and bodies of the recordings were taken.
+        """
         self._file.seek(0)
         if self._write_header() != self._header:
             raise RuntimeError("the header of joints.npy changed its length")
@@ -283,6 +287,7 @@ class DatasetWriter:
             "frames": self.clip_shape[1],
             "bodies": self.clip_shape[3],
             "preprocessing": dict(preprocessing),
+            "selection": dict(selection or {}),
             "layout": layout.to_dict(),
             "classes": list(classes),
             "protocols": protocols,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,13 +17,15 @@ from rich.markdown import Markdown
 
 from ikem_ext.skeleton import SkeletonLayout, get_layout
 
+from .bodies import BodySelection, KeepBodies
 from .dataset import Clip, DatasetWriter
 from .formats import FORMATS, Align, ClipSource, Format, LostFrames
-from .formats.ntu import Ntu120, read_missing_lists
+from .formats.ntu import Ntu120, find_missing_lists, read_missing_lists
 from .preprocess import Center, NoBodyError, Preprocessed, Preprocessing
 from .progress import track
-from .protocols import make_protocols
-from .summary import PrepareSummary
+from .protocols import Protocols, lacking_for_evaluation, make_protocols
+from .selection import ALL, Chosen, Only
+from .summary import DamagedClipsError, PrepareSummary, some_of
 
 __all__ = ["FormatName", "prepare"]
 
@@ -31,7 +33,6 @@ FormatName = Literal[
     "ntu60", "ntu120", "utd-mhad", "nw-ucla", "sbu", "msr-action3d", "npz", "ctr-gcn", "npy-pair", "pyskl"
 ]
 
-_ERRORS_SHOWN = 20
 _LISTED = "named in a list of clips with missing skeletons"
 _DAMAGED = "damaged"
 
@@ -42,7 +43,11 @@ def prepare(
     out: str | os.PathLike[str],
     *,
     frames: int = 50,
+    max_bodies: int | None = None,
     bodies: int | None = None,
+    keep_bodies: KeepBodies = "first",
+    track_bodies: bool = False,
+    only: Only = ALL,
     center: Center = "frame",
     align: Align | None = None,
     scale: bool = False,
@@ -61,8 +66,14 @@ def prepare(
         raw: the folder that holds the recordings, searched with all folders below it, or the file.
         out: the folder to write. It appears when all is done.
         frames: the number of frames that every clip is resized to.
-        bodies: how many bodies are kept per clip, in the order of the recording. Default: what the format has,
-            2 for ntu60, ntu120 and sbu.
+        max_bodies: M, how many bodies are kept per clip. Default: what the format has, 2 for ntu60, ntu120 and sbu.
+        bodies: another name for max_bodies; give one of them.
+        keep_bodies: which they are, where a clip has more: first, in the order of the recording, as published; energy,
+            those that move most, as 2s-AGCN and CMD choose; or denoised, by CTR-GCN's rules of length, spread and
+            motion.
+        track_bodies: follow bodies from frame to frame, by the sensor's ids or else by nearest position, where the
+            recording may list them in another order in the next frame.
+        only: the classes, subjects or cameras to take; the others are passed over.
         center: what is subtracted from all joints: frame, the root joint of each body in each frame;
             first_frame, where the first body's root was first seen; or none.
         align: who is turned to face the camera: frame, each body in each frame; clip, the whole clip by one angle;
@@ -74,7 +85,7 @@ def prepare(
         missing: for ntu60 and ntu120, files that list clips to leave out, such as
             NTU_RGBD_samples_with_missing_skeletons.txt. Those found among the recordings are used anyway.
         skip_damaged: leave out clips that cannot be read or hold coordinates that are not finite, and list them,
-            instead of refusing to go on.
+            instead of refusing to write anything.
         workers: how many threads read. Default: one per core.
         overwrite: replace a prepared data set that is there already.
 
@@ -82,7 +93,8 @@ def prepare(
         What was read, what was left out and why; it is printed, and written into the folder as well.
 
     Raises:
-        ValueError: an argument is wrong, no clip is left, or clips are damaged; all of these are named.
+        ValueError: an argument is wrong, or no clip is left.
+        DamagedClipsError: clips are damaged; all of them are named with the reason.
         FileExistsError: ``out`` exists.
     """
     raw, out = Path(raw), Path(out)
@@ -92,18 +104,22 @@ def prepare(
         raise ValueError(f"workers: expected a positive integer, got {workers}")
     if raw.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"out: {out} holds the recordings {raw}, and would replace them")
+    if max_bodies is not None and bodies is not None:
+        raise ValueError(f"max_bodies: {max_bodies} is given, and {bodies} by its other name, bodies; give one of them")
     recordings = FORMATS[format](raw)
     skeleton = _choose_layout(layout, recordings)
     recordings.begin(skeleton, scratch=out.parent)
     preprocessing = Preprocessing(
         frames=frames,
-        bodies=recordings.bodies if bodies is None else bodies,
+        bodies=next(number for number in (max_bodies, bodies, recordings.bodies) if number is not None),
         center=center,
         align=recordings.align if align is None else align,
         lost_frames=lost_frames or recordings.lost_frames,
         scale=scale,
     )
-    work = _Work(recordings, preprocessing, skeleton, _read_missing(missing, recordings))
+    selection = BodySelection(preprocessing.bodies, keep_bodies, track_bodies)
+    listed = _read_missing(missing, recordings)
+    work = _Work(recordings, selection, preprocessing, skeleton, listed)
     console = Console()
     with DatasetWriter(out, (3, frames, skeleton.num_joints, preprocessing.bodies), overwrite=overwrite) as writer:
         with console.status(f"Looking for {format} recordings in {raw}"):
@@ -111,34 +127,43 @@ def prepare(
         if not sources:
             wanted = getattr(recordings, "example", "a row in the file")
             raise ValueError(
-                f"raw: found no clip of {format} in {raw}, such as {wanted}; left out: {skipped or 'none'}"
+                f"raw: found no clip of {format} in {raw}, such as {wanted}; left out: {_reasons(skipped)}"
             )
-        collected = _Collected(writer, skipped)
+        chosen = only.choose(sources, recordings.classes)
+        if not chosen.sources:
+            raise ValueError(f"only: none of the {len(sources)} clips in {raw} has all that is asked for")
+        collected = _Collected(writer, chosen, skipped)
         with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
-            outcomes = _in_order(threads, work, sources, ahead=4 * (workers or os.cpu_count() or 1))
-            for source, outcome in zip(track(sources, "Reading clips", console), outcomes, strict=True):
+            outcomes = _in_order(threads, work, chosen.sources, ahead=4 * (workers or os.cpu_count() or 1))
+            for source, outcome in zip(track(chosen.sources, "Reading clips", console), outcomes, strict=True):
                 collected.add(source, outcome)
         collected.check(raw, skip_damaged)
         protocols = make_protocols(format, collected.kept, collected.contents)
+        losses = collected.losses(preprocessing, selection)
         lengths = [clip.num_frames for clip in writer.clips]
         summary = PrepareSummary(
             source=format,
             raw=str(raw),
             clips=len(lengths),
-            classes=len(recordings.classes),
+            classes=len(chosen.classes),
             shape=(len(lengths), *writer.clip_shape),
             num_frames=(min(lengths), int(np.median(lengths)), max(lengths)),
             skipped=skipped,
-            notes=collected.notes(preprocessing),
+            notes=collected.notes(preprocessing, losses),
             protocols={
                 name: {part: len(indices) for part, indices in parts.items()} for name, parts in protocols.items()
             },
+            unlabelled=sum(clip.label is None for clip in writer.clips),
+            others=chosen.others,
+            losses=losses,
+            warnings=_warnings(recordings, listed, protocols, writer.clips),
         )
         writer.finish(
-            classes=recordings.classes,
+            classes=chosen.classes,
             layout=skeleton,
             source=recordings.origin,
             preprocessing=asdict(preprocessing),
+            selection={"keep_bodies": keep_bodies, "track_bodies": track_bodies, "only": asdict(only)},
             protocols=protocols,
             summary=summary,
         )
@@ -152,7 +177,8 @@ class _Outcome:
 
     clip: Preprocessed | None = None
     content: bytes = b""  # a digest of the joints as recorded
-    bodies: int = 0
+    bodies_left_out: int = 0
+    noise: int = 0  # bodies that were taken for that
     left_out: str = ""
     error: str = ""
 
@@ -162,6 +188,7 @@ class _Work:
     """Reads and preprocesses one clip; several threads do so at once."""
 
     recordings: Format
+    selection: BodySelection
     preprocessing: Preprocessing
     layout: SkeletonLayout
     missing: set[str]
@@ -169,20 +196,21 @@ class _Work:
     def __call__(self, source: ClipSource) -> _Outcome:
         listed = source.name in self.missing
         try:
-            raw = self.recordings.read(source)
-            joints = raw.joints
-            clip = self.preprocessing(joints, self.layout)
+            recording = self.recordings.read(source)
+            bodies = self.selection(recording)
+            clip = self.preprocessing(bodies.clip.joints, self.layout)
         except NoBodyError as error:
             return _Outcome(left_out=str(error))
         except (ValueError, OSError) as error:
             return _Outcome(left_out=_LISTED) if listed else _Outcome(error=f"clip {source.name}: {error}")
         if listed:
             return _Outcome(left_out=_LISTED)
+        joints = recording.joints
         content = hashlib.blake2b(np.ascontiguousarray(joints).data, digest_size=16)
         content.update(str(joints.shape).encode())
-        if raw.num_frames is not None:
-            clip = clip._replace(num_frames=raw.num_frames)
-        return _Outcome(clip, content.digest(), joints.shape[3])
+        if recording.num_frames is not None:
+            clip = clip._replace(num_frames=recording.num_frames)
+        return _Outcome(clip, content.digest(), bodies.left_out, bodies.noise)
 
 
 @dataclass
@@ -190,13 +218,16 @@ class _Collected:
     """Takes the outcomes in the order of the clips."""
 
     writer: DatasetWriter
+    chosen: Chosen
     skipped: dict[str, list[str]]
     kept: list[ClipSource] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     lost_frames: int = 0
     clips_with_lost_frames: int = 0
-    clips_with_more_bodies: int = 0
+    more_bodies: list[str] = field(default_factory=list)
+    noise: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
     def add(self, source: ClipSource, outcome: _Outcome) -> None:
         if outcome.error:
@@ -208,7 +239,7 @@ class _Collected:
                 outcome.clip.joints,
                 Clip(
                     source.name,
-                    source.label,
+                    None if source.label is None else self.chosen.labels[source.label],
                     source.subject,
                     source.camera,
                     source.setup,
@@ -220,16 +251,19 @@ class _Collected:
             self.contents.append(outcome.content)
             self.lost_frames += outcome.clip.lost_frames
             self.clips_with_lost_frames += outcome.clip.lost_frames > 0
-            self.clips_with_more_bodies += outcome.bodies > self.writer.clip_shape[3]
+            if outcome.bodies_left_out:
+                self.more_bodies.append(source.name)
+            if outcome.noise:
+                self.noise.append(f"{source.name} ({outcome.noise})")
+            if outcome.clip.cut_frames:
+                self.cut.append(f"{source.name} ({outcome.clip.cut_frames})")
 
     def check(self, raw: Path, skip_damaged: bool) -> None:
         """Refuses damaged clips, or lists them with those left out, and refuses a data set without any clip."""
         if self.errors and not skip_damaged:
-            more = len(self.errors) - _ERRORS_SHOWN
-            shown = self.errors[:_ERRORS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-            raise ValueError(
-                f"raw: {len(self.errors)} clips are damaged; repair them, or leave them out with skip_damaged:\n"
-                + "\n".join(shown)
+            raise DamagedClipsError(
+                f"raw: {len(self.errors)} clips are damaged; repair them, or leave them out with skip_damaged",
+                self.errors,
             )
         if self.errors:
             self.skipped[_DAMAGED] = self.errors
@@ -237,7 +271,19 @@ class _Collected:
             counts = {reason: len(names) for reason, names in self.skipped.items()}
             raise ValueError(f"raw: no clip in {raw} is left, all were left out: {counts}")
 
-    def notes(self, preprocessing: Preprocessing) -> list[str]:
+    def losses(self, preprocessing: Preprocessing, selection: BodySelection) -> dict[str, list[str]]:
+        """What was left out of the clips that are there: a note -> the clips, with numbers."""
+        kept = {"first": "the first", "energy": "those that move most", "denoised": "those that move most"}
+        noted = {
+            f"{len(self.more_bodies)} clips have more than {preprocessing.bodies} bodies, "
+            f"of which {kept[selection.keep]} were kept": self.more_bodies,
+            f"in {len(self.noise)} clips bodies were taken for noise and left out (how many)": self.noise,
+            f"{len(self.cut)} clips lost frames with bodies in them, as the published rule counts their length without "
+            "the frames in which the first body is lost (how many; --lost_frames interpolate keeps them)": self.cut,
+        }
+        return {note: clips for note, clips in noted.items() if clips}
+
+    def notes(self, preprocessing: Preprocessing, losses: Mapping[str, list[str]]) -> list[str]:
         notes = []
         if self.lost_frames:
             done = {"interpolate": "interpolated", "drop": "dropped", "keep": "kept as they are, as published"}
@@ -245,12 +291,24 @@ class _Collected:
                 f"{self.lost_frames} frames without any body in {self.clips_with_lost_frames} clips were "
                 f"{done[preprocessing.lost_frames]}"
             )
-        if self.clips_with_more_bodies:
-            notes.append(
-                f"{self.clips_with_more_bodies} clips have more than {preprocessing.bodies} bodies, "
-                "of which the first were kept"
-            )
-        return notes
+        return notes + [f"{loss}: {some_of(clips, ', all named in summary.json')}" for loss, clips in losses.items()]
+
+
+def _reasons(skipped: Mapping[str, list[str]]) -> str:
+    """What was left out and why, for an error message."""
+    return "; ".join(f"{len(names)}, {reason} ({some_of(names)})" for reason, names in skipped.items()) or "none"
+
+
+def _warnings(recordings: Format, listed: set[str], protocols: Protocols, clips: Sequence[Clip]) -> list[str]:
+    """What deserves a second look: clips that may be bad, and protocols that lack something."""
+    labels = np.array([-1 if clip.label is None else clip.label for clip in clips])
+    warnings = []
+    for name, parts in protocols.items():
+        if reason := lacking_for_evaluation(parts, labels):
+            cannot = "cannot be evaluated" if parts["train"] else "can neither be trained on nor evaluated"
+            warnings.append(f"protocol {name} {cannot}: {reason}")
+    unlisted = recordings.unlisted(listed) if isinstance(recordings, Ntu120) else None
+    return [*([unlisted] if unlisted else []), *warnings]
 
 
 Item = TypeVar("Item")
@@ -282,7 +340,7 @@ def _choose_layout(layout: str | None, recordings: Format) -> SkeletonLayout:
 def _read_missing(missing: Path | list[Path] | None, recordings: Format) -> set[str]:
     lists = [missing] if isinstance(missing, Path) else list(missing or [])
     if isinstance(recordings, Ntu120):
-        lists += recordings.raw.rglob(recordings.missing_lists)
+        lists += find_missing_lists(recordings.raw)
     elif lists:
         raise ValueError(f"missing: lists of clips with missing skeletons exist for NTU only, not {recordings.name}")
     return read_missing_lists(lists)

@@ -45,11 +45,13 @@ class Preprocessed(NamedTuple):
         joints: float32 (3, T, V, M).
         num_frames: L, the number of frames that were resized to T.
         lost_frames: in how many frames of the recording no body is seen.
+        cut_frames: how many frames in which a body is seen lie beyond the first L.
     """
 
     joints: Joints
     num_frames: int
     lost_frames: int
+    cut_frames: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,10 @@ class Preprocessing:
             joints = scale_to_body(joints, layout)
         padding = self.bodies - joints.shape[3]
         return Preprocessed(
-            np.pad(joints, ((0, 0), (0, 0), (0, 0), (0, padding))), num_frames, len(seen) - int(seen.sum())
+            np.pad(joints, ((0, 0), (0, 0), (0, 0), (0, padding))),
+            num_frames,
+            lost_frames=len(seen) - int(seen.sum()),
+            cut_frames=int(seen[num_frames:].sum()) if self.lost_frames == "keep" else 0,
         )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .formats import ClipSource
 
-__all__ = ["Protocols", "make_protocols"]
+__all__ = ["Protocols", "lacking_for_evaluation", "make_protocols"]
 
 Protocols = dict[str, dict[str, list[int]]]
 """Protocol -> part -> indices of clips; every protocol has the parts ``train`` and ``test``."""
@@ -60,18 +63,45 @@ def make_protocols(format_name: str, clips: Sequence[ClipSource], contents: Sequ
 
     Where test clips repeat training clips (in Northwestern-UCLA, view 3 of actions 2 and 3 is view 2 again), a
     third part ``test_without_repeats`` holds the other test clips. Recordings of no known data set have the protocols
-    that they bring themselves, and ``cross-subject`` where they say who acts: every other subject trains.
+    that they bring themselves, and ``cross-subject`` where they say who acts: every other subject trains. Where no
+    clip has a label, or no protocol has a training clip, there is one more, ``all``: all clips train and none tests,
+    which is enough for pretraining.
 
     Args:
         format_name: which data set it is, one of :data:`ikem.data.formats.FORMATS`.
         clips: all clips, in the order of the prepared data set.
         contents: for each, a digest of its joints as recorded; clips with equal ones are repeats.
-
-    Raises:
-        ValueError: it is no known data set, and the recordings say neither who acts nor what is for training.
     """
     rules = _RULES[format_name] if format_name in _RULES else _rules_of_own_data(clips)
-    return {name: _parts(rule, clips, contents) for name, rule in rules.items()}
+    protocols = {name: _parts(rule, clips, contents) for name, rule in rules.items()}
+    labelled = any(clip.label is not None for clip in clips)
+    if not labelled or not any(parts["train"] for parts in protocols.values()):
+        protocols["all"] = {"train": list(range(len(clips))), "test": []}
+    return protocols
+
+
+def lacking_for_evaluation(
+    parts: Mapping[str, Sequence[int] | NDArray[np.int64]], labels: NDArray[np.int64]
+) -> str | None:
+    """Says why a protocol cannot be evaluated, if it cannot.
+
+    Args:
+        parts: part -> indices of clips.
+        labels: of all clips, -1 for a clip without a label.
+
+    Example:
+        >>> lacking_for_evaluation({"train": [0, 1], "test": [2]}, np.array([5, 5, 2]))
+        'its training clips are all of one class, and there is nothing to tell apart'
+    """
+    for part, name in (("train", "training"), ("test", "test")):
+        if not len(parts[part]):
+            return f"it has no {name} clip"
+        if not (labels[parts[part]] >= 0).any():
+            return f"none of its {len(parts[part])} {name} clips has a label"
+    training = labels[parts["train"]]
+    if len(set(training[training >= 0].tolist())) < 2:
+        return "its training clips are all of one class, and there is nothing to tell apart"
+    return None
 
 
 def _parts(rule: _Rule, clips: Sequence[ClipSource], contents: Sequence[bytes]) -> dict[str, list[int]]:
@@ -92,11 +122,6 @@ def _rules_of_own_data(clips: Sequence[ClipSource]) -> dict[str, _Rule]:
     if subjects:
         rules["cross-subject"] = _subject_in(frozenset(subjects[::2]))
     rules.update({protocol: _given(protocol) for clip in clips for protocol in clip.parts})
-    if not rules:
-        raise ValueError(
-            "raw: the recordings say neither who acts nor what is for training, so that training clips cannot be told "
-            "from test clips; in an .npz file these are the keys 'subjects' and 'train'"
-        )
     return rules
 
 

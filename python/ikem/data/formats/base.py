@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikem_ext.skeleton import SkeletonLayout
+
+from .folder import files_below, is_archive, linked_folders_below, resembles
 
 __all__ = [
     "Align",
@@ -66,12 +69,14 @@ class RawClip:
         confidence: float array (frames, V, bodies), from 0 to 1, where the recording holds it.
         image_size: width and height of the image in pixels, where the recording says so.
         num_frames: how long the clip was, where the recording was resized in time already; default: as it is.
+        body_ids: integers (frames, bodies), by which the sensor knows a body again, where the recording holds them.
     """
 
     joints: NDArray[np.floating]
     confidence: NDArray[np.floating] | None = None
     image_size: tuple[int, int] | None = None
     num_frames: int | None = None
+    body_ids: NDArray[np.integer] | None = None
 
 
 class Discovery(NamedTuple):
@@ -107,6 +112,8 @@ class Format(ABC):
     def __init__(self, raw: Path) -> None:
         if not raw.exists():
             raise ValueError(f"raw: expected the recordings of {self.name}, but {raw} does not exist")
+        if raw.is_file() and is_archive(raw):
+            raise ValueError(f"raw: {raw} is an archive; unpack it, and give what was in it")
         self.raw = raw
 
     @property
@@ -139,6 +146,16 @@ class Format(ABC):
         """
 
 
+def _refuse_doubles(found: Mapping[str, list[ClipSource]]) -> None:
+    doubles = [
+        f"two files hold the clip {name}: {sources[0].path} and {sources[1].path}"
+        for name, sources in sorted(found.items())
+        if len(sources) > 1
+    ]
+    if doubles:
+        raise ValueError("raw: " + "; ".join(doubles))
+
+
 class FileFormat(Format):
     """A format with one file per clip, whose name says what it shows."""
 
@@ -149,23 +166,33 @@ class FileFormat(Format):
     example: ClassVar[str]
     """Such a path, for messages."""
 
+    def __init__(self, raw: Path) -> None:
+        super().__init__(raw)
+        if not raw.is_dir():
+            raise ValueError(f"raw: expected the folder that holds the recordings of {self.name}, but {raw} is a file")
+
     def discover(self) -> Discovery:
-        """Finds the clips below the folder by their file names."""
-        found: dict[str, ClipSource] = {}
-        skipped: defaultdict[str, list[str]] = defaultdict(list)
-        for path in sorted(self.raw.rglob(self.glob)):
-            match = self.pattern.search(path.absolute().as_posix())
-            if match is None:
-                skipped[f"the file is not named like {self.example}"].append(str(path.relative_to(self.raw)))
-                continue
-            source = self.source(match, path)
-            if source.label is not None and not 0 <= source.label < len(self.classes):
-                skipped[f"the action is not one of the {len(self.classes)} of {self.name}"].append(source.name)
-            elif source.name in found:
-                raise ValueError(f"raw: two files hold the clip {source.name}: {found[source.name].path} and {path}")
-            else:
-                found[source.name] = source
-        return Discovery([found[name] for name in sorted(found)], dict(skipped))
+        """Finds the clips below the folder by their file names, and names the files that only look like clips."""
+        found: dict[str, list[ClipSource]] = defaultdict(list)
+        skipped: dict[str, list[str]] = defaultdict(list)
+        unlike = f"the file is not named like {self.example}"
+        for path in files_below(self.raw):
+            name = str(path.relative_to(self.raw))
+            match = fnmatchcase(path.name, self.glob) and self.pattern.search(path.absolute().as_posix())
+            if match:
+                source = self.source(match, path)
+                if source.label is not None and not 0 <= source.label < len(self.classes):
+                    skipped[f"the action is not one of the {len(self.classes)} of {self.name}"].append(source.name)
+                else:
+                    found[source.name].append(source)
+            elif is_archive(path):
+                skipped["an archive: if it holds recordings, unpack it"].append(name)
+            elif resembles(path, self.glob, self.example):
+                skipped[unlike].append(name)
+        for path in linked_folders_below(self.raw):
+            skipped["a link to a folder, which is not followed"].append(str(path.relative_to(self.raw)))
+        _refuse_doubles(found)
+        return Discovery([found[name][0] for name in sorted(found)], dict(skipped))
 
     @abstractmethod
     def source(self, match: re.Match[str], path: Path) -> ClipSource:

@@ -24,7 +24,7 @@ class Npz(Format):
 
     - ``joints``: float (N, 3, T, V, M) in meters with y up, zero beyond a clip's end and where a body is not seen;
     - ``num_frames``: integers (N,), the clips' lengths;
-    - ``labels``: integers (N,), counted from 0;
+    - ``labels``, optional: integers (N,), counted from 0, -1 for a clip without a label;
     - ``class_names``, optional: strings, one per class; default: the numbers;
     - ``subjects``, ``cameras``, ``setups``, ``replications``, optional: integers (N,);
     - ``names``, optional: strings (N,), all different; default: the clip's row;
@@ -45,13 +45,16 @@ class Npz(Format):
                 arrays = dict(file)
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"raw: {raw} is not an .npz file of plain arrays ({error})") from error
-        unknown, missing = set(arrays) - _KEYS, {"joints", "num_frames", "labels"} - set(arrays)
+        unknown, missing = set(arrays) - _KEYS, {"joints", "num_frames"} - set(arrays)
         if unknown or missing:
             raise ValueError(f"{raw}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
         self._arrays = arrays
         self._joints = self._check_joints()
         self._num_frames = self._integers("num_frames", least=0, most=self._joints.shape[2])
-        self._labels = self._integers("labels", least=0)
+        if "labels" in arrays:
+            self._labels = self._integers("labels", least=-1)
+        else:
+            self._labels = np.full(len(self._joints), -1)
         self.bodies = self._joints.shape[4]
         self.layout = str(arrays["layout"]) if "layout" in arrays else None
         self.classes = self._check_classes()
@@ -73,7 +76,7 @@ class Npz(Format):
         sources = [
             ClipSource(
                 name=name,
-                label=int(self._labels[row]),
+                label=int(self._labels[row]) if self._labels[row] >= 0 else None,
                 path=self.raw,
                 index=row,
                 **{field: values[row] for field, values in columns.items()},

@@ -13,8 +13,18 @@ from ikem_ext._native import parse_skeleton
 from numpy.typing import NDArray
 
 from .base import Align, ClipSource, FileFormat, LostFrames, RawClip
+from .folder import files_below
 
-__all__ = ["Ntu60", "Ntu120", "SkeletonRecording", "read_missing_lists", "read_skeleton_file"]
+__all__ = [
+    "Ntu60",
+    "Ntu120",
+    "SkeletonRecording",
+    "find_missing_lists",
+    "read_missing_lists",
+    "read_skeleton_file",
+]
+
+_CLIP_NAME = re.compile(r"\bS\d{3}C\d{3}P\d{3}R\d{3}A\d{3}\b")
 
 
 class SkeletonRecording(NamedTuple):
@@ -68,6 +78,16 @@ def read_skeleton_file(path: str | PathLike[str]) -> SkeletonRecording:
     return SkeletonRecording(*parse_skeleton(Path(path).read_bytes(), str(path)))
 
 
+def find_missing_lists(folder: Path) -> list[Path]:
+    """The lists of clips with missing skeletons that lie among the recordings, whatever they are called exactly.
+
+    Such a list is a text file whose name has the word ``missing`` in it and that names a clip:
+    ``NTU_RGBD_samples_with_missing_skeletons.txt`` and ``ntu_rgb120_missings.txt`` alike.
+    """
+    named = (path for path in files_below(folder) if re.search(r"missing.*\.txt$", path.name, re.IGNORECASE))
+    return [path for path in named if _CLIP_NAME.search(path.read_text(encoding="utf-8", errors="replace"))]
+
+
 def read_missing_lists(lists: Iterable[Path]) -> set[str]:
     """The clips that the data set's authors list as having missing or incomplete skeletons.
 
@@ -79,7 +99,7 @@ def read_missing_lists(lists: Iterable[Path]) -> set[str]:
     """
     names: set[str] = set()
     for path in lists:
-        listed = re.findall(r"\bS\d{3}C\d{3}P\d{3}R\d{3}A\d{3}\b", path.read_text(encoding="utf-8", errors="replace"))
+        listed = _CLIP_NAME.findall(path.read_text(encoding="utf-8", errors="replace"))
         if not listed:
             raise ValueError(f"missing: {path} names no clip of the form S001C001P001R001A001")
         names.update(listed)
@@ -130,7 +150,8 @@ class Ntu120(FileFormat):
     glob = "*.skeleton"
     pattern = re.compile(r"/S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})\.skeleton$")
     example = "S001C001P001R001A001.skeleton"
-    missing_lists = "*samples_with_missing_skeletons.txt"
+    known_missing = 535
+    """How many clips the authors list as having missing or incomplete skeletons."""
 
     def source(self, match: re.Match[str], path: Path) -> ClipSource:
         """Setup, camera, performer, replication and action stand in the file's name."""
@@ -139,7 +160,23 @@ class Ntu120(FileFormat):
 
     def read(self, source: ClipSource) -> RawClip:
         """All bodies, in the order in which the file lists them in each frame."""
-        return RawClip(read_skeleton_file(source.path).joints.transpose(3, 0, 2, 1))
+        recording = read_skeleton_file(source.path)
+        return RawClip(recording.joints.transpose(3, 0, 2, 1), body_ids=recording.body_ids)
+
+    def unlisted(self, missing: set[str]) -> str | None:
+        """Says so if clips that the authors know to be bad are not among those listed as such.
+
+        Args:
+            missing: the names of the clips in all lists that were given or found.
+        """
+        listed = sum(int(name[-3:]) <= len(self.classes) for name in missing)
+        if listed >= self.known_missing:
+            return None
+        known = f"the authors of {self.name} list {self.known_missing} clips with missing or incomplete skeletons"
+        if not listed:
+            return f"{known}, which may still be in: no such list was given (--missing) or lies among the recordings"
+        left = self.known_missing - listed
+        return f"{known}, of which {left} may still be in: the lists given and found name {listed} clips of this set"
 
 
 class Ntu60(Ntu120):
@@ -147,3 +184,4 @@ class Ntu60(Ntu120):
 
     name = "ntu60"
     classes = _CLASSES[:60]
+    known_missing = 302
