@@ -35,6 +35,7 @@ import ikem
 from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import THREE_STREAMS, Config, EvaluateConfig, plain, write_text
 from ikem.data.dataset import PreparedDataset
+from ikem.data.protocols import lacking_for_evaluation
 from ikem.distill import load_student
 from ikem.encoders import Encoder, encoders_of
 from ikem.pretrain import STAGE1_CHECKPOINT, Pretraining, build_pretraining
@@ -85,19 +86,39 @@ class Streams:
 
 @dataclass(frozen=True)
 class Split:
-    """Clips of one protocol: the training part, and the test parts as positions among all test clips."""
+    """Labelled clips of one protocol: the training part, and the test parts as positions among all test clips.
+
+    Attributes:
+        train: (n,).
+        test: (m,), all clips of a test part.
+        parts: positions in ``test``, by name of the part; a part without labelled clips is not among them.
+        unlabelled: how many clips were left out for want of a label, by name of the part.
+    """
 
     train: Indices
     test: Indices
     parts: dict[str, Indices]
+    unlabelled: dict[str, int]
 
     @classmethod
     def of(cls, dataset: PreparedDataset, protocol: str) -> Split:
-        """Return a dataset's split; every part but ``train`` is a test part."""
+        """Return a dataset's split; every part but ``train`` is a test part.
+
+        Raises:
+            ValueError: if the protocol is unknown, or lacks what an evaluation needs.
+        """
         names = [part for part in dataset.protocols.get(protocol, {}) if part != "train"]
         clips = {name: dataset.split(protocol, name) for name in ["train", *names]}
-        test = np.unique(np.concatenate([clips[name] for name in names]))
-        return cls(clips["train"], test, {name: np.searchsorted(test, clips[name]) for name in names})
+        if lacking := lacking_for_evaluation(clips, dataset.labels):
+            raise ValueError(f"data.protocol: {protocol!r} of {dataset.folder} cannot be evaluated: {lacking}")
+        labelled = {name: indices[dataset.labels[indices] >= 0] for name, indices in clips.items()}
+        test = np.unique(np.concatenate([labelled[name] for name in names]))
+        return cls(
+            labelled["train"],
+            test,
+            {name: np.searchsorted(test, labelled[name]) for name in names if len(labelled[name])},
+            {name: len(clips[name]) - len(labelled[name]) for name in clips if len(labelled[name]) < len(clips[name])},
+        )
 
 
 class Features(NamedTuple):
@@ -477,13 +498,16 @@ def evaluate(config: Config) -> dict[str, Any]:
         What is written to ``<run>/evaluation.json``. Confusion matrices and features go to ``evaluation.npz``.
 
     Raises:
-        ValueError: if the run has trained nothing, or the protocol is unknown.
+        ValueError: if the run has trained nothing, or the protocol is unknown or lacks what an evaluation needs:
+            labelled training clips of two classes, and labelled test clips.
     """
     dataset = PreparedDataset(config.data.folder)
     stages = list(trained_stages(config))
     if not stages:
         raise ValueError(f"run: {config.run} holds no finished stage of pretraining; run `ikem pretrain` first")
     evaluation = Evaluation(config, dataset)
+    for part, count in evaluation.split.unlabelled.items():
+        print(f"evaluate: {count} clips of the part {part} have no label and are left out")
     random = encoders_of(build_pretraining(config, dataset.layout).query)
     evaluation.add_raw()
     todo = [("random", random), *((stage, encoders) for stage, encoders, _ in stages)]
@@ -498,6 +522,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             "train_clips": len(evaluation.split.train),
             "test_clips": len(evaluation.split.parts["test"]),
         },
+        "unlabelled": evaluation.split.unlabelled,
         "rows": evaluation.rows,
         "checkpoints": {stage: origin for stage, _, origin in stages},
         "config": plain(config),

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ikem import pictures
 from ikem.config import Config, write_text
 from ikem.data.dataset import PreparedDataset
+from ikem.data.protocols import lacking_for_evaluation
 from ikem.data.synthetic import generate
 from ikem_ext import MODALITIES
 from ikem_ext.skeleton import LAYOUTS
@@ -43,7 +44,7 @@ class Run:
     Attributes:
         folder: of the run.
         dataset: the recordings it was trained and tested on.
-        evaluation: ``evaluation.json``.
+        evaluation: ``evaluation.json``; of a run that cannot be evaluated, the reason why (``lacking``), and no rows.
         arrays: ``evaluation.npz``: confusion matrices and features.
         curves: command -> column of ``metrics.csv`` -> (epochs,), NaN where a quantity was not measured.
         options: ``config.yaml``.
@@ -61,25 +62,23 @@ class Run:
         """Reads a run's folder.
 
         Raises:
-            ValueError: the run has not been evaluated.
+            ValueError: the run has not been evaluated, though it could be.
         """
-        for name in ("evaluation.json", "evaluation.npz"):
-            if not (folder / name).is_file():
-                raise ValueError(f"run: {folder} holds no {name}; run `ikem evaluate` first")
-        with np.load(folder / "evaluation.npz", allow_pickle=False) as file:
-            arrays = dict(file)
-        options = folder / "config.yaml"
+        path = folder / "config.yaml"
+        options = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        evaluation = _not_evaluated(dataset, options)
+        evaluation, arrays = (evaluation, {}) if evaluation else _read_evaluation(folder)
         return cls(
             folder=folder,
             dataset=dataset,
-            evaluation=json.loads((folder / "evaluation.json").read_text(encoding="utf-8")),
+            evaluation=evaluation,
             arrays=arrays,
             curves={
                 command: _read_metrics(folder / command / "metrics.csv")
                 for command in ("pretrain", "distill")
                 if (folder / command / "metrics.csv").is_file()
             },
-            options=yaml.safe_load(options.read_text(encoding="utf-8")) if options.is_file() else {},
+            options=options,
         )
 
     @property
@@ -104,6 +103,33 @@ class Run:
         return fused[-1] if fused else next(iter(streams), None)
 
 
+def _not_evaluated(dataset: PreparedDataset, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands for the evaluation of a run whose protocol cannot be evaluated; nothing for all others."""
+    protocol = options.get("data", {}).get("protocol")
+    parts = dataset.protocols.get(protocol, {})
+    lacking = lacking_for_evaluation(parts, dataset.labels) if parts else None
+    if lacking is None:
+        return {}
+    data = {
+        "name": dataset.name,
+        "layout": dataset.layout.name,
+        "classes": dataset.classes,
+        "protocol": protocol,
+        "train_clips": len(parts["train"]),
+        "test_clips": len(parts["test"]),
+    }
+    return {"dataset": data, "rows": [], "lacking": lacking}
+
+
+def _read_evaluation(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    for name in ("evaluation.json", "evaluation.npz"):
+        if not (folder / name).is_file():
+            raise ValueError(f"run: {folder} holds no {name}; run `ikem evaluate` first")
+    with np.load(folder / "evaluation.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8")), arrays
+
+
 def _read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -114,18 +140,22 @@ def _read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _modalities_picture(run: Run) -> tuple[Figure, str] | None:
-    clips = run.dataset.split(run.evaluation["dataset"]["protocol"], "test")
+    protocol = run.evaluation["dataset"]["protocol"]
+    part, clips = "test", run.dataset.split(protocol, "test")
+    if not len(clips):
+        part, clips = "training", run.dataset.split(protocol, "train")
     activity = [float(np.diff(run.dataset.joints[clip], axis=1).var()) for clip in clips[:200]]
     clip = int(clips[np.argsort(activity)[len(activity) * 3 // 4]])  # lively, but no outlier
-    name = run.dataset.classes[run.dataset.labels[clip]]
+    label = run.dataset.labels[clip]
+    name = "no label" if label < 0 else run.dataset.classes[label]
     figure = pictures.modalities(
         run.dataset.joints[clip],
         int(run.dataset.num_frames[clip]),
         run.dataset.layout,
-        title=f"Six modalities of one test clip: {name}",
+        title=f"Six modalities of one {part} clip: {name}",
     )
     return figure, (
-        f"The six modalities of the test clip `{run.dataset.clips[clip].name}` ({name}), as the encoders see them: "
+        f"The six modalities of the {part} clip `{run.dataset.clips[clip].name}` ({name}), as the encoders see them: "
         "centered on the root joint and resized in time. Lengths are in the recordings' unit, motion and angular "
         "velocity per frame of a clip of 50 frames, angles in radians. The bone of the root, a unit normal of the "
         "torso, is drawn short; bodies that are each centered on their own root are drawn side by side."
@@ -186,6 +216,8 @@ def _embedding_picture(run: Run) -> tuple[Figure, str] | None:
 
 
 def _accuracy_picture(run: Run) -> tuple[Figure, str] | None:
+    if not run.rows:
+        return None
     chance = 1 / len(run.dataset.classes)
     return pictures.accuracies(run.rows, chance=chance), (
         "Top-1 accuracy on the test clips by stream and stage, beside the same encoder with random weights."
@@ -307,11 +339,15 @@ def _difference(ours: Row, theirs: Row, clips: int) -> str:
 
 def _data_text(run: Run) -> str:
     data, (_, _, frames, joints, bodies) = run.evaluation["dataset"], run.dataset.joints.shape
+    classes = f"{len(data['classes'])} classes" if data["classes"] else "no labels"
     text = (
-        f"{data['name']}, protocol `{data['protocol']}`: {len(data['classes'])} classes, "
+        f"{data['name']}, protocol `{data['protocol']}`: {classes}, "
         f"{data['train_clips']} training and {data['test_clips']} test clips of {frames} frames, "
         f"{joints} joints (layout `{data['layout']}`) and {'one body' if bodies == 1 else f'up to {bodies} bodies'}."
     )
+    if unlabelled := run.evaluation.get("unlabelled"):
+        counts = ", ".join(f"{part} {count}" for part, count in unlabelled.items())
+        text += f" Clips without a label had no part in the evaluation: {counts}."
     if data["name"] == "synthetic":
         text += (
             "\n\n**The data are synthetic**: a simulated body performs parametric actions before a simulated sensor. "
@@ -320,13 +356,11 @@ def _data_text(run: Run) -> str:
     return text
 
 
-def _markdown(run: Run, captions: Mapping[str, str]) -> str:
-    environment = run.evaluation.get("environment", {})
-    config = shlex.quote(str(run.folder / "config.yaml"))
-    commands = [command for command in ("pretrain", "distill") if command in run.curves] + ["evaluate", "report"]
-    sections = [
-        f"# {run.folder.name}",
-        _data_text(run),
+def _accuracy_text(run: Run) -> list[str]:
+    if lacking := run.evaluation.get("lacking"):
+        protocol = run.evaluation["dataset"]["protocol"]
+        return ["## Accuracy", f"None is given, as the protocol `{protocol}` cannot be evaluated: {lacking}."]
+    return [
         "## Accuracy",
         "In percent. The encoders are frozen; a linear classifier is trained on their features, and nearest neighbors "
         "are found by cosine. The best epoch is chosen on the test clips, as published code does, and is given for "
@@ -337,6 +371,18 @@ def _markdown(run: Run, captions: Mapping[str, str]) -> str:
         "Differences in percentage points, with 95 % intervals for the finite number of test clips; they do not "
         "hold what another seed would change.",
         "\n".join(f"- {sentence}" for sentence in _conclusions(run)),
+    ]
+
+
+def _markdown(run: Run, captions: Mapping[str, str]) -> str:
+    environment = run.evaluation.get("environment", {})
+    config = shlex.quote(str(run.folder / "config.yaml"))
+    evaluated = [] if "lacking" in run.evaluation else ["evaluate"]
+    commands = [command for command in ("pretrain", "distill") if command in run.curves] + [*evaluated, "report"]
+    sections = [
+        f"# {run.folder.name}",
+        _data_text(run),
+        *_accuracy_text(run),
         "## Pictures",
         *(f"![{name}](pictures/{name}.png)\n\n{caption}" for name, caption in captions.items()),
         "## How it was made",
@@ -356,7 +402,7 @@ def report(config: Config) -> Path:
         ``<run>/report.md``. The pictures are in ``<run>/pictures``.
 
     Raises:
-        ValueError: the run has not been evaluated.
+        ValueError: the run has not been evaluated, though it could be.
     """
     run = Run.read(config.run, PreparedDataset(config.data.folder))
     folder = run.folder / "pictures"

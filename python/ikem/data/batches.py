@@ -137,12 +137,18 @@ class ContrastiveData(lightning.LightningDataModule):
         dataset: opened by the caller.
 
     Raises:
-        ValueError: if the protocol is unknown, or the batch does not fit the clips or the processes.
+        ValueError: if the protocol is unknown or has no training clip, or the batch does not fit the clips or the
+            processes.
     """
 
     def __init__(self, config: Config, dataset: PreparedDataset) -> None:
         super().__init__()
         clips = dataset.split(config.data.protocol, "train")
+        if not len(clips):
+            raise ValueError(
+                f"data.protocol: expected one with training clips, but {config.data.protocol!r} of {dataset.folder} "
+                "has none"
+            )
         if config.data.batch_size % config.trainer.devices:
             raise ValueError(
                 f"data.batch_size: expected a multiple of trainer.devices = {config.trainer.devices}, "
