@@ -160,6 +160,12 @@ class TestTracking:
         both = BodySelection(2, "denoised", track=True)(RawClip(np.stack((a + b, person(40, at=2)), axis=-1)))
         assert both.left_out == 0
 
+    def test_who_comes_from_elsewhere_is_somebody_new(self) -> None:
+        a, b = person(40), seen(person(40, at=5, seed=1), 10, 39)
+        a[:, 10:20] = 0
+        kept = BodySelection(2, track=True)(RawClip(np.stack((a + seen(b, 10, 19), seen(b, 20, 39)), axis=-1)))
+        np.testing.assert_array_equal(kept.clip.joints, np.stack((a, b), axis=-1))
+
     def test_joints_that_are_lost_do_not_move_a_body(self) -> None:
         """Points in an image, of which some are zero: their mean is that of the others."""
         a, b = (100 * person(40, at=at, seed=seed)[:2] + 1000 for at, seed in ((0, 0), (2, 1)))
@@ -170,11 +176,19 @@ class TestTracking:
 
 
 @pytest.mark.parametrize("keep", ["energy", "denoised"])
-def test_clips_without_a_body_or_with_wild_numbers_are_left_to_others(keep: KeepBodies) -> None:
-    broken = person(20)
-    broken[1, 3, 4] = np.nan
-    for clip in (RawClip(np.zeros((3, 20, 25, 0))), RawClip(np.zeros((3, 20, 25, 2))), clip_of(broken, person(20))):
+def test_clips_without_a_body_stay_as_they_are(keep: KeepBodies) -> None:
+    for clip in (RawClip(np.zeros((3, 20, 25, 0))), RawClip(np.zeros((3, 20, 25, 2)))):
         assert BodySelection(1, keep, track=True)(clip).clip is clip
+
+
+@pytest.mark.parametrize("track", [False, True])
+@pytest.mark.parametrize("keep", ["energy", "denoised"])
+def test_numbers_that_are_not_finite_stay_and_decide_nothing(keep: KeepBodies, track: bool) -> None:
+    still, walks = person(20), person(20, at=2, motion=3, seed=1)
+    still[1, 3, 4], still[2, 5, 6], walks[0, 7, 8] = np.nan, np.inf, np.nan
+    still[:, 9] = np.nan
+    kept = BodySelection(2, keep, track)(clip_of(still, walks)).clip.joints
+    np.testing.assert_array_equal(kept, np.stack((walks, still), axis=-1))
 
 
 def test_real_pairs_are_two_people(shared: Path) -> None:

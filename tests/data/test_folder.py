@@ -36,6 +36,7 @@ def test_what_only_looks_like_a_recording_is_named(tmp_path: Path, name: str) ->
         f"{path.name}.txt",
         f"Copy of {path.name}",
         f"{stem}.npy",
+        FORMATS[name].glob.replace("*", "x").upper(),  # type: ignore[attr-defined]
     }
     archives = {"data.ZIP", "data.tar", "data.tar.gz", "data.rar", "data.7z", "data.7z.001", f"{path.name}.gz"}
     others = {

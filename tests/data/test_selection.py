@@ -78,6 +78,12 @@ def test_what_there_is_not_is_refused(only: Only, message: str) -> None:
         only.choose(sources(), CLASSES)
 
 
+def test_names_that_are_numbers_are_kept_as_they_are_written() -> None:
+    clips = [ClipSource(subject, 0, Path(), subject) for subject in ("007", "7", "1-2")]
+    for name in ("007", "7", "1-2"):
+        assert [clip.name for clip in Only(subjects=name).choose(clips, ("walk",)).sources] == [name]
+
+
 def test_recordings_without_cameras_say_so() -> None:
     with pytest.raises(ValueError, match="none, as the recordings do not say"):
         Only(cameras=1).choose([ClipSource("a", 0, Path())], ("walk",))

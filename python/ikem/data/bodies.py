@@ -17,6 +17,7 @@ KeepBodies = Literal["first", "energy", "denoised"]
 Joints = NDArray[np.floating]  # (2 or 3, frames, V, bodies)
 Places = NDArray[np.int64]  # (frames, K): where in each frame's list of bodies the K-th one stands, -1 if nowhere
 
+_NOWHERE = 1e30  # the extent of a body without a joint that could be placed
 NOISE_FRAMES = 11  # a body in no more frames is noise
 NOISE_SPREAD = 0.8  # in a sound frame a body is at most this many times as wide as it is high
 NOISE_SHARE = 0.69754  # a body of which this share of the frames is not sound is noise
@@ -74,20 +75,21 @@ class BodySelection:
             raise ValueError(f"keep_bodies: expected one of {choices}, got {self.keep!r}")
 
     def __call__(self, clip: RawClip) -> KeptBodies:
-        """Brings the bodies to keep to the front; a coordinate that is not finite is left for others to refuse."""
+        """Brings the bodies to keep to the front; coordinates that are not finite stay, and say nothing of a body."""
         present = np.asarray(clip.joints.any(axis=(0, 2)))  # (frames, bodies)
         as_recorded = KeptBodies(clip, int(present[:, self.bodies :].any(axis=0).sum()), 0)
-        if (self.keep == "first" and not self.track) or not present.any() or not np.isfinite(clip.joints).all():
+        if (self.keep == "first" and not self.track) or not present.any():
             return as_recorded
+        joints = np.where(np.isfinite(clip.joints), clip.joints, 0)
         ids = _distinct(clip.body_ids, present)
         if self.track:
-            places = _followed(clip.joints, present, ids)
+            places = _followed(joints, present, ids)
         elif self.keep == "denoised" and ids is not None:
             places = _by_id(present, ids)
         else:
             places = np.where(present, np.arange(present.shape[1]), -1)
             places = places[:, present.any(axis=0)]
-        order, noise = self._order(clip.joints, places)
+        order, noise = self._order(joints, places)
         places = places[:, order]
         if self.track or self.keep == "denoised":
             places, left_out = _shared(places, self.bodies)
@@ -148,18 +150,23 @@ def _followed(joints: Joints, present: NDArray[np.bool_], ids: NDArray[np.intege
                 centers.append(center[body])
                 names.append(0)
             columns[column][frame] = here[body]
-            centers[column] = center[body]
+            if size[body] < _NOWHERE:
+                centers[column] = center[body]
             if ids is not None:
                 names[column] = ids[frame, here[body]]
     return np.stack(columns, axis=1)
 
 
 def _center_and_size(bodies: Joints) -> tuple[Joints, Joints]:
-    """The means (n, axes) of the joints that are seen, and their greatest extents (n,) along an axis."""
+    """The means (n, axes) of the joints that are seen, and their greatest extents (n,) along an axis.
+
+    Of a body without any, which is nowhere, the extent is so great that it is not taken for somebody new.
+    """
     seen = bodies.any(axis=0)
-    center = bodies.sum(axis=1) / seen.sum(axis=0)
+    center = bodies.sum(axis=1) / seen.sum(axis=0).clip(min=1)
     highest, lowest = np.where(seen, bodies, -np.inf).max(axis=1), np.where(seen, bodies, np.inf).min(axis=1)
-    return center.T, (highest - lowest).max(axis=0)
+    size = (highest - lowest).max(axis=0)
+    return center.T, np.where(np.isfinite(size), size, _NOWHERE)
 
 
 def _track(joints: Joints, place: NDArray[np.int64]) -> Joints:
@@ -215,9 +222,9 @@ def _shared(places: Places, bodies: int) -> tuple[Places, int]:
 def _rearranged(clip: RawClip, places: Places) -> RawClip:
     frames = np.arange(len(places))[:, None]
     seen = places >= 0
-    joints = np.moveaxis(clip.joints, 2, -1)[:, frames, places] * seen[..., None]  # (axes, frames, K, V)
+    joints = np.where(seen[..., None], np.moveaxis(clip.joints, 2, -1)[:, frames, places], 0)  # (axes, frames, K, V)
     confidence = clip.confidence
     if confidence is not None:
-        confidence = np.moveaxis(np.moveaxis(confidence, 1, -1)[frames, places] * seen[..., None], -1, 1)
+        confidence = np.moveaxis(np.where(seen[..., None], np.moveaxis(confidence, 1, -1)[frames, places], 0), -1, 1)
     ids = None if clip.body_ids is None else np.where(seen, clip.body_ids[frames, places], 0)
     return replace(clip, joints=np.moveaxis(joints, -1, 2), confidence=confidence, body_ids=ids)
