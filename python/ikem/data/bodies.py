@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class BodySelection:
     track: bool = False
 
     def __post_init__(self) -> None:
-        choices = KeepBodies.__args__  # type: ignore[attr-defined]
+        choices = get_args(KeepBodies)
         if self.keep not in choices:
             raise ValueError(f"keep_bodies: expected one of {choices}, got {self.keep!r}")
 

@@ -51,7 +51,7 @@ class Preprocessed(NamedTuple):
     joints: Joints
     num_frames: int
     lost_frames: int
-    cut_frames: int
+    cut_frames: int = 0
 
 
 @dataclass(frozen=True)
