@@ -113,6 +113,8 @@ def pyskl_annotation(name: str, label: int | None, joints: np.ndarray, **others:
     keypoint = joints.transpose(3, 1, 2, 0).astype(np.float16)
     annotation = {"frame_dir": name, "label": label, "keypoint": keypoint, "total_frames": keypoint.shape[1], **others}
     return {key: value for key, value in annotation.items() if value is not None}
+
+
 def write_ntu_clip(
     folder: Path,
     joints: np.ndarray,
