@@ -139,6 +139,19 @@ def test_ties_are_mined_by_the_lowest_index() -> None:
     torch.testing.assert_close(ikem_ext.cross_modal_nce(q, q, queue, tau)[0], expected)
 
 
+@pytest.mark.parametrize("topk", [1, 2, 5])
+@pytest.mark.parametrize("length", [7, 300, 5000])
+def test_of_many_equally_near_entries_those_of_the_lowest_indices_are_mined_in_their_order(
+    topk: int, length: int
+) -> None:
+    """Vectors of small integers: similarities are exact, and each is met many times."""
+    draw = torch.Generator().manual_seed(0)
+    q, queue = (torch.randint(-1, 2, size, generator=draw).float() for size in ((2, 9, 4), (2, length, 4)))
+    *_, nearest = torch.ops.ikem_ext.exchange_logsumexp(q, queue[:, None], None, None, 1.0, topk, True, False)
+    ordered = (q @ queue.mT).sort(dim=-1, descending=True, stable=True).indices
+    assert torch.equal(nearest, ordered[..., :topk])
+
+
 @pytest.mark.parametrize("topk", [0, 1, 3, 11])
 @pytest.mark.parametrize("context", [True, False])
 def test_cross_modal_nce_written_out(topk: int, context: bool) -> None:
