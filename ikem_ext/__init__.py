@@ -7,8 +7,9 @@ from . import nn, reference
 from .accelerate import accelerate
 from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
 from .graph_conv import graph_conv
+from .layouts import LAYOUTS
 from .modalities import MODALITIES, derive_modalities
-from .skeleton import LAYOUTS, SkeletonLayout, get_layout
+from .skeleton import SkeletonLayout, get_layout
 
 __version__ = version("ikem-ext")
 

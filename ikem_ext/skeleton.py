@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-__all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
+if TYPE_CHECKING:
+    from .layout_mapping import LayoutMapping
+
+__all__ = ["SkeletonLayout", "get_layout"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,12 @@ class SkeletonLayout:
         center: the joint from which the spatial partition of the graph counts distances. Default: the root.
         angle_partners: for each joint the joint whose bone forms an angle with the joint's own bone.
             Default: the parents.
+        left_right: pairs of joints that change places in a mirror. Default: those that are called ``left_``
+            and ``right_`` and have the rest of their names in common.
 
     Raises:
-        ValueError: the parents hold a cycle or not exactly one root, a joint is unknown or named twice, or
-            the edges leave a joint unreached. The message names the joints.
+        ValueError: the parents hold a cycle or not exactly one root, a joint is unknown or named twice, the edges
+            leave a joint unreached, or a joint has two partners. The message names the joints.
 
     Example:
         >>> arm = SkeletonLayout(
@@ -52,6 +57,7 @@ class SkeletonLayout:
     edges: tuple[tuple[int, int], ...] = None  # type: ignore[assignment]
     center: int = None  # type: ignore[assignment]
     angle_partners: tuple[int, ...] = None  # type: ignore[assignment]
+    left_right: tuple[tuple[int, int], ...] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         self._set("joint_names", tuple(self.joint_names))
@@ -68,6 +74,11 @@ class SkeletonLayout:
         edges = bones if self.edges is None else self.edges
         self._set("edges", tuple(self._joints("edges", edge, 2) for edge in edges))
         self._check_graph()
+        pairs = self._named_pairs() if self.left_right is None else self.left_right
+        self._set("left_right", tuple(self._joints("left_right", pair, 2) for pair in pairs))
+        shared = Counter(joint for pair in self.left_right for joint in pair)
+        if repeated := [self.joint_names[joint] for joint, count in shared.items() if count > 1]:
+            self._refuse(f"left_right must give a joint one partner, gives more to {repeated}")
 
     @property
     def num_joints(self) -> int:
@@ -78,6 +89,41 @@ class SkeletonLayout:
     def root(self) -> int:
         """The joint that is its own parent."""
         return next(joint for joint, parent in enumerate(self.parents) if joint == parent)
+
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """For each joint the one whose place it takes in a mirror: its partner, or itself.
+
+        Example:
+            >>> joints = torch.randn(8, 3, 50, 25, 2)
+            >>> mirrored = joints[:, :, :, list(get_layout("ntu25").mirror)]
+            >>> mirrored[:, 0] *= -1  # x points the other way
+        """
+        partners = {a: b for pair in self.left_right for a, b in (pair, pair[::-1])}
+        return tuple(partners.get(joint, joint) for joint in range(self.num_joints))
+
+    @staticmethod
+    def mapping(source: str | SkeletonLayout, target: str | SkeletonLayout) -> LayoutMapping:
+        """How the joints of one skeleton are had from those of another.
+
+        A joint is taken from the source's joint of the same name, or of a name that other projects have for it
+        (``mid_hip``, ``pelvis`` and ``spine_base`` are one); without one, from others that lie around it, such as
+        the center of the hips from both hips. What has neither is named, see :class:`LayoutMapping`.
+
+        Args:
+            source: the skeleton that is there, or its name.
+            target: the skeleton that is wanted, or its name.
+
+        Example:
+            >>> coco = SkeletonLayout.mapping("coco17", "ntu25")
+            >>> coco.weights.shape, coco.unmapped
+            ((25, 17), ())
+            >>> coco.approximated["spine_base"]
+            ('left_hip', 'right_hip')
+        """
+        from .layout_mapping import map_layouts  # made of this class, as the layouts are
+
+        return map_layouts(get_layout(source), get_layout(target))
 
     def adjacency(self) -> torch.Tensor:
         """The graph in the three parts of ST-GCN's spatial partition.
@@ -97,10 +143,27 @@ class SkeletonLayout:
         for a, b in self.edges:
             connected[a, b] = connected[b, a] = 1
         normalized = connected / connected.sum(0, keepdim=True)
-        distance = torch.tensor(self._distances(self.center)).clamp(max=2)
+        distance = torch.tensor(self.distances(self.center)).clamp(max=2)
         closer = distance[:, None] < distance[None, :]
         neighbours = normalized * (1 - identity)
         return torch.stack((normalized * identity, neighbours * ~closer, neighbours * closer)).float()
+
+    def distances(self, start: int) -> list[int]:
+        """The number of edges of the graph from the joint ``start`` to each joint, -1 where there is no path."""
+        neighbours: list[list[int]] = [[] for _ in range(self.num_joints)]
+        for a, b in self.edges:
+            neighbours[a].append(b)
+            neighbours[b].append(a)
+        distances = [-1] * self.num_joints
+        distances[start] = 0
+        waiting = deque([start])
+        while waiting:
+            joint = waiting.popleft()
+            for neighbour in neighbours[joint]:
+                if distances[neighbour] < 0:
+                    distances[neighbour] = distances[joint] + 1
+                    waiting.append(neighbour)
+        return distances
 
     def to_dict(self) -> dict[str, Any]:
         """The layout in the form that :meth:`from_dict` reads, joints by name, fit for YAML and JSON."""
@@ -113,6 +176,7 @@ class SkeletonLayout:
             "edges": [[name(a), name(b)] for a, b in self.edges],
             "center": name(self.center),
             "angle_partners": {name(j): name(a) for j, a in enumerate(self.angle_partners) if a != self.parents[j]},
+            "left_right": [[name(a), name(b)] for a, b in self.left_right],
         }
 
     @classmethod
@@ -122,13 +186,13 @@ class SkeletonLayout:
         Args:
             description: ``name``; ``joints``, a list of names; ``parents``, a mapping from joint to parent
                 without the root; ``torso``, the three joints spine, left, right; and, where they differ from
-                the defaults, ``edges`` (pairs), ``center`` and ``angle_partners`` (a mapping that lists only
-                the joints whose partner is not their parent).
+                the defaults, ``edges`` (pairs), ``center``, ``angle_partners`` (a mapping that lists only the
+                joints whose partner is not their parent) and ``left_right`` (pairs).
 
         Raises:
             ValueError: a key is unknown or missing, a joint is unknown, or the layout is not a valid one.
         """
-        known = {"name", "joints", "parents", "torso", "edges", "center", "angle_partners"}
+        known = {"name", "joints", "parents", "torso", "edges", "center", "angle_partners", "left_right"}
         if not isinstance(description, Mapping):
             raise ValueError(f"layout: expected a mapping with the keys {sorted(known)}, got {description!r}")
         label = f"layout {description.get('name')!r}"
@@ -151,8 +215,9 @@ class SkeletonLayout:
         fields["parents"] = mapped("parents", range(len(names)))
         fields["torso"] = tuple(joint("torso", name) for name in description["torso"])
         fields["angle_partners"] = mapped("angle_partners", fields["parents"])
-        if description.get("edges") is not None:
-            fields["edges"] = tuple(tuple(joint("edges", end) for end in edge) for edge in description["edges"])
+        for key in ("edges", "left_right"):
+            if description.get(key) is not None:
+                fields[key] = tuple(tuple(joint(key, end) for end in pair) for pair in description[key])
         if description.get("center") is not None:
             fields["center"] = joint("center", description["center"])
         return cls(**fields)
@@ -179,6 +244,11 @@ class SkeletonLayout:
                 self._refuse(f"{field} names the unknown joint {joint!r}; joints are 0 to {self.num_joints - 1}")
         return joints
 
+    def _named_pairs(self) -> list[tuple[int, int]]:
+        index = {name: joint for joint, name in enumerate(self.joint_names)}
+        pairs = ((name, "right_" + name.removeprefix("left_")) for name in index if name.startswith("left_"))
+        return [(index[left], index[right]) for left, right in pairs if right in index]
+
     def _check_tree(self) -> None:
         roots = [joint for joint, parent in enumerate(self.parents) if joint == parent]
         if len(roots) > 1:
@@ -196,27 +266,10 @@ class SkeletonLayout:
         loops = [self.joint_names[a] for a, b in self.edges if a == b]
         if loops:
             self._refuse(f"edges must join two different joints, got loops at {loops}")
-        distances = self._distances(self.center)
+        distances = self.distances(self.center)
         unreached = [name for name, distance in zip(self.joint_names, distances, strict=True) if distance < 0]
         if unreached:
             self._refuse(f"edges are disconnected: no path from {self.joint_names[self.center]!r} to {unreached}")
-
-    def _distances(self, start: int) -> list[int]:
-        """The number of edges from ``start`` to each joint, -1 where there is no path."""
-        neighbours: list[list[int]] = [[] for _ in range(self.num_joints)]
-        for a, b in self.edges:
-            neighbours[a].append(b)
-            neighbours[b].append(a)
-        distances = [-1] * self.num_joints
-        distances[start] = 0
-        waiting = deque([start])
-        while waiting:
-            joint = waiting.popleft()
-            for neighbour in neighbours[joint]:
-                if distances[neighbour] < 0:
-                    distances[neighbour] = distances[joint] + 1
-                    waiting.append(neighbour)
-        return distances
 
 
 def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
@@ -230,6 +283,8 @@ def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
         >>> get_layout("ntu25").joint_names[20]
         'spine_shoulder'
     """
+    from .layouts import LAYOUTS  # made of the class above
+
     if isinstance(layout, SkeletonLayout):
         return layout
     if not isinstance(layout, str):
@@ -237,105 +292,3 @@ def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {sorted(LAYOUTS)} or a SkeletonLayout, got {layout!r}")
     return LAYOUTS[layout]
-
-
-def _tree(text: str) -> dict[str, str]:
-    """Reads ``child>parent`` pairs."""
-    return dict(pair.split(">") for pair in text.split())
-
-
-# Kinect v2, in the order of NTU RGB+D (Shahroudy et al., CVPR 2016). The graph hangs the fingers on each other
-# (tip - thumb - hand), where the bones of the method start all fingers at the hand.
-_NTU25_JOINTS = """
-    spine_base spine_mid neck head
-    left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow right_wrist right_hand
-    left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot
-    spine_shoulder left_hand_tip left_thumb right_hand_tip right_thumb
-""".split()
-_NTU25_BODY = """
-    spine_base>spine_mid spine_mid>spine_shoulder neck>spine_shoulder head>neck
-    left_shoulder>spine_shoulder left_elbow>left_shoulder left_wrist>left_elbow left_hand>left_wrist
-    right_shoulder>spine_shoulder right_elbow>right_shoulder right_wrist>right_elbow right_hand>right_wrist
-    left_hip>spine_base left_knee>left_hip left_ankle>left_knee left_foot>left_ankle
-    right_hip>spine_base right_knee>right_hip right_ankle>right_knee right_foot>right_ankle
-"""
-_NTU25_FINGERS = """
-    left_hand_tip>left_hand left_thumb>left_hand right_hand_tip>right_hand right_thumb>right_hand
-"""
-_NTU25_FINGER_EDGES = """
-    left_hand_tip>left_thumb left_thumb>left_hand right_hand_tip>right_thumb right_thumb>right_hand
-"""
-
-# Kinect v1, one tree of bones in three orders of joints.
-_KINECT_LIMBS = """
-    left_shoulder left_elbow left_wrist left_hand right_shoulder right_elbow right_wrist right_hand
-    left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot
-"""
-_KINECT_BONES = """
-    hip_center>spine spine>shoulder_center head>shoulder_center
-    left_shoulder>shoulder_center left_elbow>left_shoulder left_wrist>left_elbow left_hand>left_wrist
-    right_shoulder>shoulder_center right_elbow>right_shoulder right_wrist>right_elbow right_hand>right_wrist
-    left_hip>hip_center left_knee>left_hip left_ankle>left_knee left_foot>left_ankle
-    right_hip>hip_center right_knee>right_hip right_ankle>right_knee right_foot>right_ankle
-"""
-
-
-def _layout(name: str, joints: Sequence[str], parents: str, torso: str, **others: Any) -> SkeletonLayout:
-    return SkeletonLayout.from_dict(
-        {"name": name, "joints": joints, "parents": _tree(parents), "torso": torso.split(), **others}
-    )
-
-
-LAYOUTS: dict[str, SkeletonLayout] = {
-    layout.name: layout
-    for layout in (
-        _layout(
-            "ntu25",
-            _NTU25_JOINTS,
-            _NTU25_BODY + _NTU25_FINGERS,
-            "spine_mid left_shoulder right_shoulder",
-            edges=list(_tree(_NTU25_BODY + _NTU25_FINGER_EDGES).items()),
-            angle_partners={"left_thumb": "left_hand_tip", "right_thumb": "right_hand_tip"},
-        ),
-        # Northwestern-UCLA (Wang et al., CVPR 2014).
-        _layout(
-            "kinect20",
-            ["hip_center", "spine", "shoulder_center", "head", *_KINECT_LIMBS.split()],
-            _KINECT_BONES,
-            "spine left_shoulder right_shoulder",
-        ),
-        # UTD-MHAD (Chen et al., ICIP 2015).
-        _layout(
-            "utd20",
-            ["head", "shoulder_center", "spine", "hip_center", *_KINECT_LIMBS.split()],
-            _KINECT_BONES,
-            "spine left_shoulder right_shoulder",
-        ),
-        # SBU Kinect Interaction (Yun et al., CVPRW 2012).
-        _layout(
-            "sbu15",
-            """
-            head neck torso left_shoulder left_elbow left_hand right_shoulder right_elbow right_hand
-            left_hip left_knee left_foot right_hip right_knee right_foot
-            """.split(),
-            """
-            head>neck torso>neck left_shoulder>neck left_elbow>left_shoulder left_hand>left_elbow
-            right_shoulder>neck right_elbow>right_shoulder right_hand>right_elbow
-            left_hip>torso left_knee>left_hip left_foot>left_knee
-            right_hip>torso right_knee>right_hip right_foot>right_knee
-            """,
-            "torso left_shoulder right_shoulder",
-        ),
-        # MSR-Action3D (Li et al., CVPRW 2010); its neck is the shoulder centre of Kinect v1.
-        _layout(
-            "msr20",
-            """
-            left_shoulder right_shoulder neck spine left_hip right_hip hip_center left_elbow right_elbow
-            left_wrist right_wrist left_hand right_hand left_knee right_knee left_ankle right_ankle
-            left_foot right_foot head
-            """.split(),
-            _KINECT_BONES.replace("shoulder_center", "neck"),
-            "spine left_shoulder right_shoulder",
-        ),
-    )
-}

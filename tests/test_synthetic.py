@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ikem.data.synthetic import ACTIONS, LIMITS, forward_kinematics, generate, synthesize
-from ikem_ext.skeleton import LAYOUTS
+from ikem_ext import LAYOUTS
 
 LAYOUT = LAYOUTS["ntu25"]
 JOINT = {name: index for index, name in enumerate(LAYOUT.joint_names)}

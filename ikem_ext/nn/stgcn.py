@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from .._checks import Shapes
 from ..graph_conv import graph_conv
-from ..skeleton import LAYOUTS
+from ..layouts import LAYOUTS
 
 __all__ = ["ConvTemporalGraphical", "Model", "graph_adjacency", "st_gcn"]
 

@@ -27,8 +27,7 @@ from ikem.config import Config, write_text
 from ikem.data.dataset import PreparedDataset
 from ikem.data.protocols import lacking_for_evaluation
 from ikem.data.synthetic import generate
-from ikem_ext import MODALITIES
-from ikem_ext.skeleton import LAYOUTS
+from ikem_ext import LAYOUTS, MODALITIES
 
 __all__ = ["report", "results_table"]
 

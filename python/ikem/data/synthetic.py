@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ikem_ext.skeleton import LAYOUTS
+from ikem_ext import LAYOUTS
 
 __all__ = [
     "ACTIONS",
