@@ -49,6 +49,10 @@ def derive_modalities(
     a(j), and normalize(v) = v / max(\|v\|, 1e-12). An absent body (all zeros) gives zeros. The gradient with
     respect to the joints takes that of a length, and of an angle, to be zero where it does not exist (at zero).
 
+    Points in an image (``layout.third`` is not ``depth``) stay in its plane: they are sheared within it, whatever their
+    third coordinate, and rotation axes and the torso's normal lie along z. Confidences, where they are the third
+    coordinate, come through the crop to be that of the joint modality; the others are derived from the points alone.
+
     Args:
         joints: coordinates (N, 3, T, V, M): clips, axes, frames, joints, bodies, in any unit and with any strides;
             float32, float64, bfloat16 or float16. Half precisions are computed in float32.
@@ -107,6 +111,7 @@ def derive_modalities(
     if clip_index is not None:
         shapes.check("clip_index", clip_index, "N")
         clip_index = _integers(joints, "clip_index", clip_index)
+    matrix = torch.float64 if joints.dtype == torch.float64 else torch.float32
     if shear is not None:
         shapes.check("shear", shear, "N 3 3")
         _require_same_device(joints, "shear", shear)
@@ -114,7 +119,7 @@ def derive_modalities(
             raise TypeError(f"shear: expected a floating dtype, got {shear.dtype}")
         if shear.requires_grad:
             raise ValueError("shear: expected no gradient to be required, as none is derived; use shear.detach()")
-        shear = shear.to(torch.float64 if joints.dtype == torch.float64 else torch.float32)
+        shear = shear.to(matrix)
     if crop_start is not None:
         shapes.check("crop_start", crop_start, "N")
         crop_start = _integers(joints, "crop_start", crop_start)
@@ -122,19 +127,22 @@ def derive_modalities(
             raise ValueError(f"crop_padding: expected 0 to T={joints.shape[2]}, got {crop_padding}")
     elif crop_padding != 0:
         raise ValueError(f"crop_padding: expected 0 without crop_start, got {crop_padding}")
-    return torch.ops.ikem_ext.derive_modalities(
-        joints,
-        _integers(joints, "num_frames", num_frames),
-        _indices(modalities),
-        layout.parents,
-        layout.angle_partners,
-        layout.torso,
-        float(reference_frames),
-        shear,
-        crop_start,
-        crop_padding,
-        clip_index,
-    )
+    num_frames = _integers(joints, "num_frames", num_frames)
+    skeleton = (layout.parents, layout.angle_partners, layout.torso, float(reference_frames))
+
+    def derive(names: Sequence[str], shear: Tensor | None) -> Tensor:
+        augmentation = (shear, crop_start, crop_padding, clip_index)
+        return torch.ops.ikem_ext.derive_modalities(joints, num_frames, _indices(names), *skeleton, *augmentation)
+
+    if layout.third == "depth":
+        return derive(modalities, shear)
+    clips = len(joints if clip_index is None else clip_index)
+    only_third = torch.diag(joints.new_tensor([0, 0, 1], dtype=matrix)).expand(clips, 3, 3)
+    plane = torch.eye(3, dtype=matrix, device=joints.device) - only_third
+    derived = derive(modalities, plane if shear is None else plane @ shear @ plane)
+    if layout.third == "confidence" and "joint" in modalities:
+        derived[list(modalities).index("joint")] += derive(["joint"], only_third)[0]
+    return derived
 
 
 def _indices(modalities: Sequence[str]) -> list[int]:

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
 if TYPE_CHECKING:
     from .layout_mapping import LayoutMapping
 
-__all__ = ["SkeletonLayout", "get_layout"]
+__all__ = ["SkeletonLayout", "Third", "get_layout"]
+
+Third = Literal["depth", "zero", "confidence"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class SkeletonLayout:
             Default: the parents.
         left_right: pairs of joints that change places in a mirror. Default: those that are called ``left_``
             and ``right_`` and have the rest of their names in common.
+        third: what the third coordinate of the joints is: ``depth``, in space; ``zero``, for points in an image; or
+            ``confidence``, from 0 to 1, that comes with each point in an image.
 
     Raises:
         ValueError: the parents hold a cycle or not exactly one root, a joint is unknown or named twice, the edges
-            leave a joint unreached, or a joint has two partners. The message names the joints.
+            leave a joint unreached, or a joint has two partners; the message names the joints. Or ``third`` is none
+            of these.
 
     Example:
         >>> arm = SkeletonLayout(
@@ -58,6 +63,7 @@ class SkeletonLayout:
     center: int = None  # type: ignore[assignment]
     angle_partners: tuple[int, ...] = None  # type: ignore[assignment]
     left_right: tuple[tuple[int, int], ...] = None  # type: ignore[assignment]
+    third: Third = "depth"
 
     def __post_init__(self) -> None:
         self._set("joint_names", tuple(self.joint_names))
@@ -79,6 +85,8 @@ class SkeletonLayout:
         shared = Counter(joint for pair in self.left_right for joint in pair)
         if repeated := [self.joint_names[joint] for joint, count in shared.items() if count > 1]:
             self._refuse(f"left_right must give a joint one partner, gives more to {repeated}")
+        if self.third not in get_args(Third):
+            self._refuse(f"third must be one of {get_args(Third)}, got {self.third!r}")
 
     @property
     def num_joints(self) -> int:
@@ -177,6 +185,7 @@ class SkeletonLayout:
             "center": name(self.center),
             "angle_partners": {name(j): name(a) for j, a in enumerate(self.angle_partners) if a != self.parents[j]},
             "left_right": [[name(a), name(b)] for a, b in self.left_right],
+            "third": self.third,
         }
 
     @classmethod
@@ -187,12 +196,12 @@ class SkeletonLayout:
             description: ``name``; ``joints``, a list of names; ``parents``, a mapping from joint to parent
                 without the root; ``torso``, the three joints spine, left, right; and, where they differ from
                 the defaults, ``edges`` (pairs), ``center``, ``angle_partners`` (a mapping that lists only the
-                joints whose partner is not their parent) and ``left_right`` (pairs).
+                joints whose partner is not their parent), ``left_right`` (pairs) and ``third``.
 
         Raises:
             ValueError: a key is unknown or missing, a joint is unknown, or the layout is not a valid one.
         """
-        known = {"name", "joints", "parents", "torso", "edges", "center", "angle_partners", "left_right"}
+        known = {"name", "joints", "parents", "torso", "edges", "center", "angle_partners", "left_right", "third"}
         if not isinstance(description, Mapping):
             raise ValueError(f"layout: expected a mapping with the keys {sorted(known)}, got {description!r}")
         label = f"layout {description.get('name')!r}"
@@ -220,6 +229,8 @@ class SkeletonLayout:
                 fields[key] = tuple(tuple(joint(key, end) for end in pair) for pair in description[key])
         if description.get("center") is not None:
             fields["center"] = joint("center", description["center"])
+        if description.get("third") is not None:
+            fields["third"] = description["third"]
         return cls(**fields)
 
     @classmethod

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,75 @@ def test_shear_of_one_joint() -> None:
     shear = torch.tensor([[[1.0, 0.5, 0.0], [0.0, 1.0, 0.25], [-0.5, 0.0, 1.0]]])
     derived = derive_modalities(joints, torch.tensor([1]), SMALL, modalities=["joint"], shear=shear)
     assert derived[0, 0, :, 0, 3, 0].tolist() == [2.0, 2.75, 2.5]
+
+
+class TestPointsInAnImage:
+    ZERO, CONFIDENCE = (replace(SMALL, third=third) for third in ("zero", "confidence"))
+
+    def clips(self) -> dict[str, Any]:
+        joints, num_frames = make_clips(3, 7)
+        joints[:, 2] = torch.rand(joints[:, 2].shape)
+        shear, crop_start = torch.randn(3, 3, 3), torch.tensor([0, 2, 4])
+        return {
+            "joints": joints,
+            "num_frames": num_frames,
+            "shear": shear,
+            "crop_start": crop_start,
+            "crop_padding": 2,
+        }
+
+    @pytest.mark.parametrize("layout", [ZERO, CONFIDENCE], ids=["zero", "confidence"])
+    @pytest.mark.parametrize("sheared", [False, True])
+    def test_stay_in_its_plane(self, layout: SkeletonLayout, sheared: bool) -> None:
+        clips = self.clips()
+        if not sheared:
+            clips["shear"] = None
+        derived = derive_modalities(layout=layout, **clips)
+        torch.testing.assert_close(derived, reference.derive_modalities(layout=layout, **clips), atol=1e-5, rtol=1e-5)
+        joint, motion, bone, acceleration, axis, velocity = derived
+        for along_z in (axis, velocity, bone[..., layout.root, :].unsqueeze(3)):
+            assert (along_z[:, :2] == 0).all()
+            assert along_z[:, 2].any()
+        for within in (motion, acceleration, bone[..., [0, 2, 3], :]):
+            assert (within[:, 2] == 0).all()
+            assert within[:, :2].any()
+        if sheared:  # the third coordinate has no part in the others, and takes none from them
+            alike = {**clips, "joints": clips["joints"] * torch.tensor([1, 1, 0]).view(3, 1, 1, 1)}
+            alike["shear"] = clips["shear"] * torch.tensor([[1, 1, 9], [1, 1, 9], [9, 9, 9]])
+            others = derive_modalities(layout=layout, **alike)
+            assert torch.equal(derived[1:], others[1:])
+            assert torch.equal(joint[:, :2], others[0, :, :2])
+
+    def test_confidences_come_through_the_crop_as_they_are(self) -> None:
+        clips = self.clips()
+        derived = derive_modalities(layout=self.CONFIDENCE, modalities=["motion", "joint"], **clips)
+        cropped = derive_modalities(layout=SMALL, modalities=["joint"], **{**clips, "shear": None})
+        assert torch.equal(derived[1, :, 2], cropped[0, :, 2])
+        assert (derived[0, :, 2] == 0).all()
+        joint = derive_modalities(layout=self.ZERO, modalities=["joint"], **clips)[0]
+        assert (joint[:, 2] == 0).all()
+
+    def test_gradient_and_clips_by_index(self) -> None:
+        clips = self.clips()
+        joints = clips.pop("joints").double().requires_grad_()
+        derived, plain = (
+            function(joints, layout=self.CONFIDENCE, **clips)
+            for function in (derive_modalities, reference.derive_modalities)
+        )
+        weight = torch.randn_like(derived)
+        ours, theirs = (torch.autograd.grad((each * weight).sum(), joints)[0] for each in (derived, plain))
+        torch.testing.assert_close(ours, theirs)
+        index = torch.tensor([2, 0, 2])
+        alike = {name: value[index] for name, value in clips.items() if name in ("shear", "crop_start")}
+        taken = derive_modalities(joints.detach(), clip_index=index, layout=self.CONFIDENCE, **{**clips, **alike})
+        copied = {**clips, **alike, "num_frames": clips["num_frames"][index]}
+        assert torch.equal(taken, derive_modalities(joints.detach()[index], layout=self.CONFIDENCE, **copied))
+
+    def test_compiles(self) -> None:
+        clips = self.clips()
+        compiled = torch.compile(derive_modalities, fullgraph=True, backend="aot_eager")
+        expected = derive_modalities(layout=self.CONFIDENCE, **clips)
+        assert torch.equal(compiled(layout=self.CONFIDENCE, **clips), expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -87,12 +87,13 @@ def test_mirroring_twice_changes_nothing(layout: SkeletonLayout) -> None:
     assert len(layout.left_right) * 2 == len(sided)
 
 
-def test_partners_may_be_given_and_older_files_have_none() -> None:
+def test_partners_and_the_third_coordinate_may_be_given_and_older_files_have_none() -> None:
     arm = SkeletonLayout.from_dict({**ARM, "left_right": [["hand", "thumb"]]})
     assert arm.mirror == (0, 1, 3, 2)
+    arm = replace(arm, third="confidence")
     assert SkeletonLayout.from_dict(arm.to_dict()) == arm
     older = get_layout("ntu25").to_dict()
-    del older["left_right"]
+    del older["left_right"], older["third"]
     assert SkeletonLayout.from_dict(older) == get_layout("ntu25")
 
 
@@ -203,6 +204,7 @@ def test_layout_from_yaml(tmp_path) -> None:
         ({"torso": ["shoulder", "elbow"]}, "torso must have 3 entries, got 2"),
         ({"left_right": [["hand", "thumb"], ["thumb", "elbow"]]}, r"one partner, gives more to \['thumb'\]"),
         ({"left_right": [["hand", "toe"]]}, "left_right names the unknown joint 'toe'"),
+        ({"third": "color"}, "third must be one of .*'confidence'.*, got 'color'"),
         ({"center": "nose"}, "center names the unknown joint 'nose'"),
         ({"colour": "red"}, r"unknown keys \['colour'\]"),
     ],

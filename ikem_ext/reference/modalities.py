@@ -32,11 +32,19 @@ def derive_modalities(
     x = joints.to(torch.promote_types(joints.dtype, torch.float32))
     if crop_start is not None:
         x = _mirrored_crop(x, crop_start, crop_padding)
+    confidence = x[:, 2:]
+    if layout.third != "depth":
+        x = torch.cat((x[:, :2], torch.zeros_like(confidence)), dim=1)
     if shear is not None:
         x = torch.einsum("nij,njtvm->nitvm", shear.to(x), x)
+    if layout.third != "depth":  # what the shear moved out of the plane
+        x = torch.cat((x[:, :2], torch.zeros_like(confidence)), dim=1)
     scale = (reference_frames / num_frames.to(x)).view(-1, 1, 1, 1, 1)
     derived = _Derived(x, scale, layout)
-    return torch.stack([derived(name) for name in modalities]).to(joints.dtype)
+    values = {name: derived(name) for name in modalities}
+    if layout.third == "confidence" and "joint" in values:
+        values["joint"] = torch.cat((x[:, :2], confidence), dim=1)
+    return torch.stack(list(values.values())).to(joints.dtype)
 
 
 class _Derived:

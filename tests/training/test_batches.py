@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,13 @@ def test_scaled_bones_keep_their_directions(dataset: PreparedDataset) -> None:
     bones, scaled_bones = (x - x[..., parents, :] for x in (joints, scaled))
     torch.testing.assert_close(scaled[..., layout.root, :], joints[..., layout.root, :])
     torch.testing.assert_close(scaled_bones, bones * scale[:, None, None, :, None], atol=1e-5, rtol=1e-4)
+
+
+def test_scaled_bones_leave_confidences(dataset: PreparedDataset) -> None:
+    layout, joints = replace(dataset.layout, third="confidence"), torch.from_numpy(dataset.joints[:3].copy())
+    scaled = scale_bones(joints, torch.rand(3, 15) + 0.5, layout)
+    assert torch.equal(scaled[:, 2], joints[:, 2])
+    assert not torch.equal(scaled[:, :2], joints[:, :2])
 
 
 def test_windows_are_resized_parts_and_change_the_pace(dataset: PreparedDataset) -> None:

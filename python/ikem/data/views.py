@@ -74,7 +74,7 @@ class View(NamedTuple):
 
 
 def scale_bones(joints: Tensor, scale: Tensor, layout: SkeletonLayout) -> Tensor:
-    """Multiply the lengths of bones: the root stays, every other joint follows its parent.
+    """Multiply the lengths of bones: the root stays, every other joint follows its parent; confidences stay.
 
     Args:
         joints: (N, 3, T, V, M).
@@ -93,7 +93,8 @@ def scale_bones(joints: Tensor, scale: Tensor, layout: SkeletonLayout) -> Tensor
     # x' = root + sum of the scaled bones on the way from the root, in one matrix per clip.
     ways = torch.linalg.inv(bones + torch.diag(eye[layout.root]))
     mixed = ways @ (scale[:, :, None] * bones + torch.diag(eye[layout.root]))
-    return torch.einsum("nij,nctjm->nctim", mixed.to(joints.dtype), joints)
+    scaled = torch.einsum("nij,nctjm->nctim", mixed.to(joints.dtype), joints)
+    return torch.cat((scaled[:, :2], joints[:, 2:]), dim=1) if layout.third == "confidence" else scaled
 
 
 def stretch_window(joints: Tensor, window: Tensor) -> Tensor:
@@ -131,6 +132,9 @@ class RandomViews:
     - Bones: the length of each is multiplied by exp(s n), n normal.
     - Window: a part of the clip, its length uniform between a least share and all, at a uniform place, is stretched to
       T frames, before the crop.
+
+    Of points in an image all of this stays in the image's plane (see :func:`ikem_ext.derive_modalities`): the shear is
+    one of x and y, and a rotation makes them narrower or lower, as a flat figure that turns.
 
     Shear and crop as in Wei et al., arXiv 2309.12009, and before it in AimCLR and CrosSCLR.
 
