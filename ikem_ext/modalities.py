@@ -50,8 +50,9 @@ def derive_modalities(
     respect to the joints takes that of a length, and of an angle, to be zero where it does not exist (at zero).
 
     Points in an image (``layout.third`` is not ``depth``) stay in its plane: they are sheared within it, whatever their
-    third coordinate, and rotation axes and the torso's normal lie along z. Confidences, where they are the third
-    coordinate, come through the crop to be that of the joint modality; the others are derived from the points alone.
+    third coordinate, and the torso's normal and rotation axes lie along z (but for those of bones that are paired with
+    the root's, that is, with the normal). Confidences, where they are the third coordinate, come through the crop to
+    be that of the joint modality; the others are derived from the points alone.
 
     Args:
         joints: coordinates (N, 3, T, V, M): clips, axes, frames, joints, bodies, in any unit and with any strides;

@@ -123,13 +123,14 @@ def _side_color(joint: str) -> str:
     return BLUE if joint.startswith("left") else VERMILION if joint.startswith("right") else BLACK
 
 
-def _on_page(points: Array) -> Array:
+def _on_page(points: Array, layout: SkeletonLayout) -> Array:
     """Projects (..., 3) to (..., 2): as the camera sees it, a little from the side and above, so that depth shows.
 
-    In the frame of Kinect, x grows towards the camera's left, y upwards and z away from it.
+    In the frame of Kinect, x grows towards the camera's left, y upwards and z away from it; in an image x grows to the
+    right.
     """
     yaw, pitch = np.deg2rad(25), np.deg2rad(12)
-    x, y, z = np.moveaxis(points * (-1, 1, 1), -1, 0)
+    x, y, z = np.moveaxis(points * (-1 if layout.third == "depth" else 1, 1, 1), -1, 0)
     depth = np.cos(yaw) * z - np.sin(yaw) * x
     return np.stack((np.cos(yaw) * x + np.sin(yaw) * z, np.cos(pitch) * y + np.sin(pitch) * depth), axis=-1)
 
@@ -213,7 +214,10 @@ def _draw_strip(
     frames: Array,
 ) -> None:
     """The skeletons of some frames side by side, with the modality's vectors as arrows."""
-    places = _on_page(joints[..., bodies].transpose(1, 3, 2, 0))  # (T, bodies, V, 2)
+    places = joints[..., bodies].transpose(1, 3, 2, 0)
+    if layout.third != "depth":
+        places = places * (1, 1, 0)
+    places = _on_page(places, layout)  # (T, bodies, V, 2)
     vectors = values[..., bodies].transpose(1, 3, 2, 0)
     places, vectors = places[frames], vectors[frames]
     if np.ptp(places[:, :, layout.root], axis=1).max() < 1e-6:  # bodies centered each on its own root
@@ -238,7 +242,7 @@ def _draw_strip(
             vectors[:, :, layout.root] *= 0.2 * size  # a unit normal, far longer than the bones
             strength[:, :, layout.root] = np.median(strength)
         strongest = float(np.quantile(strength, 0.99)) or 1.0
-        arrows = _on_page(vectors) * (1.0 if modality == "bone" else 0.32 * size / strongest)
+        arrows = _on_page(vectors, layout) * (1.0 if modality == "bone" else 0.32 * size / strongest)
         order = np.argsort(strength, axis=None)  # the strongest on top
         axes.quiver(
             *tails.reshape(-1, 2)[order].T,

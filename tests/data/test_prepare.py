@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from recordings import write_msr_clip, write_npz, write_ntu_clip, write_nw_ucla_
 
 from ikem.cli import main
 from ikem.data.dataset import PreparedDataset
+from ikem.data.formats import FORMATS, ClipSource, Format, RawClip
+from ikem.data.formats.base import Discovery
 from ikem.data.formats.msr_action3d import MsrAction3d
 from ikem.data.prepare import prepare
+from ikem_ext import SkeletonLayout, get_layout
 
 RNG = np.random.default_rng(0)
 
@@ -98,7 +102,9 @@ class TestRealRecordings:
             "center": "frame",
             "align": "frame",
             "lost_frames": "keep",
-            "scale": False,
+            "scale": "none",
+            "lost_joints": "keep",
+            "third": "zero",
         }
         assert dataset.preprocessing == published
         assert [clip.name for clip in dataset.clips if clip.subject == 20] == ["S017C003P020R002A055"]
@@ -274,6 +280,132 @@ class TestWithoutLabelsOrParts:
         summary = prepare("npz", write_npz(tmp_path, **npz_arrays(**changes)), tmp_path / "out")
         assert warning in summary.warnings[0]
         assert warning in (tmp_path / "out" / "summary.md").read_text()
+
+
+class TestUnits:
+    def prepared(self, tmp_path: Path, joints: np.ndarray) -> list[str]:
+        raw = write_npz(tmp_path, **npz_arrays(joints=joints.astype(np.float32)))
+        return prepare("npz", raw, tmp_path / "out", center="none").warnings
+
+    def pixels(self) -> np.ndarray:
+        joints = RNG.uniform(50, 900, size=(4, 3, 9, 25, 1))
+        joints[:, 2] = RNG.uniform(0.1, 1, size=(4, 9, 25, 1))
+        joints[0, :2, 2, 3, 0] = 1800, 12.5
+        return joints
+
+    def test_pixels_with_confidences_are_noticed(self, tmp_path: Path) -> None:
+        (note,) = self.prepared(tmp_path, self.pixels())
+        assert note.startswith("in 4 of 4 clips x and y reach from 12.5 to 1800, z from 0.1")
+        assert "looks like keypoints in pixels with their confidences as z, not meters" in note
+        assert f"**warning**: {note}" in (tmp_path / "out" / "summary.md").read_text()
+
+    def test_images_without_depth_are_noticed(self, tmp_path: Path) -> None:
+        flat = self.pixels() / 2000 * np.array([1, 1, 0]).reshape(3, 1, 1, 1)
+        (note,) = self.prepared(tmp_path, flat)
+        assert "z from 0 to 0: this looks like points in an image, not joints in space" in note
+
+    def test_millimeters_are_noticed(self, tmp_path: Path) -> None:
+        joints = RNG.normal(size=(4, 3, 9, 25, 1))
+        joints[1] *= 1000
+        (note,) = self.prepared(tmp_path, joints)
+        assert note.startswith("in 1 of 4 clips")
+        assert "looks like millimeters or pixels" in note
+
+    def test_meters_are_not(self, tmp_path: Path) -> None:
+        assert self.prepared(tmp_path, 3 * RNG.normal(size=(4, 3, 9, 25, 1))) == []
+
+
+class TestLostJoints:
+    def test_are_counted(self, tmp_path: Path) -> None:
+        joints = RNG.normal(size=(4, 3, 9, 25, 1)) + 3
+        joints[0, :, 2, 3] = joints[0, :, 3, 4] = joints[1, :, 2, 5] = 0
+        raw = write_npz(tmp_path, **npz_arrays(joints=joints))
+        summary = prepare("npz", raw, tmp_path / "out", center="none", frames=9)
+        assert summary.notes == ["3 lost joints in 2 clips were filled in"]
+        filled = PreparedDataset(tmp_path / "out").joints
+        np.testing.assert_allclose(filled[0, :, 2, 3], (joints[0, :, 1, 3] + joints[0, :, 3, 3]) / 2, rtol=1e-5)
+        kept = prepare("npz", raw, tmp_path / "kept", center="none", frames=9, lost_joints="keep")
+        assert kept.notes == []
+        np.testing.assert_array_equal(PreparedDataset(tmp_path / "kept").joints[0], joints[0].astype(np.float32))
+
+
+class TestLayoutOut:
+    def test_joints_by_name_and_as_means(self, tmp_path: Path) -> None:
+        joints = RNG.normal(size=(4, 3, 9, 25, 1))
+        raw = write_npz(tmp_path, **npz_arrays(joints=joints))
+        summary = prepare("npz", raw, tmp_path / "out", layout_out="kinect20", center="none", frames=9)
+        dataset = PreparedDataset(tmp_path / "out")
+        assert dataset.layout == get_layout("kinect20")
+        np.testing.assert_allclose(dataset.joints[0], SkeletonLayout.mapping("ntu25", "kinect20")(joints[0]), rtol=1e-5)
+        assert summary.notes == [
+            "joints are those of kinect20, taken from ntu25; made of others: none; "
+            "not used: neck, left_hand_tip, left_thumb, right_hand_tip, right_thumb"
+        ]
+        (note,) = prepare("npz", raw, tmp_path / "coco", layout_out="coco17").notes
+        assert "made of others: nose by head, left_eye by head" in note
+
+    def test_joints_that_cannot_be_had_are_named(self, tmp_path: Path) -> None:
+        raw = write_npz(tmp_path, **npz_arrays())
+        message = "layout_out: layout 'hand22' has joints that layout 'ntu25' says nothing of: wrist, palm, thumb_base"
+        with pytest.raises(ValueError, match=message):
+            prepare("npz", raw, tmp_path / "out", layout_out="hand22")
+        assert not (tmp_path / "out").exists()
+
+
+class TestPointsInAnImage:
+    @pytest.fixture
+    def recorded(self, monkeypatch: pytest.MonkeyPatch) -> list[RawClip]:
+        """Clips that the format ``poses`` is going to read."""
+        clips: list[RawClip] = []
+
+        class Poses(Format):
+            name, layout, bodies, classes = "poses", "coco17", 1, ("a", "b")
+
+            def discover(self) -> Discovery:
+                parts = ({"given": "train"}, {"given": "test"})
+                sources = [ClipSource(str(i), i % 2, self.raw, index=i, parts=parts[i % 2]) for i in range(len(clips))]
+                return Discovery(sources, {})
+
+            def read(self, source: ClipSource) -> RawClip:
+                assert source.index is not None
+                return clips[source.index]
+
+        monkeypatch.setitem(FORMATS, "poses", Poses)
+        return clips
+
+    def prepared(self, folder: Path, **options: Any) -> PreparedDataset:
+        prepare("poses", folder, folder / "data" / "out", frames=12, **options)  # type: ignore[arg-type]
+        return PreparedDataset(folder / "data" / "out")
+
+    def clip(self) -> RawClip:
+        points = RNG.uniform(10, 400, size=(2, 12, 17, 1))
+        return RawClip(points, RNG.uniform(0.1, 1, size=(12, 17, 1)), (640, 480))
+
+    @pytest.mark.parametrize("third", ["zero", "confidence"])
+    def test_the_layout_says_what_the_third_coordinate_is(self, tmp_path: Path, recorded: Any, third: Any) -> None:
+        recorded += [self.clip(), self.clip()]
+        dataset = self.prepared(tmp_path, third=third)
+        assert json.loads((dataset.folder / "summary.json").read_text())["notes"] == []
+        assert dataset.layout == replace(get_layout("coco17"), third=third)
+        assert (dataset.preprocessing["scale"], dataset.preprocessing["third"]) == ("body", third)
+        expected = recorded[0].confidence if third == "confidence" else np.zeros((12, 17, 1))
+        np.testing.assert_allclose(dataset.joints[0, 2], expected, rtol=1e-6)
+
+    def test_are_not_mixed_with_joints_in_space(self, tmp_path: Path, recorded: Any) -> None:
+        recorded += [self.clip(), RawClip(RNG.normal(size=(3, 9, 17, 1)))]
+        message = "clip 1 holds joints in space, the clips before it points in an image; prepare them apart"
+        with pytest.raises(ValueError, match=message):
+            self.prepared(tmp_path)
+        assert not list((tmp_path / "data").iterdir())
+
+    def test_are_scaled_by_the_image_where_it_is_known(self, tmp_path: Path, recorded: Any) -> None:
+        recorded += [self.clip(), replace(self.clip(), image_size=None)]
+        with pytest.raises(ValueError, match=r"1 clips are damaged[\s\S]*clip 1: scale: image needs the size"):
+            self.prepared(tmp_path, scale="image")
+        recorded[1] = self.clip()
+        points = recorded[0].joints - recorded[0].joints[:, :, :1]
+        expected = points * np.array([1, -1]).reshape(2, 1, 1, 1) / 320
+        np.testing.assert_allclose(self.prepared(tmp_path, scale="image").joints[0, :2], expected, rtol=1e-4, atol=1e-5)
 
 
 class TestDamagedClips:

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,17 +15,19 @@ import numpy as np
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ikem_ext.skeleton import SkeletonLayout, get_layout
+from ikem_ext.layout_mapping import LayoutMapping
+from ikem_ext.skeleton import SkeletonLayout, Third, get_layout
 
 from .bodies import BodySelection, KeepBodies
 from .dataset import Clip, DatasetWriter
 from .formats import FORMATS, Align, ClipSource, Format, LostFrames
 from .formats.ntu import Ntu120, find_missing_lists, read_missing_lists
-from .preprocess import Center, NoBodyError, Preprocessed, Preprocessing
+from .preprocess import Center, ImageThird, LostJoints, NoBodyError, Preprocessed, Preprocessing, Scale
 from .progress import track
 from .protocols import Protocols, lacking_for_evaluation, make_protocols
 from .selection import ALL, Chosen, Only
 from .summary import DamagedClipsError, PrepareSummary, some_of
+from .units import Reach, reach_of, warn_of_units
 
 __all__ = ["FormatName", "prepare"]
 
@@ -50,9 +52,12 @@ def prepare(
     only: Only = ALL,
     center: Center = "frame",
     align: Align | None = None,
-    scale: bool = False,
+    scale: Scale | bool | None = None,
     lost_frames: LostFrames | None = None,
+    lost_joints: LostJoints | None = None,
+    third: ImageThird = "zero",
     layout: str | None = None,
+    layout_out: str | None = None,
     missing: Path | list[Path] | None = None,
     skip_damaged: bool = False,
     workers: int | None = None,
@@ -78,10 +83,17 @@ def prepare(
             first_frame, where the first body's root was first seen; or none.
         align: who is turned to face the camera: frame, each body in each frame; clip, the whole clip by one angle;
             or none. Default: frame for ntu60 and ntu120, as published, otherwise none.
-        scale: divide every clip by the mean length of its bones.
+        scale: divide every clip by the mean length of its bones (body, or true), by half of the longer side of its
+            image (image), or by nothing (none, or false). Default: body for points in an image, otherwise none.
         lost_frames: frames in which no body is seen: interpolate them, drop them, or keep them as published for
             NTU. Default: keep for ntu60 and ntu120, otherwise interpolate.
+        lost_joints: single joints that are lost, and interpolated: zero, those that are exactly zero or have no
+            confidence; nan, those that are not a number as well; or keep, none. Default: keep where lost frames are
+            kept, otherwise zero.
+        third: the third coordinate of points in an image: zero, or the confidence of each.
         layout: the skeleton, a built-in layout by name or a YAML file. Default: that of the format.
+        layout_out: the skeleton to store, likewise; joints are taken over by name, or as means of others. Default:
+            that of the recordings.
         missing: for ntu60 and ntu120, files that list clips to leave out, such as
             NTU_RGBD_samples_with_missing_skeletons.txt. Those found among the recordings are used anyway.
         skip_damaged: leave out clips that cannot be read or hold coordinates that are not finite, and list them,
@@ -107,8 +119,10 @@ def prepare(
     if max_bodies is not None and bodies is not None:
         raise ValueError(f"max_bodies: {max_bodies} is given, and {bodies} by its other name, bodies; give one of them")
     recordings = FORMATS[format](raw)
-    skeleton = _choose_layout(layout, recordings)
-    recordings.begin(skeleton, scratch=out.parent)
+    recorded = _choose_layout(layout, recordings)
+    mapping = _choose_mapping(recorded, layout_out)
+    skeleton = recorded if mapping is None else mapping.target
+    recordings.begin(recorded, scratch=out.parent)
     preprocessing = Preprocessing(
         frames=frames,
         bodies=next(number for number in (max_bodies, bodies, recordings.bodies) if number is not None),
@@ -116,10 +130,12 @@ def prepare(
         align=recordings.align if align is None else align,
         lost_frames=lost_frames or recordings.lost_frames,
         scale=scale,
+        lost_joints=lost_joints,
+        third=third,
     )
     selection = BodySelection(preprocessing.bodies, keep_bodies, track_bodies)
     listed = _read_missing(missing, recordings)
-    work = _Work(recordings, selection, preprocessing, skeleton, listed)
+    work = _Work(recordings, selection, preprocessing, recorded, mapping, listed)
     console = Console()
     with DatasetWriter(out, (3, frames, skeleton.num_joints, preprocessing.bodies), overwrite=overwrite) as writer:
         with console.status(f"Looking for {format} recordings in {raw}"):
@@ -149,20 +165,20 @@ def prepare(
             shape=(len(lengths), *writer.clip_shape),
             num_frames=(min(lengths), int(np.median(lengths)), max(lengths)),
             skipped=skipped,
-            notes=collected.notes(preprocessing, losses),
+            notes=[*_notes_on_mapping(mapping), *collected.notes(preprocessing, losses)],
             protocols={
                 name: {part: len(indices) for part, indices in parts.items()} for name, parts in protocols.items()
             },
             unlabelled=sum(clip.label is None for clip in writer.clips),
             others=chosen.others,
             losses=losses,
-            warnings=_warnings(recordings, listed, protocols, writer.clips),
+            warnings=[*warn_of_units(collected.reaches), *_warnings(recordings, listed, protocols, writer.clips)],
         )
         writer.finish(
             classes=chosen.classes,
-            layout=skeleton,
+            layout=replace(skeleton, third=collected.third),
             source=recordings.origin,
-            preprocessing=asdict(preprocessing),
+            preprocessing=asdict(replace(preprocessing, scale=preprocessing.scale_of(collected.third))),
             selection={"keep_bodies": keep_bodies, "track_bodies": track_bodies, "only": asdict(only)},
             protocols=protocols,
             summary=summary,
@@ -179,6 +195,7 @@ class _Outcome:
     content: bytes = b""  # a digest of the joints as recorded
     bodies_left_out: int = 0
     noise: int = 0  # bodies that were taken for that
+    reach: Reach | None = None  # of joints in space
     left_out: str = ""
     error: str = ""
 
@@ -191,6 +208,7 @@ class _Work:
     selection: BodySelection
     preprocessing: Preprocessing
     layout: SkeletonLayout
+    mapping: LayoutMapping | None
     missing: set[str]
 
     def __call__(self, source: ClipSource) -> _Outcome:
@@ -198,7 +216,13 @@ class _Work:
         try:
             recording = self.recordings.read(source)
             bodies = self.selection(recording)
-            clip = self.preprocessing(bodies.clip.joints, self.layout)
+            clip = self.preprocessing(
+                bodies.clip.joints,
+                self.layout,
+                confidence=bodies.clip.confidence,
+                image_size=bodies.clip.image_size,
+                mapping=self.mapping,
+            )
         except NoBodyError as error:
             return _Outcome(left_out=str(error))
         except (ValueError, OSError) as error:
@@ -210,7 +234,8 @@ class _Work:
         content.update(str(joints.shape).encode())
         if recording.num_frames is not None:
             clip = clip._replace(num_frames=recording.num_frames)
-        return _Outcome(clip, content.digest(), bodies.left_out, bodies.noise)
+        reach = reach_of(joints) if clip.third == "depth" else None
+        return _Outcome(clip, content.digest(), bodies.left_out, bodies.noise, reach)
 
 
 @dataclass
@@ -225,11 +250,19 @@ class _Collected:
     errors: list[str] = field(default_factory=list)
     lost_frames: int = 0
     clips_with_lost_frames: int = 0
+    lost_joints: int = 0
+    clips_with_lost_joints: int = 0
+    reaches: list[Reach] = field(default_factory=list)
+    third: Third = "depth"
     more_bodies: list[str] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
 
     def add(self, source: ClipSource, outcome: _Outcome) -> None:
+        if outcome.clip is not None and self.kept and outcome.clip.third != self.third:
+            what = {"depth": "joints in space"}
+            first, other = (what.get(third, "points in an image") for third in (self.third, outcome.clip.third))
+            raise ValueError(f"raw: clip {source.name} holds {other}, the clips before it {first}; prepare them apart")
         if outcome.error:
             self.errors.append(outcome.error)
         elif outcome.clip is None:
@@ -251,6 +284,10 @@ class _Collected:
             self.contents.append(outcome.content)
             self.lost_frames += outcome.clip.lost_frames
             self.clips_with_lost_frames += outcome.clip.lost_frames > 0
+            self.lost_joints += outcome.clip.lost_joints
+            self.clips_with_lost_joints += outcome.clip.lost_joints > 0
+            self.third = outcome.clip.third
+            self.reaches += [outcome.reach] if outcome.reach else []
             if outcome.bodies_left_out:
                 self.more_bodies.append(source.name)
             if outcome.noise:
@@ -285,6 +322,8 @@ class _Collected:
 
     def notes(self, preprocessing: Preprocessing, losses: Mapping[str, list[str]]) -> list[str]:
         notes = []
+        if self.lost_joints:
+            notes.append(f"{self.lost_joints} lost joints in {self.clips_with_lost_joints} clips were filled in")
         if self.lost_frames:
             done = {"interpolate": "interpolated", "drop": "dropped", "keep": "kept as they are, as published"}
             notes.append(
@@ -332,9 +371,34 @@ def _choose_layout(layout: str | None, recordings: Format) -> SkeletonLayout:
     chosen = layout or recordings.layout
     if chosen is None:
         raise ValueError(f"layout: {recordings.raw} does not name its layout; give the name of one or a YAML file")
-    if isinstance(chosen, str) and chosen.endswith((".yaml", ".yml")):
-        return SkeletonLayout.from_yaml(chosen)
-    return get_layout(chosen)
+    return _read_layout(chosen)
+
+
+def _read_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
+    if isinstance(layout, str) and layout.endswith((".yaml", ".yml")):
+        return SkeletonLayout.from_yaml(layout)
+    return get_layout(layout)
+
+
+def _choose_mapping(recorded: SkeletonLayout, layout_out: str | None) -> LayoutMapping | None:
+    if layout_out is None:
+        return None
+    mapping = SkeletonLayout.mapping(recorded, _read_layout(layout_out))
+    try:
+        mapping.require_all()
+    except ValueError as error:
+        raise ValueError(f"layout_out: {error}") from None
+    return mapping
+
+
+def _notes_on_mapping(mapping: LayoutMapping | None) -> list[str]:
+    if mapping is None:
+        return []
+    stand_ins = (f"{joint} by {' and '.join(others)}" for joint, others in mapping.approximated.items())
+    return [
+        f"joints are those of {mapping.target.name}, taken from {mapping.source.name}; "
+        f"made of others: {', '.join(stand_ins) or 'none'}; not used: {', '.join(mapping.unused) or 'none'}"
+    ]
 
 
 def _read_missing(missing: Path | list[Path] | None, recordings: Format) -> set[str]:
