@@ -171,10 +171,11 @@ class Preprocessing:
         lost = find_lost_joints(joints, scores, self.lost_joints)
         joints, scores = np.where(lost, np.float32(0), joints), np.where(lost, np.float32(0), scores)
         weights = None if confidence is None else scores
-        seen = np.asarray(_seen(joints).any(axis=1))
+        present = _seen(joints)
+        seen = np.asarray(present.any(axis=1))
         if not seen.any():
             raise NoBodyError("no body is ever seen")
-        lost &= _seen(joints)[:, None]
+        lost &= present[:, None]
         if lost.any():
             joints = fill_lost_joints(joints, lost, layout, weights)
         num_frames = len(seen)
@@ -192,11 +193,7 @@ class Preprocessing:
         if mapping is not None:
             joints, scores, layout = mapping(joints), mapping(scores), mapping.target
         joints = center_joints(joints, layout.root, self.center)
-        joints = resize_time(joints[:, :num_frames], self.frames)
-        if self.align == "frame":
-            joints = face_camera(joints, layout)
-        elif self.align == "clip":
-            joints = turn_to_camera(joints, layout)
+        joints = self._turn(resize_time(joints[:, :num_frames], self.frames), layout)
         scale = self.scale_of(third)
         if scale == "body":
             joints = scale_to_body(joints, layout)
@@ -213,6 +210,11 @@ class Preprocessing:
             third=third,
             lost_joints=int(lost.sum()),
         )
+
+    def _turn(self, joints: Joints, layout: SkeletonLayout) -> Joints:
+        if self.align == "none":
+            return joints
+        return face_camera(joints, layout) if self.align == "frame" else turn_to_camera(joints, layout)
 
     def _checked(self, recording: NDArray[np.floating], layout: SkeletonLayout) -> Joints:
         if recording.ndim != 4 or recording.shape[0] not in (2, 3) or recording.shape[2] != layout.num_joints:
