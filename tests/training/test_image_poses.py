@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+import pickle
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from training.tiny import tiny_config
 
+from ikem.cli import main
 from ikem.config import PretrainConfig, ViewsConfig
-from ikem.data.dataset import Clip, PreparedDataset, write_dataset
-from ikem.data.preprocess import Preprocessing
+from ikem.data.dataset import PreparedDataset
 from ikem.data.views import RandomViews
 from ikem.distill import distill
 from ikem.evaluate import evaluate
 from ikem.pretrain import pretrain
 from ikem.report import report
-from ikem_ext import get_layout
 
 CLIPS, FRAMES = 40, 12
 
@@ -37,29 +35,39 @@ def record(label: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndar
     return points[..., None], confidence[..., None]
 
 
-def prepare_poses(folder: Path, third: Literal["zero", "confidence"]) -> None:
-    random, layout = np.random.default_rng(1), get_layout("coco17")
-    preprocessing = Preprocessing(8, 1, center="frame", align="none", lost_frames="interpolate", third=third)
-    clips = [Clip(str(i), i % 2, i // 2 % 4, None, None, None, FRAMES) for i in range(CLIPS)]
-    recordings = [record(i % 2, random) for i in range(CLIPS)]
-    write_dataset(
-        folder,
-        joints=[preprocessing(points, layout, confidence=told).joints for points, told in recordings],
-        clips=clips,
-        classes=["nod", "wave"],
-        layout=replace(layout, third=third),
-        source="poses",
-        preprocessing={},
-        protocols={"halves": {"train": list(range(20)), "test": list(range(20, CLIPS))}},
-    )
+@pytest.fixture
+def prepared(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The data set that the command makes of such recordings, as PYSKL has them in a pickle."""
+    random = np.random.default_rng(1)
+    annotations = []
+    for clip in range(CLIPS):
+        points, confidence = record(clip % 2, random)
+        annotations.append(
+            {
+                "frame_dir": f"clip{clip}",
+                "label": clip % 2,
+                "total_frames": FRAMES,
+                "img_shape": (480, 640),
+                "keypoint": points.transpose(3, 1, 2, 0).astype(np.float16),
+                "keypoint_score": confidence.transpose(2, 0, 1).astype(np.float16),
+            }
+        )
+    names = [annotation["frame_dir"] for annotation in annotations]
+    split = {"halves_train": names[:20], "halves_val": names[20:]}
+    (tmp_path / "poses.pkl").write_bytes(pickle.dumps({"split": split, "annotations": annotations}))
+    folder = tmp_path / "data"
+    main(["prepare", "pyskl", str(tmp_path / "poses.pkl"), str(folder), "--frames", "8", "--third", request.param])
+    return folder
 
 
-@pytest.mark.parametrize("third", ["zero", "confidence"])
-def test_pretrain_distill_and_evaluate(tmp_path: Path, third: Any) -> None:
-    prepare_poses(tmp_path / "data", third)
+both = pytest.mark.parametrize("prepared", ["zero", "confidence"], indirect=True)
+
+
+@both
+def test_pretrain_distill_and_evaluate(tmp_path: Path, prepared: Path) -> None:
     config = tiny_config(
         tmp_path / "run",
-        tmp_path / "data",
+        prepared,
         pretrain={"modalities": PretrainConfig().modalities},
         views=ViewsConfig(turn_degrees=20, tilt_degrees=10, bone_jitter=0.1, least_window=0.7),
     )
@@ -73,10 +81,10 @@ def test_pretrain_distill_and_evaluate(tmp_path: Path, third: Any) -> None:
     assert "student" in (config.run / "report.md").read_text()
 
 
-@pytest.mark.parametrize("third", ["zero", "confidence"])
-def test_views_stay_in_the_plane(tmp_path: Path, third: Any) -> None:
-    prepare_poses(tmp_path / "data", third)
-    dataset = PreparedDataset(tmp_path / "data")
+@both
+def test_views_stay_in_the_plane(prepared: Path) -> None:
+    dataset = PreparedDataset(prepared)
+    assert (dataset.layout.name, dataset.joints.shape) == ("coco17", (CLIPS, 3, 8, 17, 1))
     views = RandomViews(ViewsConfig(turn_degrees=40, tilt_degrees=40, bone_jitter=0.2, least_window=0.5), 8, 17)
     joints, num_frames = torch.from_numpy(np.array(dataset.joints)), torch.from_numpy(dataset.num_frames)
     view = views(CLIPS, torch.Generator().manual_seed(0))
@@ -85,7 +93,7 @@ def test_views_stay_in_the_plane(tmp_path: Path, third: Any) -> None:
     limbs = [joint for joint, partner in enumerate(dataset.layout.angle_partners) if partner != dataset.layout.root]
     assert (axis[:, :2, :, limbs] == 0).all()
     assert axis[:, 2, :, limbs].any()
-    if third == "zero":
+    if dataset.layout.third == "zero":
         assert (joint[:, 2] == 0).all()
     else:
         assert 0 <= joint[:, 2].min() < 0.3 < joint[:, 2].max() <= 1
