@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ikem.data.convert import ExchangeFormat, convert
 from ikem.data.dataset import Clip, PreparedDataset, write_dataset
 from ikem.data.prepare import prepare
 from ikem_ext import get_layout
+from ikem_ext.skeleton import Third
 
 UNCHANGED: dict[str, Any] = {"center": "none", "align": "none", "lost_frames": "interpolate"}
 OUTS: dict[ExchangeFormat, str] = {"ctr-gcn": "NTU60_XSub.npz", "npy-pair": "xsub", "pyskl": "ntu60.pkl"}
@@ -43,6 +45,28 @@ def write(folder: Path, *, bodies: int = 2, clips: int = 7, frames: int = 6, **c
     }
     write_dataset(folder, **content)  # type: ignore[arg-type]
     return PreparedDataset(folder)
+
+
+@pytest.mark.parametrize("third", ["zero", "confidence"])
+def test_points_in_an_image_are_keypoints_and_scores_again(tmp_path: Path, third: Third) -> None:
+    """PYSKL's way: two coordinates, y down, and a score for each point; and from there the same numbers."""
+    random = np.random.default_rng(0)
+    joints = random.uniform(-1, 1, size=(7, 3, 6, 17, 2)).astype(np.float32)
+    joints[:, 2] = random.uniform(0.1, 1, size=(7, 6, 17, 2)) if third == "confidence" else 0
+    joints[..., 1][:, :, 4:] = 0  # the second body leaves
+    layout = replace(get_layout("coco17"), third=third)
+    write(tmp_path / "data", joints=joints, layout=layout)
+    convert(tmp_path / "data", tmp_path / "poses.pkl", to="pyskl", protocol="xsub")
+    first, *_ = pickle.loads((tmp_path / "poses.pkl").read_bytes())["annotations"]
+    assert first["keypoint"].shape == (2, 6, 17, 2)
+    np.testing.assert_array_equal(first["keypoint"][..., 1], -joints[0, 1].transpose(2, 0, 1))
+    seen = joints[0, 2] if third == "confidence" else joints[0].any(axis=(0, 2), keepdims=True)[0]
+    np.testing.assert_array_equal(first["keypoint_score"], np.broadcast_to(seen, (6, 17, 2)).transpose(2, 0, 1))
+    options = {"center": "none", "scale": "none", "lost_joints": "keep", "layout": "coco17", "third": third}
+    prepare("pyskl", tmp_path / "poses.pkl", tmp_path / "again", frames=6, **options)  # type: ignore[arg-type]
+    again = PreparedDataset(tmp_path / "again")
+    assert again.layout == layout
+    np.testing.assert_array_equal(again.joints, joints[:6])
 
 
 class TestLoaders:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from rich.console import Console
 
+from ikem_ext.skeleton import Third
+
 from .dataset import PreparedDataset
 from .formats.arrays import open_npy
 from .progress import track
@@ -226,8 +228,20 @@ def _write_pyskl(path: Path, splits: Mapping[str, _Clips]) -> None:
         for name, label, joints in zip(clips.names, clips.labels, clips.joints(), strict=True):
             known = {"frame_dir": name, "label": label, "total_frames": joints.shape[1]}
             file.write(_piece({key: value for key, value in known.items() if (key, value) != ("label", -1)}))
-            file.write(_piece("keypoint") + _array_piece(joints.transpose(3, 1, 2, 0)) + pickle.SETITEM + pickle.APPEND)
+            for key, array in _keypoints(joints, clips.dataset.layout.third).items():
+                file.write(_piece(key) + _array_piece(array) + pickle.SETITEM)
+            file.write(pickle.APPEND)
         file.write(pickle.SETITEM + pickle.STOP)
+
+
+def _keypoints(joints: _Joints, third: Third) -> dict[str, NDArray[np.float32]]:
+    """Bodies first, axes last; points in an image with y down and scores of their own, as they are recorded."""
+    keypoint = joints.transpose(3, 1, 2, 0)
+    if third == "depth":
+        return {"keypoint": keypoint}
+    seen = np.broadcast_to(keypoint.any(axis=(2, 3), keepdims=True)[..., 0], keypoint.shape[:3])
+    score = keypoint[..., 2] if third == "confidence" else seen.astype(np.float32)
+    return {"keypoint": keypoint[..., :2] * np.array((1, -1), np.float32), "keypoint_score": score}
 
 
 def _piece(content: Any) -> bytes:
