@@ -61,6 +61,18 @@ def write_msr_clip(folder: Path, joints: np.ndarray, *, action: int = 1, subject
     return path
 
 
+def write_shrec_clip(
+    folder: Path, joints: np.ndarray, *, gesture: int = 1, fingers: int = 1, subject: int = 1, trial: int = 1
+) -> Path:
+    """SHREC'17; joints (3, frames, 22, 1)."""
+    path = folder / f"gesture_{gesture}" / f"finger_{fingers}" / f"subject_{subject}" / f"essai_{trial}"
+    path.mkdir(parents=True)
+    rows = joints[..., 0].transpose(1, 2, 0).reshape(joints.shape[1], -1)
+    (path / "skeletons_image.txt").write_text("0 0\n")
+    (path / "skeletons_world.txt").write_text("".join(" ".join(f"{x:.6f}" for x in row) + "\n" for row in rows))
+    return path / "skeletons_world.txt"
+
+
 def write_npz(folder: Path, **arrays: Any) -> Path:
     """A user's own arrays."""
     path = folder / "recordings.npz"

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import write_msr_clip, write_ntu_clip, write_nw_ucla_clip, write_sbu_clip, write_utd_clip
+from recordings import (
+    write_msr_clip,
+    write_ntu_clip,
+    write_nw_ucla_clip,
+    write_sbu_clip,
+    write_shrec_clip,
+    write_utd_clip,
+)
 
 from ikem.data.formats import FORMATS, FileFormat
 from ikem.data.prepare import prepare
@@ -21,6 +28,7 @@ FILES = {
         "a01_s01_e01_skeleton3D.txt",
         lambda folder: write_msr_clip(folder, RNG.normal(size=(3, 4, 20, 1))),
     ),
+    "shrec17": ("skeletons_world.txt", lambda folder: write_shrec_clip(folder, RNG.normal(size=(3, 4, 22, 1)))),
 }
 
 
@@ -66,7 +74,7 @@ def test_what_only_looks_like_a_recording_is_named(tmp_path: Path, name: str) ->
 
 def test_every_format_of_files_is_among_them() -> None:
     formats = {name for name, format in FORMATS.items() if issubclass(format, FileFormat)}
-    assert formats - {"ntu120"} <= set(FILES)
+    assert formats - {"ntu120", "shrec17-28"} <= set(FILES)
 
 
 def test_the_summary_says_so(tmp_path: Path) -> None:
@@ -101,7 +109,7 @@ def test_a_folder_with_an_archive_alone_says_unpack_it(tmp_path: Path) -> None:
         prepare("ntu60", raw, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["ntu60", "sbu", "npz"])
+@pytest.mark.parametrize("name", ["ntu60", "sbu", "pku-mmd", "npz"])
 def test_an_archive_or_a_file_instead_of_a_folder(tmp_path: Path, name: str) -> None:
     for file in ("data.zip", "data.TAR.GZ", "data.7z"):
         (tmp_path / file).touch()

@@ -35,7 +35,17 @@ def test_formats_name_their_layout_and_classes(name: str) -> None:
 
 def test_numbers_of_classes() -> None:
     counts = {name: len(FORMATS[name].classes) for name in DATA_SETS}
-    assert counts == {"ntu60": 60, "ntu120": 120, "utd-mhad": 27, "nw-ucla": 10, "sbu": 8, "msr-action3d": 20}
+    assert counts == {
+        "ntu60": 60,
+        "ntu120": 120,
+        "utd-mhad": 27,
+        "nw-ucla": 10,
+        "sbu": 8,
+        "msr-action3d": 20,
+        "pku-mmd": 51,
+        "shrec17": 14,
+        "shrec17-28": 28,
+    }
     assert FORMATS["ntu120"].classes[:60] == FORMATS["ntu60"].classes
     assert (FORMATS["ntu60"].classes[0], FORMATS["ntu60"].classes[59]) == (
         "drink water",

@@ -84,6 +84,16 @@ class TestRealRecordings:
         distance = np.linalg.norm(roots[..., 0] - roots[..., 1], axis=1)  # which centering on one frame keeps
         assert (distance[:, 0] > distance[:, -1] + 0.3).mean() > 0.9
 
+    def test_nw_ucla(self, shared: Path, tmp_path: Path) -> None:
+        prepare("nw-ucla", shared / "data" / "nw-ucla", tmp_path / "out", frames=4)
+        data = PreparedDataset(tmp_path / "out")
+        assert (len(data), len(data.classes), len({clip.subject for clip in data.clips})) == (1484, 10, 10)
+        assert {part: len(clips) for part, clips in data.protocols["cross-view"].items()} == {
+            "train": 1020,
+            "test": 464,
+            "test_without_repeats": 369,
+        }
+
     def test_ntu_samples(self, shared: Path, tmp_path: Path, golden: Any) -> None:
         summary = prepare("ntu60", shared / "data" / "ntu-samples", tmp_path / "ntu")
         assert summary.clips == 6

@@ -32,7 +32,19 @@ from .units import Reach, reach_of, warn_of_units
 __all__ = ["FormatName", "prepare"]
 
 FormatName = Literal[
-    "ntu60", "ntu120", "utd-mhad", "nw-ucla", "sbu", "msr-action3d", "npz", "ctr-gcn", "npy-pair", "pyskl"
+    "ntu60",
+    "ntu120",
+    "utd-mhad",
+    "nw-ucla",
+    "sbu",
+    "msr-action3d",
+    "pku-mmd",
+    "shrec17",
+    "shrec17-28",
+    "ctr-gcn",
+    "npy-pair",
+    "pyskl",
+    "npz",
 ]
 
 _LISTED = "named in a list of clips with missing skeletons"
@@ -66,8 +78,9 @@ def prepare(
     """Prepares recordings for training: reads, preprocesses and stores them with their protocols.
 
     Args:
-        format: what the recordings are: ntu60, ntu120, utd-mhad, nw-ucla, sbu, msr-action3d, or npz for arrays
-            of your own; ctr-gcn, npy-pair or pyskl for what other projects' code made of recordings.
+        format: what the recordings are: ntu60, ntu120, utd-mhad, nw-ucla, sbu, msr-action3d, pku-mmd, shrec17 or
+            shrec17-28, as their authors distribute them; ctr-gcn, npy-pair or pyskl for what other projects' code made
+            of recordings; or npz for arrays of your own.
         raw: the folder that holds the recordings, searched with all folders below it, or the file.
         out: the folder to write. It appears when all is done.
         frames: the number of frames that every clip is resized to.
@@ -82,11 +95,11 @@ def prepare(
         center: what is subtracted from all joints: frame, the root joint of each body in each frame;
             first_frame, where the first body's root was first seen; or none.
         align: who is turned to face the camera: frame, each body in each frame; clip, the whole clip by one angle;
-            or none. Default: frame for ntu60 and ntu120, as published, otherwise none.
+            or none. Default: frame for ntu60, ntu120 and pku-mmd, as published, otherwise none.
         scale: divide every clip by the mean length of its bones (body, or true), by half of the longer side of its
             image (image), or by nothing (none, or false). Default: body for points in an image, otherwise none.
         lost_frames: frames in which no body is seen: interpolate them, drop them, or keep them as published for
-            NTU. Default: keep for ntu60 and ntu120, otherwise interpolate.
+            NTU. Default: keep for ntu60, ntu120 and pku-mmd, otherwise interpolate.
         lost_joints: single joints that are lost, and interpolated: zero, those that are exactly zero or have no
             confidence; nan, those that are not a number as well; or keep, none. Default: keep where lost frames are
             kept, otherwise zero.
@@ -165,7 +178,7 @@ def prepare(
             shape=(len(lengths), *writer.clip_shape),
             num_frames=(min(lengths), int(np.median(lengths)), max(lengths)),
             skipped=skipped,
-            notes=[*_notes_on_mapping(mapping), *collected.notes(preprocessing, losses)],
+            notes=[*recordings.notes, *_notes_on_mapping(mapping), *collected.notes(preprocessing, losses)],
             protocols={
                 name: {part: len(indices) for part, indices in parts.items()} for name, parts in protocols.items()
             },

@@ -7,8 +7,10 @@ from .npy_pair import NpyPair
 from .npz import Npz
 from .ntu import Ntu60, Ntu120, SkeletonRecording, read_skeleton_file
 from .nw_ucla import NwUcla
+from .pku_mmd import PkuMmd
 from .pyskl import Pyskl
 from .sbu import Sbu
+from .shrec17 import Shrec17, Shrec17Fingers
 from .utd_mhad import UtdMhad
 
 __all__ = [
@@ -25,6 +27,21 @@ __all__ = [
 ]
 
 FORMATS: dict[str, type[Format]] = {
-    format.name: format for format in (Ntu60, Ntu120, UtdMhad, NwUcla, Sbu, MsrAction3d, Npz, CtrGcn, NpyPair, Pyskl)
+    format.name: format
+    for format in (
+        *(
+            Ntu60,
+            Ntu120,
+            UtdMhad,
+            NwUcla,
+            Sbu,
+            MsrAction3d,
+            PkuMmd,
+            Shrec17,
+            Shrec17Fingers,
+        ),  # as published
+        *(CtrGcn, NpyPair, Pyskl),  # as other projects write them
+        Npz,
+    )
 }
 """The formats by their names on the command line."""

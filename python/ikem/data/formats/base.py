@@ -16,19 +16,9 @@ from numpy.typing import NDArray
 
 from ikem_ext.skeleton import SkeletonLayout
 
-from .folder import files_below, is_archive, linked_folders_below, resembles
+from .folder import ARCHIVE, check_folder, files_below, is_archive, linked_folders_below, resembles
 
-__all__ = [
-    "Align",
-    "ClipSource",
-    "Discovery",
-    "FileFormat",
-    "Format",
-    "LostFrames",
-    "RawClip",
-    "read_number_rows",
-    "without_padding",
-]
+__all__ = ["Align", "ClipSource", "Discovery", "FileFormat", "Format", "LostFrames", "RawClip", "without_padding"]
 
 Align = Literal["frame", "clip", "none"]
 LostFrames = Literal["interpolate", "drop", "keep"]
@@ -121,6 +111,11 @@ class Format(ABC):
         """What the prepared data set is to say that it was made from."""
         return self.name
 
+    @property
+    def notes(self) -> list[str]:
+        """What else was found in the recordings, or done to them; asked for when all clips are read."""
+        return []
+
     def begin(self, layout: SkeletonLayout, scratch: Path) -> None:
         """Takes note of what was chosen, before the clips are looked for.
 
@@ -168,8 +163,7 @@ class FileFormat(Format):
 
     def __init__(self, raw: Path) -> None:
         super().__init__(raw)
-        if not raw.is_dir():
-            raise ValueError(f"raw: expected the folder that holds the recordings of {self.name}, but {raw} is a file")
+        check_folder(raw, self.name)
 
     def discover(self) -> Discovery:
         """Finds the clips below the folder by their file names, and names the files that only look like clips."""
@@ -186,7 +180,7 @@ class FileFormat(Format):
                 else:
                     found[source.name].append(source)
             elif is_archive(path):
-                skipped["an archive: if it holds recordings, unpack it"].append(name)
+                skipped[ARCHIVE].append(name)
             elif resembles(path, self.glob, self.example):
                 skipped[unlike].append(name)
         for path in linked_folders_below(self.raw):
@@ -203,33 +197,3 @@ def without_padding(joints: NDArray[np.floating]) -> NDArray[np.floating]:
     """A clip (axes, frames, V, bodies) up to the last frame in which anything is not zero."""
     frames = np.flatnonzero(joints.any(axis=(0, 2, 3)))
     return joints[:, : frames[-1] + 1 if len(frames) else 0]
-
-
-def read_number_rows(path: Path, columns: int, separator: str | None = None) -> NDArray[np.float64]:
-    """Reads a text file of numbers.
-
-    Args:
-        path: the file; empty lines at its end are ignored.
-        columns: how many numbers each line holds.
-        separator: what stands between them; default: white space.
-
-    Returns:
-        float64 array (lines, columns).
-
-    Raises:
-        ValueError: a line holds anything else, or the file is empty; the message names file and line.
-    """
-    # Bytes that are no text become characters that are no numbers, and are reported as such.
-    lines = path.read_text(encoding="ascii", errors="replace").rstrip().splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        fields = line.split(separator)
-        if len(fields) != columns:
-            raise ValueError(f"{path}:{number}: expected {columns} numbers, got {len(fields)} fields")
-        try:
-            rows.append([float(field) for field in fields])
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
-    if not rows:
-        raise ValueError(f"{path}:1: the file is empty")
-    return np.array(rows)

@@ -9,9 +9,36 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-__all__ = ["files_below", "is_archive", "linked_folders_below", "resembles"]
+__all__ = [
+    "ARCHIVE",
+    "archives_below",
+    "check_folder",
+    "files_below",
+    "is_archive",
+    "linked_folders_below",
+    "resembles",
+    "walk",
+]
 
+ARCHIVE = "an archive: if it holds recordings, unpack it"
+"""Why archives are left out."""
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz|zst|rar|7z|z\d\d)(\.\d+)?$", re.IGNORECASE)
+
+
+def check_folder(raw: Path, format_name: str) -> None:
+    """Refuses a file where a folder of recordings belongs.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if not raw.is_dir():
+        raise ValueError(f"raw: expected the folder that holds the recordings of {format_name}, but {raw} is a file")
+
+
+def archives_below(folder: Path) -> dict[str, list[str]]:
+    """The archives in a folder and those below it, under the reason why they are left out; without any, nothing."""
+    found = [parent / name for parent, _, files in walk(folder) for name in files if is_archive(Path(name))]
+    return {ARCHIVE: sorted(str(path.relative_to(folder)) for path in found)} if found else {}
 
 
 def is_archive(path: Path) -> bool:
@@ -23,21 +50,22 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and those below it, each with the names of its folders and files that are not hidden."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not _hidden(name)]
-        yield Path(parent), folders, files
+        yield Path(parent), folders, [name for name in files if not _hidden(name)]
 
 
 def files_below(folder: Path) -> list[Path]:
     """All files in a folder and those below it, sorted, but for hidden ones; links to folders are not followed."""
-    return sorted(parent / name for parent, _, files in _walk(folder) for name in files if not _hidden(name))
+    return sorted(parent / name for parent, _, files in walk(folder) for name in files)
 
 
 def linked_folders_below(folder: Path) -> list[Path]:
     """The links to folders below a folder, sorted: what they lead to is not looked at."""
     return sorted(
-        parent / name for parent, folders, _ in _walk(folder) for name in folders if (parent / name).is_symlink()
+        parent / name for parent, folders, _ in walk(folder) for name in folders if (parent / name).is_symlink()
     )
 
 

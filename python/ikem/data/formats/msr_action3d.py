@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .base import ClipSource, FileFormat, RawClip, read_number_rows
+from .base import ClipSource, FileFormat, RawClip
+from .text import read_number_rows
 
 __all__ = ["MsrAction3d"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import ClipSource, FileFormat, RawClip, read_number_rows
+from .base import ClipSource, FileFormat, RawClip
+from .text import read_number_rows
 
 __all__ = ["Sbu"]
 
