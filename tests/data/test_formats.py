@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from recordings import write_msr_clip, write_npz, write_nw_ucla_clip, write_sbu_clip, write_utd_clip
+from recordings import write_msr_clip, write_nw_ucla_clip, write_sbu_clip, write_utd_clip
 
-from ikem.data.formats import FORMATS, ClipSource
+from ikem.data.formats import FORMATS
 from ikem.data.formats.ntu import find_missing_lists, read_missing_lists
 from ikem_ext import LAYOUTS
 
@@ -300,102 +300,6 @@ class TestMsrAction3d:
         path.write_text(content)
         with pytest.raises(ValueError, match=re.escape(str(path)) + message):
             read_only_clip("msr-action3d", tmp_path)
-
-
-class TestNpz:
-    def test_all_that_it_may_hold(self, tmp_path: Path) -> None:
-        joints = np.random.default_rng(0).normal(size=(3, 3, 8, 25, 2)).astype(np.float32)
-        path = write_npz(
-            tmp_path,
-            joints=joints,
-            num_frames=np.array([8, 5, 1], np.int32),
-            labels=np.array([1, 0, 1]),
-            class_names=np.array(["wave", "walk", "never seen"]),
-            subjects=np.array([4, 2, 4]),
-            cameras=np.array([1, 2, 3]),
-            setups=np.array([0, 0, 1]),
-            replications=np.array([1, 1, 2]),
-            names=np.array(["one", "two", "three"]),
-            train=np.array([1, 0, 1], np.int8),
-            layout="ntu25",
-        )
-        recordings = FORMATS["npz"](path)
-        assert (recordings.layout, recordings.classes, recordings.bodies) == (
-            "ntu25",
-            ("wave", "walk", "never seen"),
-            2,
-        )
-        sources, skipped = recordings.discover()
-        assert not skipped
-        assert sources[1] == ClipSource("two", 0, path, 2, 2, 0, 1, index=1, parts={"given": "test"})
-        np.testing.assert_array_equal(recordings.read(sources[1]).joints, joints[1, :, :5])
-
-    def test_labels_may_be_missing(self, tmp_path: Path) -> None:
-        arrays = {"joints": np.zeros((2, 3, 8, 7, 1)), "num_frames": np.array([8, 5])}
-        for labels, classes in ((None, ()), (np.array([-1, 1]), ("0", "1"))):
-            path = write_npz(tmp_path, **arrays, **({} if labels is None else {"labels": labels}))
-            recordings = FORMATS["npz"](path)
-            assert recordings.classes == classes
-            expected = [None, None] if labels is None else [None, 1]
-            assert [source.label for source in recordings.discover().sources] == expected
-
-    def test_the_least_that_it_must_hold(self, tmp_path: Path) -> None:
-        path = write_npz(
-            tmp_path, joints=np.zeros((2, 3, 8, 7, 1)), num_frames=np.array([8, 5]), labels=np.array([2, 0])
-        )
-        recordings = FORMATS["npz"](path)
-        assert (recordings.layout, recordings.classes) == (None, ("0", "1", "2"))
-        assert [source.name for source in recordings.discover().sources] == ["0", "1"]
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"joints": None}, r"missing keys \['joints'\]"),
-            ({"lables": np.zeros(2, int)}, r"unknown keys \['lables'\]"),
-            (
-                {"joints": np.zeros((2, 3, 8, 25))},
-                r"joints must be floats \(N, 3, T, V, M\), got float64 \(2, 3, 8, 25\)",
-            ),
-            ({"joints": np.zeros((2, 3, 8, 25, 1), int)}, "joints must be floats .*, got int64"),
-            ({"num_frames": np.array([8])}, r"num_frames must be integers \(2,\), one per clip, got int64 \(1,\)"),
-            ({"num_frames": np.array([8.0, 5.0])}, r"num_frames must be integers \(2,\), one per clip, got float64"),
-            ({"num_frames": np.array([8, 9])}, "num_frames must be from 0 to 8, got 9 for clip 1"),
-            ({"labels": np.array([0, -2])}, "labels must be from -1 to any number, got -2 for clip 1"),
-            ({"class_names": np.array(["only one"])}, "class_names must be at least 2 strings, as labels go to 1"),
-            ({"class_names": np.array([1, 2])}, "class_names must be at least 2 strings"),
-            ({"names": np.array(["a", "a"])}, "names must be 2 different strings"),
-            ({"train": np.array([0, 2])}, "train must be from 0 to 1, got 2 for clip 1"),
-            ({"subjects": np.array(["a", "b"])}, r"subjects must be integers \(2,\), one per clip"),
-        ],
-    )
-    def test_wrong_arrays(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
-        arrays: dict[str, Any] = {
-            "joints": np.zeros((2, 3, 8, 25, 1)),
-            "num_frames": np.array([8, 5]),
-            "labels": np.array([0, 1]),
-            "subjects": np.array([1, 2]),
-        }
-        arrays = {key: value for key, value in {**arrays, **change}.items() if value is not None}
-        with pytest.raises(ValueError, match=message):
-            FORMATS["npz"](write_npz(tmp_path, **arrays)).discover()
-
-    def test_pickles_are_not_opened(self, tmp_path: Path) -> None:
-        path = tmp_path / "pickled.npz"
-        np.savez(path, joints=np.array([{"a": 1}], dtype=object), num_frames=np.zeros(1), labels=np.zeros(1))
-        with pytest.raises(ValueError, match=r"pickled\.npz is not an \.npz file of plain arrays"):
-            FORMATS["npz"](path)
-
-    @pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\x03\x04rubbish"])
-    def test_damaged_files(self, tmp_path: Path, content: bytes) -> None:
-        path = tmp_path / "damaged.npz"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"damaged\.npz is not an \.npz file"):
-            FORMATS["npz"](path)
-
-    def test_a_single_array(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "single.npy", np.zeros(3))
-        with pytest.raises(ValueError, match=r"single\.npy is not an \.npz file of plain arrays \(a single array\)"):
-            FORMATS["npz"](tmp_path / "single.npy")
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -123,3 +123,19 @@ def test_recordings_that_bring_several_protocols_with_clips_in_some() -> None:
 def test_subjects_by_name_and_number() -> None:
     protocols = protocols_of("npz", clips_of(subject=["ann", 10, 9, "bob", "ann"]))
     assert protocols == {"cross-subject": {"train": [0, 2, 4], "test": [1, 3]}}
+
+
+def test_subjects_that_train_are_named() -> None:
+    clips = clips_of(subject=["ann", 10, 9, "bob", "ann"])
+    contents = [clip.name.encode() for clip in clips]
+    protocols = make_protocols("npz", clips, contents, train_subjects=["bob", "10"])
+    assert protocols == {"cross-subject": {"train": [1, 3], "test": [0, 2, 4]}}
+    for names in (["bob", "11"], ["ann", "10", "9", "bob"]):
+        with pytest.raises(
+            ValueError, match=f"train_subjects: expected some of the subjects 9, 10, ann, bob, got {', '.join(names)}"
+        ):
+            make_protocols("npz", clips, contents, train_subjects=names)
+    with pytest.raises(ValueError, match=r"expected some of the subjects \(there are none\), got 1"):
+        make_protocols("npz", clips_of(camera=[1]), [b""], train_subjects=["1"])
+    with pytest.raises(ValueError, match="train_subjects: the authors of ntu60 lay down who trains"):
+        make_protocols("ntu60", clips_of(subject=[1]), [b""], train_subjects=["1"])

@@ -71,6 +71,7 @@ def prepare(
     layout: str | None = None,
     layout_out: str | None = None,
     missing: Path | list[Path] | None = None,
+    train_subjects: str | None = None,
     skip_damaged: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
@@ -109,6 +110,8 @@ def prepare(
             that of the recordings.
         missing: for ntu60 and ntu120, files that list clips to leave out, such as
             NTU_RGBD_samples_with_missing_skeletons.txt. Those found among the recordings are used anyway.
+        train_subjects: who trains in the protocol cross-subject, such as 1,2,3, for recordings whose authors have not
+            laid it down. Default: every other subject.
         skip_damaged: leave out clips that cannot be read or hold coordinates that are not finite, and list them,
             instead of refusing to write anything.
         workers: how many threads read. Default: one per core.
@@ -167,7 +170,12 @@ def prepare(
             for source, outcome in zip(track(chosen.sources, "Reading clips", console), outcomes, strict=True):
                 collected.add(source, outcome)
         collected.check(raw, skip_damaged)
-        protocols = make_protocols(format, collected.kept, collected.contents)
+        protocols = make_protocols(
+            format,
+            collected.kept,
+            collected.contents,
+            None if train_subjects is None else [name.strip() for name in train_subjects.split(",")],
+        )
         losses = collected.losses(preprocessing, selection)
         lengths = [clip.num_frames for clip in writer.clips]
         summary = PrepareSummary(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,21 +58,32 @@ _RULES: dict[str, dict[str, _Rule]] = {
 }
 
 
-def make_protocols(format_name: str, clips: Sequence[ClipSource], contents: Sequence[bytes]) -> Protocols:
+def make_protocols(
+    format_name: str,
+    clips: Sequence[ClipSource],
+    contents: Sequence[bytes],
+    train_subjects: Collection[str] | None = None,
+) -> Protocols:
     """Sorts clips into the parts of their data set's protocols.
 
     Where test clips repeat training clips (in Northwestern-UCLA, view 3 of actions 2 and 3 is view 2 again), a
     third part ``test_without_repeats`` holds the other test clips. Recordings of no known data set have the protocols
-    that they bring themselves, and ``cross-subject`` where they say who acts: every other subject trains. Where no
-    clip has a label, or no protocol has a training clip, there is one more, ``all``: all clips train and none tests,
-    which is enough for pretraining.
+    that they bring themselves, and ``cross-subject`` where they say who acts: the subjects named train, or else every
+    other one. Where no clip has a label, or no protocol has a training clip, there is one more, ``all``: all clips
+    train and none tests, which is enough for pretraining.
 
     Args:
         format_name: which data set it is, one of :data:`ikem.data.formats.FORMATS`.
         clips: all clips, in the order of the prepared data set.
         contents: for each, a digest of its joints as recorded; clips with equal ones are repeats.
+        train_subjects: who trains in ``cross-subject``.
+
+    Raises:
+        ValueError: a subject named is not there, or the data set's authors have named theirs.
     """
-    rules = _RULES[format_name] if format_name in _RULES else _rules_of_own_data(clips)
+    if train_subjects is not None and format_name in _RULES:
+        raise ValueError(f"train_subjects: the authors of {format_name} lay down who trains")
+    rules = _RULES[format_name] if format_name in _RULES else _rules_of_own_data(clips, train_subjects)
     protocols = {name: _parts(rule, clips, contents) for name, rule in rules.items()}
     labelled = any(clip.label is not None for clip in clips)
     if not labelled or not any(parts["train"] for parts in protocols.values()):
@@ -116,13 +127,26 @@ def _parts(rule: _Rule, clips: Sequence[ClipSource], contents: Sequence[bytes]) 
     return parts
 
 
-def _rules_of_own_data(clips: Sequence[ClipSource]) -> dict[str, _Rule]:
+def _rules_of_own_data(clips: Sequence[ClipSource], train_subjects: Collection[str] | None) -> dict[str, _Rule]:
     rules: dict[str, _Rule] = {}
     subjects = sorted({clip.subject for clip in clips if clip.subject is not None}, key=_in_natural_order)
-    if subjects:
+    if train_subjects is not None:
+        rules["cross-subject"] = _subject_in(_named(train_subjects, subjects))
+    elif subjects:
         rules["cross-subject"] = _subject_in(frozenset(subjects[::2]))
     rules.update({protocol: _given(protocol) for clip in clips for protocol in clip.parts})
     return rules
+
+
+def _named(names: Collection[str], subjects: Sequence[int | str]) -> frozenset[int | str]:
+    """The subjects of these names, which must leave some for the test."""
+    known = {str(subject): subject for subject in subjects}
+    if not set(names) <= known.keys() or len(set(names)) == len(known):
+        raise ValueError(
+            f"train_subjects: expected some of the subjects {', '.join(known) or '(there are none)'}, "
+            f"got {', '.join(names)}"
+        )
+    return frozenset(known[name] for name in names)
 
 
 def _given(protocol: str) -> _Rule:
