@@ -109,7 +109,7 @@ def test_a_folder_with_an_archive_alone_says_unpack_it(tmp_path: Path) -> None:
         prepare("ntu60", raw, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["ntu60", "sbu", "pku-mmd", "npz"])
+@pytest.mark.parametrize("name", ["ntu60", "sbu", "pku-mmd", "openpose", "npz"])
 def test_an_archive_or_a_file_instead_of_a_folder(tmp_path: Path, name: str) -> None:
     for file in ("data.zip", "data.TAR.GZ", "data.7z"):
         (tmp_path / file).touch()

@@ -20,7 +20,7 @@ from ikem_ext.skeleton import SkeletonLayout, Third, get_layout
 
 from .bodies import BodySelection, KeepBodies
 from .dataset import Clip, DatasetWriter
-from .formats import FORMATS, Align, ClipSource, Format, LostFrames
+from .formats import FORMATS, Align, ClipSource, Format, LostFrames, PoseFiles
 from .formats.ntu import Ntu120, find_missing_lists, read_missing_lists
 from .preprocess import Center, ImageThird, LostJoints, NoBodyError, Preprocessed, Preprocessing, Scale
 from .progress import track
@@ -44,6 +44,9 @@ FormatName = Literal[
     "ctr-gcn",
     "npy-pair",
     "pyskl",
+    "mediapipe",
+    "openpose",
+    "coco",
     "npz",
 ]
 
@@ -71,6 +74,7 @@ def prepare(
     layout: str | None = None,
     layout_out: str | None = None,
     missing: Path | list[Path] | None = None,
+    labels: Path | None = None,
     train_subjects: str | None = None,
     skip_damaged: bool = False,
     workers: int | None = None,
@@ -81,7 +85,7 @@ def prepare(
     Args:
         format: what the recordings are: ntu60, ntu120, utd-mhad, nw-ucla, sbu, msr-action3d, pku-mmd, shrec17 or
             shrec17-28, as their authors distribute them; ctr-gcn, npy-pair or pyskl for what other projects' code made
-            of recordings; or npz for arrays of your own.
+            of recordings; mediapipe, openpose or coco for JSON files of these tools; or npz for arrays of your own.
         raw: the folder that holds the recordings, searched with all folders below it, or the file.
         out: the folder to write. It appears when all is done.
         frames: the number of frames that every clip is resized to.
@@ -110,6 +114,8 @@ def prepare(
             that of the recordings.
         missing: for ntu60 and ntu120, files that list clips to leave out, such as
             NTU_RGBD_samples_with_missing_skeletons.txt. Those found among the recordings are used anyway.
+        labels: for mediapipe, openpose and coco, a CSV file with the columns name and label, and perhaps subject,
+            camera and split (train or test). Default: the folder that a clip lies in is its class.
         train_subjects: who trains in the protocol cross-subject, such as 1,2,3, for recordings whose authors have not
             laid it down. Default: every other subject.
         skip_damaged: leave out clips that cannot be read or hold coordinates that are not finite, and list them,
@@ -134,7 +140,7 @@ def prepare(
         raise ValueError(f"out: {out} holds the recordings {raw}, and would replace them")
     if max_bodies is not None and bodies is not None:
         raise ValueError(f"max_bodies: {max_bodies} is given, and {bodies} by its other name, bodies; give one of them")
-    recordings = FORMATS[format](raw)
+    recordings = _open(format, raw, labels)
     recorded = _choose_layout(layout, recordings)
     mapping = _choose_mapping(recorded, layout_out)
     skeleton = recorded if mapping is None else mapping.target
@@ -386,6 +392,17 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def _open(format: FormatName, raw: Path, labels: Path | None) -> Format:
+    reader = FORMATS[format]
+    if issubclass(reader, PoseFiles):
+        return reader(raw, labels)
+    if labels is not None:
+        raise ValueError(
+            f"labels: expected none, as recordings of {format} say themselves what they show, got {labels}"
+        )
+    return reader(raw)
 
 
 def _choose_layout(layout: str | None, recordings: Format) -> SkeletonLayout:

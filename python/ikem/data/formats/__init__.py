@@ -1,13 +1,17 @@
 """The recordings that can be read: one reader per data set, all with the interface of :class:`Format`."""
 
 from .base import Align, ClipSource, Discovery, FileFormat, Format, LostFrames, RawClip
+from .coco import Coco
 from .ctr_gcn import CtrGcn
+from .mediapipe import MediaPipe
 from .msr_action3d import MsrAction3d
 from .npy_pair import NpyPair
 from .npz import Npz
 from .ntu import Ntu60, Ntu120, SkeletonRecording, read_skeleton_file
 from .nw_ucla import NwUcla
+from .openpose import OpenPose
 from .pku_mmd import PkuMmd
+from .poses import PoseFiles
 from .pyskl import Pyskl
 from .sbu import Sbu
 from .shrec17 import Shrec17, Shrec17Fingers
@@ -21,6 +25,7 @@ __all__ = [
     "FileFormat",
     "Format",
     "LostFrames",
+    "PoseFiles",
     "RawClip",
     "SkeletonRecording",
     "read_skeleton_file",
@@ -41,6 +46,7 @@ FORMATS: dict[str, type[Format]] = {
             Shrec17Fingers,
         ),  # as published
         *(CtrGcn, NpyPair, Pyskl),  # as other projects write them
+        *(MediaPipe, OpenPose, Coco),  # poses of a camera
         Npz,
     )
 }
