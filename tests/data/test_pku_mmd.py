@@ -131,6 +131,16 @@ def test_a_wrong_row_is_named_by_its_line_in_the_video(tmp_path: Path) -> None:
         recordings.read(second)
 
 
+def test_an_empty_line_is_no_frame(tmp_path: Path) -> None:
+    write_video(tmp_path, "0002-L", "1,0,5,2\n")
+    path = tmp_path / "skeleton" / "0002-L.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], "", *lines[4:]]))
+    recordings = FORMATS["pku-mmd"](tmp_path)
+    with pytest.raises(ValueError, match=r"skeleton/0002-L\.txt:5: expected 150 numbers, got 0 fields"):
+        recordings.read(recordings.discover().sources[0])
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [

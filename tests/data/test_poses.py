@@ -57,6 +57,7 @@ class TestOpenPose:
         a, b = points_of(25, 1), points_of(25, 2)
         for number, people in enumerate(([], [(-1, a), (-1, b)], [(-1, b)])):
             write(tmp_path / "wave" / "clip1" / f"clip1_{number:012d}_keypoints.json", self.frame(*people))
+        write(tmp_path / "wave" / "clip1" / f"._clip1_{0:012d}_keypoints.json", "what a file system leaves")
         recordings = reader("openpose", tmp_path)
         assert (recordings.layout, recordings.classes) == ("openpose25", ("wave",))
         (source,) = recordings.discover().sources
@@ -270,6 +271,13 @@ class TestMediaPipe:
         np.testing.assert_array_equal(clip.joints[2, :, :, 0], [first[:, 2]] * 2)
         np.testing.assert_array_equal(clip.joints[2, 1, :, 1], second[:, 2])
         assert not clip.joints[:, 0, :, 1].any()
+
+    def test_a_file_and_a_folder_of_one_name(self, tmp_path: Path) -> None:
+        person, _ = self.landmarks(1)
+        write(tmp_path / "wave" / "1.json", [person])
+        write(tmp_path / "wave" / "1" / "0.json", {"landmarks": person})
+        with pytest.raises(ValueError, match=r"raw: .*wave/1 and .*wave/1\.json are both the clip wave/1"):
+            reader("mediapipe", tmp_path)
 
     def test_hands(self, tmp_path: Path) -> None:
         hand, values = self.landmarks(1, points=21)

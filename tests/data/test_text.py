@@ -21,6 +21,12 @@ def test_all_ways_to_write_numbers(tmp_path: Path) -> None:
     assert read_number_rows(path, columns=2, separator=",").tolist() == [[1, 2], [3, 4]]
 
 
+def test_a_file_of_empty_lines(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match=r"rows\.txt:1: the file is empty"):
+        read_number_rows(tmp_path / "rows.txt", columns=2)
+
+
 def test_numbers_are_read_to_the_last_bit() -> None:
     values = np.random.default_rng(0).normal(size=(50, 3))
     content = "\n".join(" ".join(map(repr, row)) for row in values.tolist()).encode()
@@ -31,7 +37,7 @@ def test_numbers_are_read_to_the_last_bit() -> None:
     ("content", "message"),
     [
         (b"", ":7: the file is empty"),
-        (b"\n\n", ":7: the file is empty"),
+        (b"1 2\n\n", ":8: expected 2 numbers, got 0 fields"),
         (b"1 2\n\n3 4\n", ":8: expected 2 numbers, got 0 fields"),
         (b"1 2\n3 4 5\n", ":8: expected 2 numbers, got 3 fields"),
         (b"1 2 3\n1 2 3\n", ":7: expected 2 numbers, got 3 fields"),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .folder import walk
-from .poses import Person, PoseFiles, Poses, in_frame_order, read_json
+from .poses import Person, PoseFiles, Poses, frame_files, read_json
 
 __all__ = ["MediaPipe"]
 
@@ -71,7 +71,7 @@ class MediaPipe(PoseFiles):
 def _read_frames(path: Path) -> Iterable[tuple[str, Any]]:
     """The frames of a clip, and where each is."""
     if path.is_dir():
-        return ((str(file), read_json(file)) for file in in_frame_order(path.glob("*.json")))
+        return ((str(file), read_json(file)) for file in frame_files(path))
     content = read_json(path)
     frames = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(frames, list):

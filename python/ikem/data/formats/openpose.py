@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .folder import walk
-from .poses import Person, PoseFiles, Poses, in_frame_order, read_json
+from .poses import Person, PoseFiles, Poses, frame_files, read_json
 
 __all__ = ["OpenPose"]
 
@@ -44,7 +44,7 @@ class OpenPose(PoseFiles):
     def load(self, path: Path) -> Poses:
         """The frames in the order of their numbers."""
         frames = self._frames_of(path)[""] if path.is_dir() else self._frames_of(path.parent)[path.name]
-        return Poses(map(_read_frame, in_frame_order(frames)))
+        return Poses(map(_read_frame, frames))
 
 
 def _video(file: str) -> str:
@@ -54,9 +54,9 @@ def _video(file: str) -> str:
 
 
 def _frames_of(folder: Path) -> dict[str, list[Path]]:
-    """The frames of each video in a folder, and those of all under ''."""
+    """The frames of each video in a folder, and those of all under '', in the order of their numbers."""
     frames: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in folder.glob("*.json"):
+    for path in frame_files(folder):
         frames[""].append(path)
         if video := _video(path.name):
             frames[video].append(path)

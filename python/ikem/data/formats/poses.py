@@ -18,7 +18,7 @@ from .base import ClipSource, Discovery, Format, RawClip
 from .clip_table import ClipTable, read_clip_table
 from .folder import archives_below, check_folder
 
-__all__ = ["Person", "PoseFiles", "Poses", "in_frame_order", "read_json"]
+__all__ = ["Person", "PoseFiles", "Poses", "frame_files", "read_json"]
 
 
 class Person(NamedTuple):
@@ -59,7 +59,7 @@ class PoseFiles(Format):
         check_folder(raw, self.name)
         self._table_path = labels
         self._table: ClipTable | None = None if labels is None else read_clip_table(labels)
-        self._clips = {self._clip_name(path): path for path in sorted(self.find())}
+        self._clips = self._find_clips()
         self.classes = self._find_classes() if self._table is None else self._table.classes
         self.layout = self._find_layout()
 
@@ -96,6 +96,13 @@ class PoseFiles(Format):
         Raises:
             ValueError: a file is damaged; the message names it, and the line or the frame. The frames may raise it.
         """
+
+    def _find_clips(self) -> dict[str, Path]:
+        clips: dict[str, Path] = {}
+        for path in sorted(self.find()):
+            if (known := clips.setdefault(self._clip_name(path), path)) != path:
+                raise ValueError(f"raw: {known} and {path} are both the clip {self._clip_name(path)}")
+        return clips
 
     def _clip_name(self, path: Path) -> str:
         inside = path.relative_to(self.raw).as_posix()
@@ -157,15 +164,10 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
 
 
-def in_frame_order(paths: Iterable[Path]) -> list[Path]:
-    """Files by the numbers in their names, so that 10 comes after 9.
-
-    Example:
-        >>> [path.name for path in in_frame_order([Path("v_10.json"), Path("v_9.json")])]
-        ['v_9.json', 'v_10.json']
-    """
+def frame_files(folder: Path) -> list[Path]:
+    """The JSON files in a folder, by the numbers in their names, so that 10 comes after 9; without hidden ones."""
 
     def parts(path: Path) -> list[tuple[int, str]]:
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
-    return sorted(paths, key=parts)
+    return sorted((path for path in folder.glob("*.json") if not path.name.startswith(".")), key=parts)

@@ -24,7 +24,7 @@ def read_number_rows(path: Path, columns: int, separator: str | None = None) -> 
     Raises:
         ValueError: a line holds anything else, or the file is empty; the message names file and line.
     """
-    return parse_number_rows(path.read_bytes(), path, columns, separator)
+    return parse_number_rows(path.read_bytes().rstrip(), path, columns, separator)
 
 
 def parse_number_rows(
@@ -44,7 +44,7 @@ def parse_number_rows(
         [[1.0, 2.0], [3.0, 4.0]]
     """
     # Bytes that are no text become characters that are no numbers, and are reported as such.
-    lines = content.decode("ascii", errors="replace").rstrip().splitlines()
+    lines = content.decode("ascii", errors="replace").splitlines()
     if not lines:
         raise ValueError(f"{path}:{first_line}: the file is empty")
     try:
