@@ -139,3 +139,11 @@ def test_subjects_that_train_are_named() -> None:
         make_protocols("npz", clips_of(camera=[1]), [b""], train_subjects=["1"])
     with pytest.raises(ValueError, match="train_subjects: the authors of ntu60 lay down who trains"):
         make_protocols("ntu60", clips_of(subject=[1]), [b""], train_subjects=["1"])
+
+
+def test_what_other_code_has_divided_is_not_divided_again() -> None:
+    clips = clips_of(subject=[1, 2, 3], parts=[{"xsub": "train"}, {"xsub": "train"}, {"xsub": "test"}])
+    assert protocols_of("pyskl", clips) == {"xsub": {"train": [0, 1], "test": [2]}}
+    assert list(protocols_of("npz", clips)) == ["cross-subject", "xsub"]
+    undivided = clips_of(subject=[1, 2, 3])
+    assert protocols_of("pyskl", undivided) == {"cross-subject": {"train": [0, 2], "test": [1]}}

@@ -24,7 +24,7 @@ from .formats import FORMATS, Align, ClipSource, Format, LostFrames, PoseFiles
 from .formats.ntu import Ntu120, find_missing_lists, read_missing_lists
 from .preprocess import Center, ImageThird, LostJoints, NoBodyError, Preprocessed, Preprocessing, Scale
 from .progress import track
-from .protocols import Protocols, lacking_for_evaluation, make_protocols
+from .protocols import Protocols, lacking_for_evaluation, make_protocols, named_subjects
 from .selection import ALL, Chosen, Only
 from .summary import DamagedClipsError, PrepareSummary, some_of
 from .units import Reach, reach_of, warn_of_units
@@ -156,6 +156,7 @@ def prepare(
         third=third,
     )
     selection = BodySelection(preprocessing.bodies, keep_bodies, track_bodies)
+    trained_on = None if train_subjects is None else [name.strip() for name in train_subjects.split(",")]
     listed = _read_missing(missing, recordings)
     work = _Work(recordings, selection, preprocessing, recorded, mapping, listed)
     console = Console()
@@ -170,6 +171,8 @@ def prepare(
         chosen = only.choose(sources, recordings.classes)
         if not chosen.sources:
             raise ValueError(f"only: none of the {len(sources)} clips in {raw} has all that is asked for")
+        if trained_on is not None:
+            named_subjects(trained_on, chosen.sources)  # before anything is read
         collected = _Collected(writer, chosen, skipped)
         with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
             outcomes = _in_order(threads, work, chosen.sources, ahead=4 * (workers or os.cpu_count() or 1))
@@ -180,7 +183,7 @@ def prepare(
             format,
             collected.kept,
             collected.contents,
-            None if train_subjects is None else [name.strip() for name in train_subjects.split(",")],
+            trained_on,
         )
         losses = collected.losses(preprocessing, selection)
         lengths = [clip.num_frames for clip in writer.clips]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .formats import ClipSource
 
-__all__ = ["Protocols", "lacking_for_evaluation", "make_protocols"]
+__all__ = ["Protocols", "lacking_for_evaluation", "make_protocols", "named_subjects"]
 
 Protocols = dict[str, dict[str, list[int]]]
 """Protocol -> part -> indices of clips; every protocol has the parts ``train`` and ``test``."""
@@ -58,6 +58,10 @@ _RULES: dict[str, dict[str, _Rule]] = {
 }
 
 
+# Files of other projects' code, which hold its split of a known data set.
+_EXCHANGED = frozenset(("ctr-gcn", "npy-pair", "pyskl"))
+
+
 def make_protocols(
     format_name: str,
     clips: Sequence[ClipSource],
@@ -69,8 +73,9 @@ def make_protocols(
     Where test clips repeat training clips (in Northwestern-UCLA, view 3 of actions 2 and 3 is view 2 again), a
     third part ``test_without_repeats`` holds the other test clips. Recordings of no known data set have the protocols
     that they bring themselves, and ``cross-subject`` where they say who acts: the subjects named train, or else every
-    other one. Where no clip has a label, or no protocol has a training clip, there is one more, ``all``: all clips
-    train and none tests, which is enough for pretraining.
+    other one (but where another project's code has divided the clips already). Where no clip has a label, or no
+    protocol has a training clip, there is one more, ``all``: all clips train and none tests, which is enough for
+    pretraining.
 
     Args:
         format_name: which data set it is, one of :data:`ikem.data.formats.FORMATS`.
@@ -83,7 +88,7 @@ def make_protocols(
     """
     if train_subjects is not None and format_name in _RULES:
         raise ValueError(f"train_subjects: the authors of {format_name} lay down who trains")
-    rules = _RULES[format_name] if format_name in _RULES else _rules_of_own_data(clips, train_subjects)
+    rules = _RULES.get(format_name) or _rules_of_own_data(format_name, clips, train_subjects)
     protocols = {name: _parts(rule, clips, contents) for name, rule in rules.items()}
     labelled = any(clip.label is not None for clip in clips)
     if not labelled or not any(parts["train"] for parts in protocols.values()):
@@ -127,26 +132,37 @@ def _parts(rule: _Rule, clips: Sequence[ClipSource], contents: Sequence[bytes]) 
     return parts
 
 
-def _rules_of_own_data(clips: Sequence[ClipSource], train_subjects: Collection[str] | None) -> dict[str, _Rule]:
+def _rules_of_own_data(
+    format_name: str, clips: Sequence[ClipSource], train_subjects: Collection[str] | None
+) -> dict[str, _Rule]:
     rules: dict[str, _Rule] = {}
-    subjects = sorted({clip.subject for clip in clips if clip.subject is not None}, key=_in_natural_order)
+    subjects = _subjects(clips)
+    divided = format_name in _EXCHANGED and any(clip.parts for clip in clips)
     if train_subjects is not None:
-        rules["cross-subject"] = _subject_in(_named(train_subjects, subjects))
-    elif subjects:
+        rules["cross-subject"] = _subject_in(named_subjects(train_subjects, clips))
+    elif subjects and not divided:
         rules["cross-subject"] = _subject_in(frozenset(subjects[::2]))
     rules.update({protocol: _given(protocol) for clip in clips for protocol in clip.parts})
     return rules
 
 
-def _named(names: Collection[str], subjects: Sequence[int | str]) -> frozenset[int | str]:
-    """The subjects of these names, which must leave some for the test."""
-    known = {str(subject): subject for subject in subjects}
+def named_subjects(names: Collection[str], clips: Sequence[ClipSource]) -> frozenset[int | str]:
+    """The subjects of these names, which must leave some for the test.
+
+    Raises:
+        ValueError: one is not there, or they are all.
+    """
+    known = {str(subject): subject for subject in _subjects(clips)}
     if not set(names) <= known.keys() or len(set(names)) == len(known):
         raise ValueError(
             f"train_subjects: expected some of the subjects {', '.join(known) or '(there are none)'}, "
             f"got {', '.join(names)}"
         )
     return frozenset(known[name] for name in names)
+
+
+def _subjects(clips: Sequence[ClipSource]) -> list[int | str]:
+    return sorted({clip.subject for clip in clips if clip.subject is not None}, key=_in_natural_order)
 
 
 def _given(protocol: str) -> _Rule:

@@ -90,6 +90,11 @@ class Npz(Format):
     def begin(self, layout: SkeletonLayout, scratch: Path) -> None:
         """Brings the joints, if the file names them, into the order of the layout."""
         super().begin(layout, scratch)
+        if layout.num_joints != self._num_joints:
+            key = "frames" if self._ragged else "joints"
+            shape = self._file.header(key).shape
+            clip = f"(3, frames, {layout.num_joints}, bodies) for the layout {layout.name!r}"
+            raise ValueError(f"{self.raw}: {key} must hold clips {clip}, got {shape if self._ragged else shape[1:]}")
         if "joint_names" not in self._small:
             return
         names = self._strings("joint_names", self._num_joints)
