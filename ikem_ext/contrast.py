@@ -18,14 +18,26 @@ On CUDA float32 is rounded to TF32 for products where ``torch.backends.cuda.matm
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import _library  # loads the operations that are registered here
 from ._checks import Shapes, check_same
+from ._transforms import (
+    SECOND_DERIVATIVES,
+    mapped_first,
+    one_by_one,
+    refuse,
+    register_derivatives,
+    register_vmap,
+    save,
+    transforms_are_active,
+    wants_gradient,
+)
 
 __all__ = ["cross_modal_nce", "implicit_exchange", "info_nce", "relational_distillation"]
 
@@ -258,8 +270,7 @@ def _streamed_info_nce_terms(q: Tensor, k: Tensor, queue: Tensor, temperature: f
     """The loss of each query, (G, N)."""
     q, k = _widen(q), _widen(k)
     positive = (q * k).sum(-1) / temperature
-    with_means = torch.is_grad_enabled() and q.requires_grad
-    negative, _ = torch.ops.ikem_ext.queue_logsumexp(q, queue, 1 / temperature, with_means, _allows_tf32(q))
+    negative, _ = torch.ops.ikem_ext.queue_logsumexp(q, queue, 1 / temperature, False, _allows_tf32(q))
     return torch.logaddexp(positive, negative) - positive
 
 
@@ -338,52 +349,228 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     )
 
 
+def _with_means(q: Tensor, queue: Tensor, scale: float, with_means: bool, allow_tf32: bool) -> tuple[Any, ...]:
+    """The means are the gradient."""
+    return q, queue, scale, with_means or wants_gradient(q), allow_tf32
+
+
 def _save_queue_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, queue, ctx.scale, _, ctx.allow_tf32 = inputs
     log_sums, means = output
     ctx.mark_non_differentiable(means)
     # The queue is saved only where its own gradient is wanted, so that otherwise it may change before the backward.
-    ctx.save_for_backward(means, *((log_sums, q, queue) if ctx.needs_input_grad[1] else ()))
+    keeps_queue = ctx.needs_input_grad[1] or transforms_are_active()
+    ctx.save_for_backward(means, log_sums, q, queue if keeps_queue else None)
+    ctx.save_for_forward(q, queue)
 
 
-@once_differentiable
 def _queue_logsumexp_backward(ctx: Any, weights: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    means, *others = ctx.saved_tensors
-    grad_q = ctx.scale * weights[..., None] * means if ctx.needs_input_grad[0] else None
+    means, log_sums, q, queue = ctx.saved_tensors
+    for_q, for_queue, *_ = ctx.needs_input_grad
+    operations = torch.ops.ikem_ext
+    grad_q = operations.queue_logsumexp_backward_of_q(weights, means, q, queue, ctx.scale) if for_q else None
     grad_queue = None
-    if ctx.needs_input_grad[1]:
-        log_sums, q, queue = others
-        grad_queue = torch.ops.ikem_ext.queue_logsumexp_backward(
-            weights, log_sums, q, queue, ctx.scale, ctx.allow_tf32
-        ).to(queue.dtype)
+    if for_queue:
+        grad_queue = operations.queue_logsumexp_backward(weights, log_sums, q, queue, ctx.scale, ctx.allow_tf32)
+        grad_queue = grad_queue.to(queue.dtype)
     return grad_q, grad_queue, *(None,) * 3
+
+
+def _queue_logsumexp_jvp(
+    ctx: Any, saved: Sequence[Tensor], by_q: Tensor | None, by_queue: Tensor | None, *_: None
+) -> tuple[Tensor, None]:
+    q, queue, along = _with_tangents(*saved, by_q, by_queue, parts_axis=1)
+    operations = torch.ops.ikem_ext
+    log_sums, means = operations.queue_logsumexp(q, queue, ctx.scale, True, ctx.allow_tf32)
+    gradient = operations.queue_logsumexp_backward_of_q(torch.ones_like(log_sums), means, q, queue, ctx.scale)
+    return (gradient * along).sum(-1), None
+
+
+def _with_tangents(
+    q: Tensor, queue: Tensor, by_q: Tensor | None, by_queue: Tensor | None, parts_axis: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, a queue, and the direction in which their gradient for the queries is the tangent of the sums.
+
+    The queue's tangent stands beside the queue, where zeros in the queries keep it out of the similarities; the gradient
+    for these zeros is the tangent's mean, and meets the queries.
+    """
+    by_q = torch.zeros_like(q) if by_q is None else by_q
+    if by_queue is None:
+        return q, queue, by_q
+    wide_q, along = torch.cat((q, torch.zeros_like(q)), -1), torch.cat((by_q, q), -1)
+    return wide_q, torch.cat((queue, by_queue), parts_axis), along
+
+
+register_derivatives(
+    "queue_logsumexp",
+    prepare=_with_means,
+    setup_context=_save_queue_logsumexp,
+    backward=_queue_logsumexp_backward,
+    jvp=_queue_logsumexp_jvp,
+)
+
+# An operation although it is one line, because what it takes on top shows what it depends on to whom differentiates it.
+torch.library.define(
+    "ikem_ext::queue_logsumexp_backward_of_q",
+    "(Tensor weights, Tensor means, Tensor q, Tensor? queue, float scale) -> Tensor",
+)
+
+
+@torch.library.impl("ikem_ext::queue_logsumexp_backward_of_q", "CompositeExplicitAutograd")
+def _(weights: Tensor, means: Tensor, q: Tensor, queue: Tensor | None, scale: float) -> Tensor:
+    return scale * weights[..., None] * means
+
+
+def _check_guide_is_constant(*arguments: Any) -> tuple[Any, ...]:
+    if wants_gradient(arguments[2]) or wants_gradient(arguments[3]):
+        refuse("exchange_logsumexp", "derivatives with respect to guide and guide_queue")
+    return arguments
 
 
 def _save_exchange_logsumexp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, queue, guide, guide_queue, ctx.scale, _, _, ctx.allow_tf32 = inputs
     single, product, nearest = output
     ctx.mark_non_differentiable(nearest)
-    ctx.save_for_backward(single, product, q, queue, guide, guide_queue)
+    save(ctx, single, product, q, queue, guide, guide_queue)
 
 
-@once_differentiable
 def _exchange_logsumexp_backward(
-    ctx: Any, grad_single: Tensor, grad_product: Tensor, _: Tensor | None
+    ctx: Any, grad_single: Tensor | None, grad_product: Tensor | None, _: Tensor | None
 ) -> tuple[Tensor | None, ...]:
+    single, product, _, queue, *_ = ctx.saved_tensors
     needs_q, needs_queue = ctx.needs_input_grad[:2]
     grad_q, grad_queue = torch.ops.ikem_ext.exchange_logsumexp_backward(
-        grad_single, grad_product, *ctx.saved_tensors, ctx.scale, needs_q, needs_queue, ctx.allow_tf32
+        torch.zeros_like(single) if grad_single is None else grad_single,
+        torch.zeros_like(product) if grad_product is None else grad_product,
+        *ctx.saved_tensors,
+        ctx.scale,
+        needs_q,
+        needs_queue,
+        ctx.allow_tf32,
     )
-    queue = ctx.saved_tensors[3]
     return grad_q if needs_q else None, grad_queue.to(queue.dtype) if needs_queue else None, *(None,) * 6
 
 
-torch.library.register_autograd(
-    "ikem_ext::queue_logsumexp", _queue_logsumexp_backward, setup_context=_save_queue_logsumexp
+def _exchange_logsumexp_jvp(
+    ctx: Any, saved: Sequence[Any], by_q: Tensor | None, by_queue: Tensor | None, *others: Tensor | None
+) -> tuple[Tensor, Tensor, None]:
+    if any(tangent is not None for tangent in others):
+        refuse("exchange_logsumexp", "derivatives with respect to guide and guide_queue")
+    single, product, q, queue, guide, guide_queue = saved
+    q, queue, along = _with_tangents(q, queue, by_q, by_queue, parts_axis=-1)
+
+    def tangent(grad_single: Tensor, grad_product: Tensor) -> Tensor:
+        """Of each learner's queries, (A, N): what they have to do with the sums that the gradients choose."""
+        sums = grad_single, grad_product, single, product
+        gradient, _ = torch.ops.ikem_ext.exchange_logsumexp_backward(
+            *sums, q, queue, guide, guide_queue, ctx.scale, True, False, ctx.allow_tf32
+        )
+        return (gradient * along).sum(-1)
+
+    by_single = tangent(torch.ones_like(single), torch.zeros_like(product))
+    if len(product) == 0:
+        return by_single, torch.zeros_like(product), None
+    nothing, guides = torch.zeros_like(single), torch.eye(product.shape[1], device=q.device, dtype=q.dtype)
+    by_product = torch.stack([tangent(nothing, one[:, None].expand_as(product)) for one in guides], 1)
+    if guide is None:  # within one set, a learner's queries are a guide's as well; the diagonal means nothing
+        by_product = by_product * (1 - guides)[..., None]
+        by_product = by_product + by_product.transpose(0, 1)
+    return by_single, by_product, None
+
+
+register_derivatives(
+    "exchange_logsumexp",
+    prepare=_check_guide_is_constant,
+    setup_context=_save_exchange_logsumexp,
+    backward=_exchange_logsumexp_backward,
+    jvp=_exchange_logsumexp_jvp,
 )
-torch.library.register_autograd(
-    "ikem_ext::exchange_logsumexp", _exchange_logsumexp_backward, setup_context=_save_exchange_logsumexp
-)
+
+
+def _no_derivatives(name: str, losses: str) -> None:
+    """Gradients are where differentiation ends."""
+
+    def refuse_second(*_: Any) -> NoReturn:
+        refuse(losses, SECOND_DERIVATIVES)
+
+    register_derivatives(name, setup_context=lambda *_: None, backward=refuse_second, jvp=refuse_second)
+
+
+_no_derivatives("queue_logsumexp_backward", "info_nce, implicit_exchange (queue_logsumexp)")
+_no_derivatives("queue_logsumexp_backward_of_q", "info_nce, implicit_exchange (queue_logsumexp)")
+_no_derivatives("exchange_logsumexp_backward", "cross_modal_nce, relational_distillation (exchange_logsumexp)")
+
+
+def _mapped_as_queries(info: Any, tensor: Tensor | None, axis: int | None, queries: int) -> Tensor | None:
+    """The mapped axis and that of the queries, ``queries``, as one."""
+    if tensor is None:
+        return None
+    return mapped_first(tensor, axis, info.batch_size).movedim(0, queries).flatten(queries, queries + 1)
+
+
+def _mapped_as_groups(info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> list[Tensor]:
+    return [
+        mapped_first(each, axis, info.batch_size).flatten(0, 1) for each, axis in zip(tensors, in_dims, strict=False)
+    ]
+
+
+@register_vmap("queue_logsumexp")
+def _(info: Any, in_dims: Sequence[int | None], q: Tensor, queue: Tensor, *settings: Any) -> Any:
+    with_means = settings[1]
+    if in_dims[1] is None:  # the same queue for all: more queries
+        axis = 1
+        q = _mapped_as_queries(info, q, in_dims[0], axis)
+    else:
+        axis = 0
+        q, queue = _mapped_as_groups(info, in_dims, q, queue)
+    log_sums, means = torch.ops.ikem_ext.queue_logsumexp(q, queue, *settings)
+    parts = (info.batch_size, -1)
+    return (log_sums.unflatten(axis, parts), means.unflatten(axis, parts) if with_means else means), (
+        axis,
+        axis if with_means else None,
+    )
+
+
+@register_vmap("queue_logsumexp_backward")
+def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, int]:
+    *tensors, scale, allow_tf32 = arguments
+    grouped = _mapped_as_groups(info, in_dims, *tensors)
+    gradient = torch.ops.ikem_ext.queue_logsumexp_backward(*grouped, scale, allow_tf32)
+    return gradient.unflatten(0, (info.batch_size, -1)), 0
+
+
+@register_vmap("queue_logsumexp_backward_of_q")
+def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, int]:
+    *tensors, scale = arguments
+    mapped = (
+        each if each is None else mapped_first(each, axis, info.batch_size)
+        for each, axis in zip(tensors, in_dims, strict=False)
+    )
+    return torch.ops.ikem_ext.queue_logsumexp_backward_of_q(*mapped, scale), 0
+
+
+@register_vmap("exchange_logsumexp")
+def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
+    operation = torch.ops.ikem_ext.exchange_logsumexp
+    if in_dims[1] is not None or in_dims[3] is not None:
+        return one_by_one(operation, info, in_dims, *arguments)
+    q, queue, guide, guide_queue, *settings = arguments
+    q, guide = (_mapped_as_queries(info, *each, 1) for each in ((q, in_dims[0]), (guide, in_dims[2])))
+    results = operation(q, queue, guide, guide_queue, *settings)
+    axes = 1, 2, 1
+    return tuple(each.unflatten(axis, (info.batch_size, -1)) for each, axis in zip(results, axes, strict=True)), axes
+
+
+@register_vmap("exchange_logsumexp_backward")
+def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
+    operation = torch.ops.ikem_ext.exchange_logsumexp_backward
+    if arguments[-2] or in_dims[5] is not None or in_dims[7] is not None:
+        return one_by_one(operation, info, in_dims, *arguments)
+    tensors = list(arguments)
+    for index, axis in ((0, 1), (1, 2), (2, 1), (3, 2), (4, 1), (6, 1)):
+        tensors[index] = _mapped_as_queries(info, tensors[index], in_dims[index], axis)
+    grad_q, grad_queue = operation(*tensors)
+    return (grad_q.unflatten(1, (info.batch_size, -1)), grad_queue), (1, None)
 
 
 def _allows_tf32(q: Tensor) -> bool:
@@ -413,10 +600,12 @@ def _check_topk(topk: int, length: int) -> None:
 
 def _autocast_to_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Casts the half-precision inputs of a loss as autocast does for the losses of PyTorch."""
-    if not torch.is_autocast_enabled(tensors[0].device.type):
+    if _library.autocast_dtype(tensors[0].device) is None:
         return tensors
     return tuple(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in tensors)
 
 
-def _no_autocast(like: Tensor) -> torch.autocast:
+def _no_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    if _library.autocast_dtype(like.device) is None:
+        return nullcontext()
     return torch.autocast(like.device.type, enabled=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from . import _library
 from ._checks import Shapes, check_same
+from ._transforms import mapped_first, register_derivatives, register_vmap, save
 
 __all__ = ["graph_conv"]
 
@@ -55,8 +58,8 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         >>> ikem_ext.graph_conv(x, weight, bias, adjacency).shape
         torch.Size([2, 16, 50, 25])
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = _library.autocast_dtype(x.device)
+    if dtype is not None:
         x, weight, adjacency = x.to(dtype), weight.to(dtype), adjacency.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     shapes = Shapes()
@@ -105,36 +108,146 @@ def _fake_backward(
     )
 
 
+# The operation is linear in each factor, so its derivatives are graph convolutions again, of any order.
+
+
+def _with_one_replaced(
+    arguments: Sequence[Tensor | None], by: Sequence[Tensor | None]
+) -> Iterator[tuple[tuple[Tensor | None, ...], tuple[bool, ...]]]:
+    """The terms of the derivative along ``by`` (None for zero) of x, weight, bias and adjacency.
+
+    Yields the arguments of each with one factor replaced, weight and bias being one, and which of them were not.
+    """
+    x, weight, bias, adjacency = arguments
+    by_x, by_weight, by_bias, by_adjacency = by
+    if by_x is not None:
+        yield (by_x, weight, None, adjacency), (False, True, False, True)
+    if by_weight is not None or by_bias is not None:
+        assert weight is not None
+        by_weight = torch.zeros_like(weight) if by_weight is None else by_weight
+        yield (x, by_weight, by_bias, adjacency), (True, False, False, True)
+    if by_adjacency is not None:
+        yield (x, weight, bias, by_adjacency), (True, True, bias is not None, False)
+
+
+def _added(terms: Iterable[Tensor | None]) -> Tensor | None:
+    """The sum of those that are not None; None of none."""
+    return reduce(lambda a, b: b if a is None else a if b is None else a + b, terms, None)
+
+
+def _added_by_argument(terms: Iterable[Sequence[Tensor | None]]) -> list[Tensor | None]:
+    """The sums of the gradients for x, weight, bias and adjacency."""
+    return [_added(each) for each in zip((None,) * 4, *terms, strict=True)]
+
+
+def _gradients(
+    grad_y: Tensor, arguments: Sequence[Tensor | None], wanted: Sequence[bool], allow_tf32: bool
+) -> tuple[Tensor | None, ...]:
+    gradients = torch.ops.ikem_ext.graph_conv_backward(grad_y, *arguments, *wanted, allow_tf32)
+    return tuple(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True))
+
+
+def _tangent(
+    arguments: Sequence[Tensor | None], tangents: Sequence[Tensor | None], allow_tf32: bool
+) -> Tensor | None:
+    terms = _with_one_replaced(arguments, tangents)
+    return _added(torch.ops.ikem_ext.graph_conv(*term, allow_tf32) for term, _ in terms)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.allow_tf32 = inputs
-    ctx.save_for_backward(*tensors)
+    save(ctx, *tensors)
 
 
 def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    *wanted, _ = ctx.needs_input_grad
-    gradients = torch.ops.ikem_ext.graph_conv_backward(grad_y, *ctx.saved_tensors, *wanted, ctx.allow_tf32)
-    return (*(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True)), None)
+    return *_gradients(grad_y, ctx.saved_tensors, ctx.needs_input_grad[:-1], ctx.allow_tf32), None
 
 
-def _refuse_double_backward(ctx: Any, *gradients: Tensor) -> None:
-    raise RuntimeError("graph_conv: its gradients are not differentiable; use ikem_ext.reference.graph_conv")
+def _jvp(ctx: Any, arguments: Sequence[Tensor | None], *tangents: Tensor | None) -> Tensor | None:
+    return _tangent(arguments, tangents[:-1], ctx.allow_tf32)
 
 
-torch.library.register_autograd("ikem_ext::graph_conv", _backward, setup_context=_setup_context)
-torch.library.register_autograd("ikem_ext::graph_conv_backward", _refuse_double_backward)
+register_derivatives("graph_conv", setup_context=_setup_context, backward=_backward, jvp=_jvp)
 
 
-@torch.library.register_vmap("ikem_ext::graph_conv")
-def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, _, _, _, _, ctx.allow_tf32 = inputs
+    ctx.wanted = inputs[5:9]
+    ctx.mark_non_differentiable(*(each for each, asked in zip(output, ctx.wanted, strict=True) if not asked))
+    save(ctx, *tensors)
+
+
+def _double_backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Of the gradients' inner product with what is ``given``: of ``grad_y`` with the derivative along it."""
+    grad_y, *arguments = ctx.saved_tensors
+    for_grad_y, *for_arguments = ctx.needs_input_grad[:5]
+    gradients = [
+        _gradients(grad_y, term, [a and b for a, b in zip(kept, for_arguments, strict=True)], ctx.allow_tf32)
+        for term, kept in _with_one_replaced(arguments, given)
+    ]
+    return (
+        _tangent(arguments, given, ctx.allow_tf32) if for_grad_y else None,
+        *_added_by_argument(gradients),
+        *(None,) * 5,
+    )
+
+
+def _jvp_of_backward(
+    ctx: Any, saved: Sequence[Any], by_grad_y: Tensor | None, *tangents: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    grad_y, *arguments = saved
+    terms = [
+        _gradients(grad_y, term, [a and b for a, b in zip(kept, ctx.wanted, strict=True)], ctx.allow_tf32)
+        for term, kept in _with_one_replaced(arguments, tangents[:4])
+    ]
+    if by_grad_y is not None:
+        terms.append(_gradients(by_grad_y, arguments, ctx.wanted, ctx.allow_tf32))
+    return tuple(
+        torch.zeros_like(argument) if asked and tangent is None else tangent
+        for tangent, argument, asked in zip(_added_by_argument(terms), arguments, ctx.wanted, strict=True)
+    )
+
+
+register_derivatives(
+    "graph_conv_backward",
+    setup_context=_setup_context_of_backward,
+    backward=_double_backward,
+    jvp=_jvp_of_backward,
+)
+
+
+class _MappedAsGroups:
     """Takes the mapped axis for that of the groups, or, where there are groups, the two for one."""
 
-    def merged(argument: Tensor | None, axis: int | None) -> Tensor | None:
-        if argument is None:
-            return None
-        mapped = argument.expand(info.batch_size, *argument.shape) if axis is None else argument.movedim(axis, 0)
-        return mapped.flatten(0, 1) if grouped else mapped
+    def __init__(self, info: Any, x: Tensor, axis_of_x: int | None) -> None:
+        self.size = info.batch_size
+        self.grouped = x.dim() - (axis_of_x is not None) == 5
 
-    *tensors, allow_tf32 = args
-    grouped = tensors[0].dim() - (in_dims[0] is not None) == 5
-    y = torch.ops.ikem_ext.graph_conv(*(merged(*each) for each in zip(tensors, in_dims, strict=False)), allow_tf32)
-    return (y.unflatten(0, (info.batch_size, -1)) if grouped else y), 0
+    def merged(self, argument: Any, axis: int | None) -> Any:
+        if not isinstance(argument, Tensor):
+            return argument
+        mapped = mapped_first(argument, axis, self.size)
+        return mapped.flatten(0, 1) if self.grouped else mapped
+
+    def parted(self, result: Tensor) -> Tensor:
+        return result.unflatten(0, (self.size, -1)) if self.grouped else result
+
+
+@register_vmap("graph_conv")
+def _vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    groups = _MappedAsGroups(info, arguments[0], in_dims[0])
+    y = torch.ops.ikem_ext.graph_conv(*map(groups.merged, arguments, in_dims))
+    return groups.parted(y), 0
+
+
+@register_vmap("graph_conv_backward")
+def _vmap_of_backward(
+    info: Any, in_dims: tuple[int | None, ...], *arguments: Any
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    groups = _MappedAsGroups(info, arguments[1], in_dims[1])
+    gradients = torch.ops.ikem_ext.graph_conv_backward(*map(groups.merged, arguments, in_dims))
+    wanted = arguments[5:9]
+    return (
+        tuple(groups.parted(each) if asked else each for each, asked in zip(gradients, wanted, strict=True)),
+        tuple(0 if asked else None for asked in wanted),
+    )

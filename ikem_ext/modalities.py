@@ -10,6 +10,16 @@ from torch import Tensor
 
 from . import _library
 from ._checks import FLOATING, Shapes
+from ._transforms import (
+    FORWARD_MODE,
+    SECOND_DERIVATIVES,
+    mapped_first,
+    refuse,
+    register_derivatives,
+    register_vmap,
+    save,
+    wants_gradient,
+)
 from .reference.modalities import MODALITIES
 from .skeleton import SkeletonLayout, get_layout
 
@@ -118,8 +128,6 @@ def derive_modalities(
         _require_same_device(joints, "shear", shear)
         if not shear.dtype.is_floating_point:
             raise TypeError(f"shear: expected a floating dtype, got {shear.dtype}")
-        if shear.requires_grad:
-            raise ValueError("shear: expected no gradient to be required, as none is derived; use shear.detach()")
         shear = shear.to(matrix)
     if crop_start is not None:
         shapes.check("crop_start", crop_start, "N")
@@ -178,47 +186,124 @@ def _fake_backward(grad_out: Tensor, joints: Tensor, *settings: Any) -> Tensor:
     return joints.new_empty(joints.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    joints, num_frames, *settings, shear, crop_start, crop_padding, clip_index = inputs
-    if clip_index is not None:
+_LINEAR = {MODALITIES.index(name) for name in ("joint", "motion", "acceleration")}
+
+
+def _require_linear(modalities: Sequence[int], derivatives: str) -> None:
+    if not _LINEAR.issuperset(modalities):
+        refuse("derive_modalities", f"{derivatives} but of joint, motion and acceleration alone")
+
+
+def _require_none_along(tangents: Sequence[Tensor | None]) -> None:
+    """Of the arguments that are not the joints, shear alone can have one."""
+    if any(tangent is not None for tangent in tangents):
+        refuse("derive_modalities", "derivatives with respect to shear")
+
+
+def _check_gradients_wanted(*arguments: Any) -> tuple[Any, ...]:
+    joints, *_, shear, _, _, clip_index = arguments
+    if wants_gradient(shear):
+        raise ValueError("shear: expected no gradient to be required, as none is derived; use shear.detach()")
+    if clip_index is not None and wants_gradient(joints):
         raise ValueError("joints: expected no gradient to be required with clip_index; use joints[clip_index] instead")
-    ctx.save_for_backward(joints, num_frames, shear, crop_start)
-    ctx.settings, ctx.crop_padding = settings, crop_padding
+    return arguments
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    joints, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding, clip_index = inputs
+    save(ctx, joints, num_frames, shear, crop_start, clip_index)
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    joints, num_frames, shear, crop_start = ctx.saved_tensors
+    joints, num_frames, shear, crop_start, _ = ctx.saved_tensors
     grad_joints = torch.ops.ikem_ext.derive_modalities_backward(
         grad_out, joints, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding
     )
     return (grad_joints, *(None for _ in range(10)))
 
 
-torch.library.register_autograd("ikem_ext::derive_modalities", _backward, setup_context=_setup_context)
+def _jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> Tensor:
+    _, num_frames, shear, crop_start, clip_index = saved
+    by_joints, *others = tangents
+    _require_none_along(others)
+    _require_linear(ctx.settings[0], FORWARD_MODE)
+    return torch.ops.ikem_ext.derive_modalities(
+        by_joints, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding, clip_index
+    )
 
 
-@torch.library.register_vmap("ikem_ext::derive_modalities")
+register_derivatives(
+    "derive_modalities",
+    prepare=_check_gradients_wanted,
+    setup_context=_setup_context,
+    backward=_backward,
+    jvp=_jvp,
+)
+
+
+def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, joints, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding = inputs
+    save(ctx, joints, num_frames, shear, crop_start)
+
+
+def _double_backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+    _require_linear(ctx.settings[0], SECOND_DERIVATIVES)
+    _, num_frames, shear, crop_start = ctx.saved_tensors
+    grad_of_gradient = torch.ops.ikem_ext.derive_modalities(
+        given, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding, None
+    )
+    return (grad_of_gradient, *(None for _ in range(10)))
+
+
+def _jvp_of_backward(
+    ctx: Any, saved: Sequence[Any], by_grad_out: Tensor | None, by_joints: Tensor | None, *tangents: Tensor | None
+) -> Tensor:
+    joints, num_frames, shear, crop_start = saved
+    _require_none_along(tangents)
+    if by_joints is not None:
+        _require_linear(ctx.settings[0], SECOND_DERIVATIVES)
+    if by_grad_out is None:
+        return torch.zeros_like(joints)
+    return torch.ops.ikem_ext.derive_modalities_backward(
+        by_grad_out, joints, num_frames, *ctx.settings, shear, crop_start, ctx.crop_padding
+    )
+
+
+register_derivatives(
+    "derive_modalities_backward",
+    setup_context=_setup_context_of_backward,
+    backward=_double_backward,
+    jvp=_jvp_of_backward,
+)
+
+
+def _merged(argument: Any, axis: int | None, size: int) -> Any:
+    """The mapped axis and the clips as one batch."""
+    return mapped_first(argument, axis, size).flatten(0, 1) if isinstance(argument, Tensor) else argument
+
+
+@register_vmap("derive_modalities")
 def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
-    """Takes the mapped axis and the clips for one batch."""
-
-    def merged(argument: Any, axis: int | None) -> Any:
-        if not isinstance(argument, Tensor):
-            return argument
-        batched = argument.expand(info.batch_size, *argument.shape) if axis is None else argument.movedim(axis, 0)
-        return batched.flatten(0, 1)
-
+    size = info.batch_size
     joints, num_frames, *settings, clip_index = args
-    settings = [merged(argument, axis) for argument, axis in zip(settings, in_dims[2:-1], strict=True)]
+    settings = [_merged(argument, axis, size) for argument, axis in zip(settings, in_dims[2:-1], strict=True)]
     same_clips = clip_index is not None and in_dims[:2] == (None, None)  # to take from, so they need no copies
     if clip_index is not None:
-        clip_index = merged(clip_index, in_dims[-1])
+        clip_index = _merged(clip_index, in_dims[-1], size)
     if not same_clips:
-        joints, num_frames = (merged(*each) for each in zip((joints, num_frames), in_dims, strict=False))
+        joints, num_frames = _merged(joints, in_dims[0], size), _merged(num_frames, in_dims[1], size)
     if clip_index is not None and not same_clips:  # each takes from its own share of the merged clips
-        shares = torch.arange(info.batch_size, device=joints.device) * (len(joints) // info.batch_size)
-        clip_index = clip_index + shares.repeat_interleave(len(clip_index) // info.batch_size)
+        shares = torch.arange(size, device=joints.device) * (len(joints) // size)
+        clip_index = clip_index + shares.repeat_interleave(len(clip_index) // size)
     derived = torch.ops.ikem_ext.derive_modalities(joints, num_frames, *settings, clip_index)
-    return derived.unflatten(1, (info.batch_size, -1)), 1
+    return derived.unflatten(1, (size, -1)), 1
+
+
+@register_vmap("derive_modalities_backward")
+def _vmap_of_backward(info: Any, in_dims: tuple[int | None, ...], grad_out: Tensor, *args: Any) -> tuple[Tensor, int]:
+    grad_out = mapped_first(grad_out, in_dims[0], info.batch_size).movedim(0, 1).flatten(1, 2)
+    others = (_merged(argument, axis, info.batch_size) for argument, axis in zip(args, in_dims[1:], strict=True))
+    return torch.ops.ikem_ext.derive_modalities_backward(grad_out, *others).unflatten(0, (info.batch_size, -1)), 0
 
 
 # Differences between neighbours lose what half precision has to lose: like other such operations, under autocast this
