@@ -24,9 +24,13 @@ class Shapes:
         self.sizes: dict[str, int] = {}
 
     def check(self, name: str, tensor: Tensor, *forms: str) -> None:
-        """Requires ``tensor`` to have one of the ``forms``, space-separated letters or numbers."""
+        """Requires a dense ``tensor`` of one of the ``forms``, space-separated letters or numbers."""
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        if tensor.is_nested:
+            raise TypeError(f"{name}: expected a tensor, got a nested one; torch.nested.to_padded_tensor pads it")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got one of {tensor.layout}; use {name}.to_dense()")
         sizes = dict(self.sizes)
         for axes in (form.split() for form in forms):
             if tensor.dim() == len(axes):

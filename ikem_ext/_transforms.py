@@ -50,7 +50,7 @@ def register_derivatives(
         return backward(ctx, *gradients)
 
     def forward_mode(ctx: Any, *tangents: Any) -> Any:
-        saved = [tensor if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
+        saved = [None if each is None else forward_ad.unpack_dual(each, level=0).primal for each in ctx.saved_tensors]
         with forward_ad._set_fwd_grad_enabled(True):
             return jvp(ctx, saved, *tangents)
 

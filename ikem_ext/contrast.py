@@ -70,11 +70,11 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
         >>> ikem_ext.info_nce(q, k, queue, temperature=1.0)  # log(e + 2) - 1
         tensor(0.5514)
     """
-    q, k, queue = _autocast_to_float32(q, k, queue)
     shapes = Shapes()
     shapes.check("q", q, "N C", "G N C")
     shapes.check("k", k, "N C" if q.dim() == 2 else "G N C")
     shapes.check("queue", queue, "K C" if q.dim() == 2 else "G K C")
+    q, k, queue = _autocast_to_float32(q, k, queue)
     check_same(("q", q), k=k, queue=queue)
     _library.require_device("q", q)
     _check_temperature(temperature)
@@ -125,11 +125,11 @@ def cross_modal_nce(
         >>> ikem_ext.cross_modal_nce(q, k, queue, temperature=1.0)  # all similar: log(1 + 2 * 5)
         tensor([2.3979, 2.3979])
     """
-    q, k, queue = _autocast_to_float32(q, k, queue)
     shapes = Shapes()
     shapes.check("q", q, "G N C")
     shapes.check("k", k, "G N C")
     shapes.check("queue", queue, "G K C")
+    q, k, queue = _autocast_to_float32(q, k, queue)
     check_same(("q", q), k=k, queue=queue)
     _library.require_device("q", q)
     if q.shape[0] < 2:
@@ -172,11 +172,11 @@ def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -
         >>> ikem_ext.implicit_exchange(h, k, queue, temperature=1.0)  # all similar: log(1 + 5)
         tensor([1.7918, 1.7918])
     """
-    h, k, queue = _autocast_to_float32(h, k, queue)
     shapes = Shapes()
     shapes.check("k", k, "G N C")
     shapes.check("queue", queue, "G K C")
     shapes.check("h", h, f"H N {k.shape[0] * k.shape[2]}")
+    h, k, queue = _autocast_to_float32(h, k, queue)
     check_same(("h", h), k=k, queue=queue)
     _library.require_device("h", h)
     _check_temperature(temperature)
@@ -233,15 +233,15 @@ def relational_distillation(
         ... )  # all similar: log(1 + 2 * 5)
         tensor([2.3979])
     """
-    student, teacher, teacher_queue, guide, guide_queue = _autocast_to_float32(
-        student, teacher, teacher_queue, guide, guide_queue
-    )
     shapes = Shapes()
     shapes.check("student", student, "S N D")
     shapes.check("teacher", teacher, "N D")
     shapes.check("teacher_queue", teacher_queue, "K D")
     shapes.check("guide", guide, "G N C")
     shapes.check("guide_queue", guide_queue, "G K C")
+    student, teacher, teacher_queue, guide, guide_queue = _autocast_to_float32(
+        student, teacher, teacher_queue, guide, guide_queue
+    )
     check_same(
         ("student", student),
         teacher=teacher,

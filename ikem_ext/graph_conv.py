@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import Shapes, check_same
+from ._checks import FLOATING, Shapes, check_same
 from ._transforms import mapped_first, register_derivatives, register_vmap, save
 
 __all__ = ["graph_conv"]
@@ -58,10 +58,6 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         >>> ikem_ext.graph_conv(x, weight, bias, adjacency).shape
         torch.Size([2, 16, 50, 25])
     """
-    dtype = _library.autocast_dtype(x.device)
-    if dtype is not None:
-        x, weight, adjacency = x.to(dtype), weight.to(dtype), adjacency.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
     shapes = Shapes()
     shapes.check("x", x, "N C_in T V", "G N C_in T V")
     group = "G " if x.dim() == 5 else ""
@@ -69,9 +65,17 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
     if bias is not None:
         shapes.check("bias", bias, group + "K C_out")
     shapes.check("adjacency", adjacency, *(group + form for form in ("K V W", "N K V W", "N K C_out V W")))
+    dtype = _library.autocast_dtype(x.device)
+    if dtype is not None:
+        x, weight, bias, adjacency = (_cast(each, dtype) for each in (x, weight, bias, adjacency))
     check_same(("x", x), weight=weight, bias=bias, adjacency=adjacency)
     _library.require_device("x", x)
     return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, x.is_cuda and _allows_tf32())
+
+
+def _cast(tensor: Any, dtype: torch.dtype) -> Any:
+    """What is floating in ``dtype``; the rest is for a check to refuse."""
+    return tensor.to(dtype) if tensor is not None and tensor.dtype in FLOATING else tensor
 
 
 def _allows_tf32() -> bool:

@@ -13,7 +13,8 @@ A test module describes its operation once and gets the tests by inheritance::
 
 ``inputs`` returns new arguments of the operation; floating tensors in ``dtype`` (arguments that are no tensors are
 passed on as they are). Keep them small: compilation and checks of gradients run over all of it. An operation with
-native code also says, by ``native_calls``, what opcheck is to call. Class attributes that may be overridden:
+native code also says, by ``native_calls``, what opcheck is to call, and by ``batch_axes`` what has how many clips or
+queries. Class attributes that may be overridden:
 ``autocast_dtype`` (of the output under bfloat16 autocast), ``gradcheck_tolerance``, ``ulps``.
 
 `assert_as_accurate` is the rule for single comparisons: measured against float64, an operation may err at most twice
@@ -30,6 +31,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
@@ -85,12 +87,40 @@ def cotangent(output: Tensor) -> Tensor:
     return torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
 
 
+def _unfit(value: Tensor) -> Iterator[tuple[Tensor, str]]:
+    """Tensors of its shape that no operation takes, and what the error says of them."""
+    yield value.to_sparse(), r"got one of torch.sparse_coo; use \w+\.to_dense"
+    if value.dim() >= 2:
+        yield torch.ones_like(value).to_sparse_csr(), "got one of torch.sparse_csr"
+    yield torch.nested.nested_tensor([value, value]), "got a nested one"
+    yield value.to(torch.complex64), "got torch.complex64"
+    if value.is_floating_point():
+        yield value.int(), "got torch.int32"
+        yield torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "got torch.qint8"
+
+
+def _assert_alike(found: Tensor, expected: Tensor) -> None:
+    assert (found.shape, found.dtype, found.stride()) == (expected.shape, expected.dtype, expected.stride())
+
+
+def _module(operation: Callable[..., Tensor], arguments: Arguments) -> tuple[torch.nn.Module, list[str]]:
+    """The operation as a module that takes the tensors among its arguments, and their names."""
+    names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+
+    class Operation(torch.nn.Module):
+        def forward(self, *values: Tensor) -> Tensor:
+            return operation(**{**arguments, **dict(zip(names, values, strict=True))})
+
+    return Operation(), names
+
+
 class OperationChecks(ABC):
     """Inherit, fill in, and pytest runs them all; see the module's docstring."""
 
     operation: Callable[..., Tensor]
     reference: Callable[..., Tensor]
     differentiable: ClassVar[tuple[str, ...]]
+    batch_axes: ClassVar[dict[str, int]]
     autocast_dtype: ClassVar[torch.dtype] = torch.float32
     gradcheck_tolerance: ClassVar[float] = 1e-6
     ulps: ClassVar[float] = 1
@@ -210,6 +240,62 @@ class OperationChecks(ABC):
             message = rf"{name}: expected to be on {device}\S* as \w+ (is|are), got {elsewhere}"
             with pytest.raises(ValueError, match=message):
                 self.operation(**{**arguments, name: arguments[name].to(elsewhere)})
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")  # of sparse, nested and quantized tensors themselves
+    def test_what_is_not_dense_and_real_is_refused_by_name(self) -> None:
+        arguments = self.inputs(torch.float32)
+        for name, value in arguments.items():
+            if not isinstance(value, Tensor):
+                continue
+            for bad, message in _unfit(value):
+                for autocast in (False, True):
+                    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                        with pytest.raises(TypeError, match=rf"^{name}: expected .*{message}"):
+                            self.operation(**{**arguments, name: bad})
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_runs_on_the_meta_device_and_on_fake_tensors(self, dtype: torch.dtype) -> None:
+        arguments = self.inputs(dtype)
+        expected = self.run(self.operation, arguments)
+        on_meta = {
+            name: value.to("meta") if isinstance(value, Tensor) else value for name, value in arguments.items()
+        }
+        with torch.autocast("cpu", torch.bfloat16):  # which says nothing of the meta device
+            found = self.run(self.operation, on_meta)
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            faked = {
+                name: mode.from_tensor(value) if isinstance(value, Tensor) else value
+                for name, value in arguments.items()
+            }
+            fake = self.run(self.operation, faked)
+        for output, gradients in (found, fake):
+            _assert_alike(output, expected[0])
+            for name, gradient in gradients.items():
+                _assert_alike(gradient, expected[1][name])
+        assert found[0].is_meta
+
+    def test_exports_with_a_dynamic_batch(self) -> None:
+        arguments = self.inputs(torch.float64)
+        module, names = _module(self.operation, arguments)
+        batch = torch.export.Dim("batch")
+        axes = tuple({self.batch_axes[name]: batch} if name in self.batch_axes else None for name in names)
+        exported = torch.export.export(
+            module, tuple(arguments[name] for name in names), dynamic_shapes={"values": axes}
+        ).module()
+        larger = [
+            torch.cat([arguments[name]] * 2, self.batch_axes[name]) if name in self.batch_axes else arguments[name]
+            for name in names
+        ]
+        assert torch.equal(exported(*larger), module(*larger))
+
+    @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:DeprecationWarning")
+    def test_is_traced_by_torchscript(self) -> None:
+        arguments = self.inputs(torch.float64)
+        module, names = _module(self.operation, arguments)
+        values = [arguments[name] for name in names]
+        traced = torch.jit.trace(module, values)
+        others = [value * 0.5 if value.is_floating_point() else value for value in values]
+        assert torch.equal(traced(*others), module(*others))
 
     @pytest.mark.gpu
     def test_runs_on_the_current_stream(self) -> None:

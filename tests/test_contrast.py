@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from operation_checks import OperationChecks, assert_as_accurate, in_dtype
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ikem_ext
 from ikem_ext import MODALITIES, reference
@@ -211,6 +212,7 @@ class TestInfoNCE(LossChecks):
     operation = staticmethod(ikem_ext.info_nce)
     reference = staticmethod(reference.info_nce)
     differentiable = ("q", "k", "queue")
+    batch_axes: ClassVar[dict[str, int]] = {"q": 1, "k": 1}
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
         g, n, k, c = self.groups, self.queries, self.keys, self.width
@@ -225,6 +227,8 @@ class TestInfoNCE(LossChecks):
         weights = torch.ones_like(sums)
         native = torch.ops.ikem_ext.queue_logsumexp_backward.default
         yield native, (weights, sums, q.detach(), queue.detach(), 5.0, False)
+        native = torch.ops.ikem_ext.queue_logsumexp_backward_of_q.default
+        yield native, (weights, torch.zeros_like(q).detach(), q.detach(), queue.detach(), 5.0)
 
 
 class TestCrossModalNCE(TestInfoNCE):
@@ -247,6 +251,7 @@ class TestImplicitExchange(LossChecks):
     operation = staticmethod(ikem_ext.implicit_exchange)
     reference = staticmethod(reference.implicit_exchange)
     differentiable = ("h", "k", "queue")
+    batch_axes: ClassVar[dict[str, int]] = {"h": 1, "k": 1}
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
         g, n, k, c = self.groups, self.queries, self.keys, self.width
@@ -261,6 +266,7 @@ class TestRelationalDistillation(LossChecks):
     operation = staticmethod(ikem_ext.relational_distillation)
     reference = staticmethod(reference.relational_distillation)
     differentiable = ("student",)
+    batch_axes: ClassVar[dict[str, int]] = {"student": 1, "teacher": 0, "guide": 1}
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
         g, n, k, c = self.groups, self.queries, self.keys, self.width
@@ -333,11 +339,38 @@ def test_what_is_not_a_number_shows(which: str) -> None:
         assert loss(**arguments, temperature=0.07)[0].isnan()
 
 
-def test_second_derivatives_are_refused() -> None:
-    q, k, queue = unit(2, 3, 4).requires_grad_(), unit(2, 3, 4), unit(2, 5, 4)
-    (gradient,) = torch.autograd.grad(ikem_ext.info_nce(q, k, queue, 0.07).sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+class Means(TorchDispatchMode):
+    """Sees which calls of `queue_logsumexp` compute the means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computed: list[bool] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.ikem_ext.queue_logsumexp.default:
+            self.computed.append(args[3])
+        return function(*args, **(kwargs or {}))
+
+
+def test_means_are_computed_where_a_gradient_for_the_queries_is_wanted() -> None:
+    q, k, queue = unit(2, 3, 4), unit(2, 3, 4), unit(2, 5, 4)
+    with Means() as means:
+        ikem_ext.info_nce(q, k, queue, 0.07)
+        ikem_ext.info_nce(q, k, queue.requires_grad_(), 0.07)
+        q.requires_grad_()
+        ikem_ext.info_nce(q, k, queue, 0.07)
+        with torch.no_grad():
+            ikem_ext.info_nce(q, k, queue, 0.07)
+    assert means.computed == [False, False, True, False]
+
+
+def test_a_guide_that_wants_a_gradient_is_refused() -> None:
+    q, queue, guide, guide_queue = unit(2, 3, 4), unit(2, 1, 5, 4), unit(2, 3, 4), unit(2, 1, 5, 4)
+    for wanting in (guide, guide_queue):
+        wanting.requires_grad_()
+        with pytest.raises(NotImplementedError, match="no derivatives with respect to guide and guide_queue"):
+            torch.ops.ikem_ext.exchange_logsumexp(q, queue, guide, guide_queue, 5.0, 1, True, False)
+        wanting.requires_grad_(False)
 
 
 _SIMD_PROGRAM = """

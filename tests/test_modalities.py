@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import numpy as np
@@ -60,6 +60,7 @@ class TestDeriveModalities(OperationChecks):
     operation = staticmethod(derive_modalities)
     reference = staticmethod(reference.derive_modalities)
     differentiable = ("joints",)
+    batch_axes: ClassVar[dict[str, int]] = dict.fromkeys(("joints", "num_frames", "shear", "crop_start"), 0)
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
         joints, num_frames = make_clips(dtype=dtype, device=device, seed=seed)

@@ -15,9 +15,9 @@ from .._checks import Shapes
 from ..graph_conv import graph_conv
 
 
-def graph_parts(adjacency: Tensor | npt.NDArray, dtype: torch.dtype | None = None) -> Tensor:
-    """A copy of the adjacency (K, V, V), whatever it comes as, in ``dtype``."""
-    parts = torch.as_tensor(adjacency).detach().to(dtype, copy=True)
+def graph_parts(adjacency: Tensor | npt.NDArray) -> Tensor:
+    """A copy of the adjacency (K, V, V), whatever it comes as, in PyTorch's default dtype as all parameters are."""
+    parts = torch.as_tensor(adjacency).detach().to(torch.get_default_dtype(), copy=True)
     Shapes().check("A", parts, "K V V")
     return parts
 

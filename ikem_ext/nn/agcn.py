@@ -34,8 +34,8 @@ class unit_gcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: fixed adjacency (num_subset, V, V), an array or tensor, held in float32 and not in the state dict; further
-            parts are ignored, though ``PA`` has them, too.
+        A: fixed adjacency (num_subset, V, V), an array or tensor, held in the default dtype and not in the state dict;
+            further parts are ignored, though ``PA`` has them, too.
         coff_embedding: the attention works on C_out // coff_embedding channels.
         num_subset: K.
 
@@ -60,7 +60,7 @@ class unit_gcn(nn.Module):
         super().__init__()
         self.inter_c = out_channels // coff_embedding
         self.num_subset = num_subset
-        adjacency = graph_parts(A, torch.float32)
+        adjacency = graph_parts(A)
         if len(adjacency) < num_subset:
             raise ValueError(f"A: expected at least num_subset={num_subset} parts, got {len(adjacency)}")
         self.PA = nn.Parameter(torch.full_like(adjacency, 1e-6))

@@ -56,7 +56,7 @@ class unit_gcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: adjacency (K, V, V), an array or tensor, held in float32.
+        A: adjacency (K, V, V), an array or tensor, held in the default dtype.
         coff_embedding: in the original signature; nothing depends on it.
         adaptive: the adjacency is the parameter ``PA``; else it stays fixed and is not in the state dict.
         residual: whether there is a shortcut, ``down``: the identity, or 1x1 convolution and batch norm where the
@@ -90,7 +90,7 @@ class unit_gcn(nn.Module):
         self.out_c = out_channels
         self.in_c = in_channels
         self.adaptive = adaptive
-        adjacency = graph_parts(A, torch.float32)
+        adjacency = graph_parts(A)
         self.num_subset = len(adjacency)
         self.convs = nn.ModuleList(CTRGC(in_channels, out_channels) for _ in range(self.num_subset))
         self.down = shortcut(in_channels, out_channels) if residual else None

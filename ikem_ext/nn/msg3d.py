@@ -68,12 +68,15 @@ class MultiScale_GraphConv(nn.Module):
         self.num_scales = num_scales
         self.in_channels = in_channels
         self.use_mask = use_mask
+        if isinstance(A_binary, Tensor) and A_binary.is_meta:
+            raise ValueError("A_binary: expected values, to take powers of, got a tensor on the meta device; use an array")
         edges = np.asarray(A_binary)
         if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
             raise ValueError(f"A_binary: expected shape (V, V), got {edges.shape}")
         edges = edges.astype(np.float64) if edges.dtype == bool else edges
         scales = _hop_by_hop(edges, num_scales) if disentangled_agg else _powers(edges, num_scales)
-        self.register_buffer("A_powers", torch.from_numpy(np.concatenate(scales)), persistent=False)
+        powers = torch.as_tensor(np.concatenate(scales)).to(torch.get_default_dtype())
+        self.register_buffer("A_powers", powers, persistent=False)
         if use_mask:
             self.A_res = nn.Parameter(torch.empty_like(self.A_powers).uniform_(-1e-6, 1e-6))
         self.mlp = MLP(in_channels * num_scales, [out_channels], dropout=dropout, activation=activation)

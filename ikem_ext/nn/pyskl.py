@@ -68,7 +68,7 @@ class unit_gcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: adjacency (K, V, V), an array or tensor, held in its dtype.
+        A: adjacency (K, V, V), an array or tensor, held in the default dtype.
         adaptive: None, ``init``, ``offset`` or ``importance``.
         conv_pos: ``pre``, the convolution stands before the sum over joints as in the formula, or ``post``, after it:
             then there is one bias, added once.
@@ -167,7 +167,8 @@ class unit_aagcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: adjacency (K, V, V), an array or tensor, held in its dtype: a parameter when adaptive, else a buffer.
+        A: adjacency (K, V, V), an array or tensor, held in the default dtype: a parameter when adaptive, else a
+            buffer.
         coff_embedding: the attention that makes adjacencies works on C_out // coff_embedding channels.
         adaptive: whether there are attention-made adjacencies.
         attention: whether there is attention to joints, frames and channels.
@@ -293,7 +294,8 @@ class unit_ctrgcn(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        A: adjacency (K, V, V), an array or tensor, which the parameter ``A`` starts from, in its dtype.
+        A: adjacency (K, V, V), an array or tensor, which the parameter ``A`` starts from, in the default
+            dtype.
 
     Raises:
         ValueError: A has another shape.

@@ -14,6 +14,7 @@ from torch.nn import functional
 from .._checks import Shapes
 from ..graph_conv import graph_conv
 from ..layouts import LAYOUTS
+from ._units import graph_parts
 
 __all__ = ["ConvTemporalGraphical", "Model", "graph_adjacency", "st_gcn"]
 
@@ -181,7 +182,7 @@ class Model(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        self.register_buffer("A", graph_adjacency(**graph_args))
+        self.register_buffer("A", graph_parts(graph_adjacency(**graph_args)))
         parts, joints, _ = self.A.shape
         self.data_bn = nn.BatchNorm1d(in_channels * joints)
         widths = [in_channels, 64, 64, 64, 64, 128, 128, 128, 256, 256, 256]
