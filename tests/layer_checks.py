@@ -36,7 +36,8 @@ FRAMES = 7
 def adjacency(parts: int, joints: int) -> Tensor:
     """With zeros, as a skeleton's."""
     generator = torch.Generator().manual_seed(parts * joints)
-    values, kept = torch.rand(2, parts, joints, joints, generator=generator)
+    size = 2, parts, joints, joints
+    values, kept = torch.rand(size, generator=generator, dtype=torch.float32, device="cpu")  # whatever the defaults
     return values * (kept < 0.3)
 
 
@@ -107,7 +108,7 @@ class LayerChecks(ABC):
         assert_equal_results(ours, self.results_of(unit, x, type(self).published))
 
     def results_of(self, unit: nn.Module, x: Tensor, run: Run | None = None) -> dict[str, Tensor]:
-        others = [value.to(x.dtype) if isinstance(value, Tensor) else value for value in self.others(unit)]
+        others = [value.to(x) if isinstance(value, Tensor) else value for value in self.others(unit)]
         return results(run or self.run, unit, x, others)
 
     def unit_and_input(self, frames: int = FRAMES, clips: int = 3) -> tuple[nn.Module, Tensor]:
@@ -160,6 +161,26 @@ class LayerChecks(ABC):
         torch.compiler.reset()  # the many units are one function to torch.compile
         compiled = torch.compile(self.run, fullgraph=True, backend="aot_eager")
         assert_equal_results(self.results_of(unit, x, compiled), self.results_of(unit, x))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+    def test_is_of_the_default_dtype(self, dtype: torch.dtype) -> None:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            for unit in self.units():
+                found = self.results_of(unit, features(unit, self.joints))
+                assert {value.dtype for value in found.values() if value.is_floating_point()} == {dtype}
+        finally:
+            torch.set_default_dtype(before)
+
+    def test_is_built_and_runs_on_the_meta_device(self) -> None:
+        unit, x = self.unit_and_input()
+        expected = {name: (value.shape, value.dtype) for name, value in self.results_of(unit, x).items()}
+        with torch.device("meta"):
+            unit = next(self.units())
+        found = self.results_of(unit, x.to("meta"))
+        assert all(value.is_meta for value in found.values())
+        assert {name: (value.shape, value.dtype) for name, value in found.items()} == expected
 
     def test_bad_features_are_named(self) -> None:
         unit, x = self.unit_and_input()

@@ -61,9 +61,12 @@ class KeyQueue(nn.Module):
 
         Raises:
             ValueError: ``keys`` does not have the queue's number of modalities and width.
+            TypeError: ``keys`` is not floating.
         """
         length, num_modalities, width = self.keys.shape
         Shapes().check("keys", keys, f"{num_modalities} N {width}")
+        if not keys.is_floating_point():
+            raise TypeError(f"keys: expected a floating dtype, got {keys.dtype}")
         new = _gather_across_ranks(keys.to(self.keys.dtype).transpose(0, 1).contiguous())
         end = self.pointer + len(new)
         positions = (self.pointer + torch.arange(len(new), device=self.pointer.device)) % length

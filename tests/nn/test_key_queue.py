@@ -8,6 +8,7 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ikem_ext
 from ikem_ext.nn import KeyQueue
 
 
@@ -29,6 +30,33 @@ def test_starts_with_unit_vectors_from_the_seed() -> None:
     torch.manual_seed(3)
     assert torch.equal(first.keys, KeyQueue(6, 50, 16).keys)
     torch.testing.assert_close(first.keys.norm(dim=-1), torch.ones(50, 6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_is_of_the_default_dtype(dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        queue = KeyQueue(2, 5, 4)
+        q = torch.randn(2, 3, 4)
+    finally:
+        torch.set_default_dtype(before)
+    queue.enqueue(q)
+    assert queue.queue.dtype == dtype
+    assert ikem_ext.info_nce(q, q, queue.queue, 0.1).isfinite().all()
+
+
+def test_runs_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        queue = KeyQueue(2, 5, 4)
+        queue.enqueue(torch.randn(2, 3, 4))
+    assert queue.queue.is_meta
+
+
+def test_keys_that_are_no_real_numbers_are_refused() -> None:
+    for dtype in (torch.int64, torch.complex64):
+        with pytest.raises(TypeError, match=f"keys: expected a floating dtype, got {dtype}"):
+            KeyQueue(2, 5, 4).enqueue(torch.zeros(2, 3, 4, dtype=dtype))
 
 
 def test_the_concatenated_queue_is_the_same_memory() -> None:

@@ -67,6 +67,31 @@ def test_bad_kernel_sizes_are_named(kernel_size: tuple[int, ...]) -> None:
         stgcn.st_gcn(3, 8, kernel_size)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_model_is_of_the_default_dtype(dtype: torch.dtype) -> None:
+    expected = stgcn.graph_adjacency("ntu-rgb+d", "spatial")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model = stgcn.Model(3, 7, {"layout": "ntu-rgb+d", "strategy": "spatial"}, edge_importance_weighting=True)
+        assert torch.equal(model.A, expected.to(dtype))
+        logits = model(torch.randn(2, 3, 8, 25, 1))
+        logits.sum().backward()
+    finally:
+        torch.set_default_dtype(before)
+    assert {value.dtype for value in (logits, *model.parameters(), *model.buffers())} == {dtype, torch.int64}
+
+
+def test_model_is_built_and_runs_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        model = stgcn.Model(3, 7, {"layout": "ntu-rgb+d", "strategy": "spatial"}, edge_importance_weighting=True)
+        logits = model(torch.randn(2, 3, 8, 25, 1))
+    logits.sum().backward()
+    assert logits.is_meta
+    assert logits.shape == (2, 7)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
 @pytest.fixture(scope="module")
 def model() -> stgcn.Model:
     graph = {"layout": "ntu-rgb+d", "strategy": "spatial"}
