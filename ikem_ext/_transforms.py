@@ -1,9 +1,9 @@
 """Derivatives of the native operations and what vmap makes of them, under autograd and under `torch.func` alike.
 
 `torch.library.register_autograd` gives backward passes alone: a tangent is lost in silence, and `torch.func.grad` is
-refused. So each operation has its own kernel for the dispatcher's key Autograd, made here. As with PyTorch's operations,
-it is called once for each derivative that is being taken, with tensors of that one level, and what it calls is carried
-to the next level by the dispatcher: hence "single level".
+refused. So each operation has its own kernel for the dispatcher's key Autograd, made here. As with PyTorch's own, it is
+called once for each derivative that is being taken, with tensors of that one level, and what it calls is carried to the
+next level by the dispatcher: hence "single level".
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ def register_derivatives(
     """
     operation = getattr(torch.ops.ikem_ext, name).default
 
+    def below(*arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation(*arguments)
+
     # Function turns both modes off, as this level is done with them; the levels below are not.
     def forward(*arguments: Any) -> Any:
-        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
-            return operation(*arguments)
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return below(*arguments)
 
     def reverse_mode(ctx: Any, *gradients: Any) -> Any:
         if all(gradient is None for gradient in gradients):
@@ -62,6 +66,8 @@ def register_derivatives(
     function: Any = type(name, (_SingleLevelFunction,), {key: staticmethod(each) for key, each in methods.items()})
 
     def differentiable(*arguments: Any) -> Any:
+        if not (transforms_are_active() or (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments))):
+            return below(*arguments)
         if prepare is not None:
             arguments = prepare(*arguments)
         with enable_single_level_autograd_function():
@@ -88,7 +94,7 @@ def transforms_are_active() -> bool:
 
 def refuse(operation: str, what: str) -> NoReturn:
     """Raises: a clear word instead of a derivative that is wrong."""
-    raise NotImplementedError(f"{operation}: no {what}; ikem_ext.reference has the same in plain PyTorch, which has them")
+    raise NotImplementedError(f"{operation}: no {what}; the plain PyTorch of ikem_ext.reference has them")
 
 
 FORWARD_MODE = "derivatives in forward mode (torch.func.jvp, jacfwd and linearize, torch.autograd.forward_ad)"

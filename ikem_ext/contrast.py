@@ -10,8 +10,9 @@ Two native operations, for the CPU and CUDA, stream over the queue and keep no a
 log-sum-exp of a query's similarities, and that of the exchange between sets of queues, which finds the nearest entries
 in the same pass. What is written here is the algebra around them, on arrays no larger than the batch. The gradient of
 the first is the mean of the queue under the softmax, which falls out of the forward pass; that of the second makes the
-similarities again. The losses can be differentiated once. On other devices there are the plain twins in
-:mod:`ikem_ext.reference`, which do hold these arrays.
+similarities again. The losses can be differentiated once, in reverse or in forward mode, with autograd and
+``torch.func`` alike, and mapped by ``torch.vmap``; a second derivative is a NotImplementedError. For that, and on other
+devices, there are the plain twins in :mod:`ikem_ext.reference`, which do hold these arrays.
 
 On CUDA float32 is rounded to TF32 for products where ``torch.backends.cuda.matmul.allow_tf32`` says so.
 """
@@ -59,7 +60,7 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
 
     Raises:
         ValueError: the shapes do not fit together, or the temperature is not above 0.
-        TypeError: the dtypes differ or are not floating.
+        TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, eq. 1.
@@ -113,7 +114,7 @@ def cross_modal_nce(
 
     Raises:
         ValueError: the shapes do not fit together, or ``temperature`` or ``topk`` is out of range.
-        TypeError: the dtypes differ or are not floating.
+        TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Li et al., "3D Human Action Representation Learning via Cross-View Consistency Pursuit", CVPR 2021,
@@ -159,7 +160,7 @@ def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -
 
     Raises:
         ValueError: the shapes do not fit together, or the temperature is not above 0.
-        TypeError: the dtypes differ or are not floating.
+        TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Wei et al., "Elevating Skeleton-Based Action Recognition with Efficient Multi-Modality
@@ -220,7 +221,7 @@ def relational_distillation(
 
     Raises:
         ValueError: the shapes do not fit together, or ``temperature`` or ``topk`` is out of range.
-        TypeError: the dtypes differ or are not floating.
+        TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Wei et al., arXiv 2309.12009, section 2.
@@ -379,7 +380,8 @@ def _queue_logsumexp_backward(ctx: Any, weights: Tensor, _: Tensor | None) -> tu
 def _queue_logsumexp_jvp(
     ctx: Any, saved: Sequence[Tensor], by_q: Tensor | None, by_queue: Tensor | None, *_: None
 ) -> tuple[Tensor, None]:
-    q, queue, along = _with_tangents(*saved, by_q, by_queue, parts_axis=1)
+    q, queue = saved
+    q, queue, along = _with_tangents(q, queue, by_q, by_queue, parts_axis=1)
     operations = torch.ops.ikem_ext
     log_sums, means = operations.queue_logsumexp(q, queue, ctx.scale, True, ctx.allow_tf32)
     gradient = operations.queue_logsumexp_backward_of_q(torch.ones_like(log_sums), means, q, queue, ctx.scale)
@@ -391,8 +393,8 @@ def _with_tangents(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, a queue, and the direction in which their gradient for the queries is the tangent of the sums.
 
-    The queue's tangent stands beside the queue, where zeros in the queries keep it out of the similarities; the gradient
-    for these zeros is the tangent's mean, and meets the queries.
+    The queue's tangent stands beside the queue, where zeros in the queries keep it out of the similarities; the
+    gradient for these zeros is the tangent's mean, and meets the queries.
     """
     by_q = torch.zeros_like(q) if by_q is None else by_q
     if by_queue is None:
@@ -454,6 +456,7 @@ def _exchange_logsumexp_backward(
 def _exchange_logsumexp_jvp(
     ctx: Any, saved: Sequence[Any], by_q: Tensor | None, by_queue: Tensor | None, *others: Tensor | None
 ) -> tuple[Tensor, Tensor, None]:
+    """By the gradients of some sums at a time: one backward pass for the single ones, and one for each guide."""
     if any(tangent is not None for tangent in others):
         refuse("exchange_logsumexp", "derivatives with respect to guide and guide_queue")
     single, product, q, queue, guide, guide_queue = saved
@@ -501,10 +504,8 @@ _no_derivatives("queue_logsumexp_backward_of_q", "info_nce, implicit_exchange (q
 _no_derivatives("exchange_logsumexp_backward", "cross_modal_nce, relational_distillation (exchange_logsumexp)")
 
 
-def _mapped_as_queries(info: Any, tensor: Tensor | None, axis: int | None, queries: int) -> Tensor | None:
+def _mapped_as_queries(info: Any, tensor: Tensor, axis: int | None, queries: int) -> Tensor:
     """The mapped axis and that of the queries, ``queries``, as one."""
-    if tensor is None:
-        return None
     return mapped_first(tensor, axis, info.batch_size).movedim(0, queries).flatten(queries, queries + 1)
 
 
@@ -555,7 +556,8 @@ def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
     if in_dims[1] is not None or in_dims[3] is not None:
         return one_by_one(operation, info, in_dims, *arguments)
     q, queue, guide, guide_queue, *settings = arguments
-    q, guide = (_mapped_as_queries(info, *each, 1) for each in ((q, in_dims[0]), (guide, in_dims[2])))
+    q = _mapped_as_queries(info, q, in_dims[0], 1)
+    guide = None if guide is None else _mapped_as_queries(info, guide, in_dims[2], 1)
     results = operation(q, queue, guide, guide_queue, *settings)
     axes = 1, 2, 1
     return tuple(each.unflatten(axis, (info.batch_size, -1)) for each, axis in zip(results, axes, strict=True)), axes
@@ -568,7 +570,8 @@ def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
         return one_by_one(operation, info, in_dims, *arguments)
     tensors = list(arguments)
     for index, axis in ((0, 1), (1, 2), (2, 1), (3, 2), (4, 1), (6, 1)):
-        tensors[index] = _mapped_as_queries(info, tensors[index], in_dims[index], axis)
+        if tensors[index] is not None:
+            tensors[index] = _mapped_as_queries(info, tensors[index], in_dims[index], axis)
     grad_q, grad_queue = operation(*tensors)
     return (grad_q.unflatten(1, (info.batch_size, -1)), grad_queue), (1, None)
 

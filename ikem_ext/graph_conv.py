@@ -32,7 +32,8 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
 
     Returns:
         (N, C_out, T, W), or (G, N, C_out, T, W), in the dtype of ``x`` and summed in float32 or wider; in memory
-        channels last if ``x`` is. Differentiable, once, in all inputs; only the gradients asked for are made, that of
+        channels last if ``x`` is. Differentiable in all inputs, in reverse and in forward mode, as often as wanted, by
+        autograd and ``torch.func`` alike, and mapped by ``torch.vmap``; only the gradients asked for are made, that of
         the adjacency for all its entries, zero or not. Under autocast all inputs are cast to autocast's dtype.
 
         Zeros of an adjacency that is not per channel are left out of the sum over joints (also where they would meet
@@ -44,7 +45,7 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
     Raises:
         ValueError: the shapes do not fit together, or the inputs lie on different devices, or neither on the CPU nor
             on a CUDA device: elsewhere :func:`ikem_ext.reference.graph_conv` does it in plain PyTorch.
-        TypeError: the dtypes differ or are not floating.
+        TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Yan et al., "Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action Recognition",
@@ -136,7 +137,8 @@ def _with_one_replaced(
 
 def _added(terms: Iterable[Tensor | None]) -> Tensor | None:
     """The sum of those that are not None; None of none."""
-    return reduce(lambda a, b: b if a is None else a if b is None else a + b, terms, None)
+    there = [term for term in terms if term is not None]
+    return reduce(torch.add, there) if there else None
 
 
 def _added_by_argument(terms: Iterable[Sequence[Tensor | None]]) -> list[Tensor | None]:
@@ -151,9 +153,7 @@ def _gradients(
     return tuple(gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True))
 
 
-def _tangent(
-    arguments: Sequence[Tensor | None], tangents: Sequence[Tensor | None], allow_tf32: bool
-) -> Tensor | None:
+def _tangent(arguments: Sequence[Tensor | None], tangents: Sequence[Tensor | None], allow_tf32: bool) -> Tensor | None:
     terms = _with_one_replaced(arguments, tangents)
     return _added(torch.ops.ikem_ext.graph_conv(*term, allow_tf32) for term, _ in terms)
 

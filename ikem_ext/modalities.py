@@ -83,14 +83,17 @@ def derive_modalities(
 
     Returns:
         (len(modalities), N, 3, T, V, M), contiguous, in the dtype of ``joints`` (under autocast in float32).
-        Differentiable in ``joints``, unless they are taken by ``clip_index``. The same input gives the same bits, for
-        any number of threads.
+        Differentiable in ``joints``, unless they are taken by ``clip_index``: once and in reverse mode, by autograd and
+        ``torch.func`` alike; joint, motion and acceleration alone, which are linear, also in forward mode and more than
+        once. Mapped by ``torch.vmap``. The same input gives the same bits, for any number of threads.
 
     Raises:
-        TypeError: an argument has the wrong type or dtype.
+        TypeError: an argument has the wrong type or dtype, or is sparse or nested.
         ValueError: a shape, a device, a name or a value does not fit; ``shear`` requires a gradient; or ``joints`` do,
             with a ``clip_index``.
         RuntimeError: the joints are on a GPU and the package was built without CUDA.
+        NotImplementedError: a derivative was asked for that there is none of, in forward mode or a second one;
+            :func:`ikem_ext.reference.derive_modalities` has it.
 
     Source: Wei et al., arXiv 2309.12009, Section 3.1 (modalities); temporal crop and shear as in Li et al.
     (CrosSCLR), CVPR 2021, Section 4.2.

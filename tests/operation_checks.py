@@ -249,17 +249,15 @@ class OperationChecks(ABC):
                 continue
             for bad, message in _unfit(value):
                 for autocast in (False, True):
-                    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                        with pytest.raises(TypeError, match=rf"^{name}: expected .*{message}"):
-                            self.operation(**{**arguments, name: bad})
+                    error = pytest.raises(TypeError, match=rf"^{name}: expected .*{message}")
+                    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), error:
+                        self.operation(**{**arguments, name: bad})
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     def test_runs_on_the_meta_device_and_on_fake_tensors(self, dtype: torch.dtype) -> None:
         arguments = self.inputs(dtype)
         expected = self.run(self.operation, arguments)
-        on_meta = {
-            name: value.to("meta") if isinstance(value, Tensor) else value for name, value in arguments.items()
-        }
+        on_meta = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in arguments.items()}
         with torch.autocast("cpu", torch.bfloat16):  # which says nothing of the meta device
             found = self.run(self.operation, on_meta)
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:

@@ -335,7 +335,7 @@ def test_the_table_has_a_row_for_each_transform_here() -> None:
 def test_gives_the_twins_value_or_an_error(case: Case, name: str) -> None:
     transform = globals()[name]
     if not EXPECTED[case.kind, name]:
-        with pytest.raises(NotImplementedError, match=rf"{case.named}.*: no (second )?derivatives.*ikem_ext.reference"):
+        with pytest.raises(NotImplementedError, match=rf"{case.named}.*: no .*derivatives.*ikem_ext.reference"):
             transform(case.ours, case.values)
         return
     ours, plain = (tree_leaves(transform(function, case.values)) for function in (case.ours, case.plain))
@@ -405,12 +405,11 @@ def test_what_a_gradient_depends_on_is_never_forgotten(case: Case, mode: str) ->
     """Second derivatives by each pair of values: right, or refused; never what is left when a dependency is lost."""
     for by in everything(case.values):
         for along in everything(case.values):
-            expected = tree_leaves(MIXED[mode](case.plain, case.values, by, along))
             try:
-                found = tree_leaves(MIXED[mode](case.ours, case.values, by, along))
-            except NotImplementedError as error:
-                assert case.named in str(error)
-                assert case.kind not in ("graph_conv", "linear_modalities")
+                ours = MIXED[mode](case.ours, case.values, by, along)
+            except NotImplementedError:
+                assert not EXPECTED[case.kind, "func_hessian"]
                 continue
-            for a, b in zip(found, expected, strict=True):
+            plain = MIXED[mode](case.plain, case.values, by, along)
+            for a, b in zip(tree_leaves(ours), tree_leaves(plain), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)

@@ -16,9 +16,9 @@ class KeyQueue(nn.Module):
     clip in every modality. Under ``torch.distributed`` every process enqueues the keys of all, in the order of
     their ranks, so that all queues stay the same.
 
-    The buffers are ``keys``, (length, num_modalities, width) in the default dtype, stored so that the modalities' keys of
-    one clip lie side by side and their concatenation is the same memory, and ``pointer``, the int64 index of
-    the entry that is replaced next.
+    The buffers are ``keys``, (length, num_modalities, width) in PyTorch's default dtype, stored so that the
+    modalities' keys of one clip lie side by side and their concatenation is the same memory, and ``pointer``, the
+    int64 index of the entry that is replaced next.
 
     Args:
         num_modalities: G.

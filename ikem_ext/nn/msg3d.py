@@ -69,7 +69,7 @@ class MultiScale_GraphConv(nn.Module):
         self.in_channels = in_channels
         self.use_mask = use_mask
         if isinstance(A_binary, Tensor) and A_binary.is_meta:
-            raise ValueError("A_binary: expected values, to take powers of, got a tensor on the meta device; use an array")
+            raise ValueError("A_binary: expected values to take powers of, got a tensor on the meta device")
         edges = np.asarray(A_binary)
         if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
             raise ValueError(f"A_binary: expected shape (V, V), got {edges.shape}")
