@@ -6,7 +6,7 @@ The table below says which, cell by cell; a change of either kind fails.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -247,14 +247,15 @@ def graph_conv_case(per: str, groups: tuple[int, ...] = (), biased: bool = True,
 
 
 SMALL = SkeletonLayout("small", ("hip", "chest", "hand"), (0, 0, 1), (1, 0, 2))
+IMAGE = replace(SMALL, third="confidence")
 LINEAR = ("acceleration", "joint", "motion")
 
 
-def modalities_case(modalities: tuple[str, ...], **options: Any) -> Case:
+def modalities_case(modalities: tuple[str, ...], layout: SkeletonLayout = SMALL, **options: Any) -> Case:
     joints, num_frames = numbers(2, 3, 3, 3, 1), torch.tensor([40, 70])
 
     def of(function: Function) -> Function:
-        return lambda joints: function(joints, num_frames, SMALL, modalities=modalities, **options)
+        return lambda joints: function(joints, num_frames, layout, modalities=modalities, **options)
 
     kind = "linear_modalities" if set(modalities) <= set(LINEAR) else "modalities"
     ours, plain = of(ikem_ext.derive_modalities), of(reference.derive_modalities)
@@ -301,6 +302,8 @@ def cases() -> dict[str, Case]:
         "derive_modalities, bone": modalities_case(("joint", "bone"), **augmentation),
         "derive_modalities, linear": modalities_case(LINEAR),
         "derive_modalities, linear and augmented": modalities_case(LINEAR, **augmentation),
+        "derive_modalities, in an image": modalities_case(("bone", "joint"), IMAGE, **augmentation),
+        "derive_modalities, linear in an image": modalities_case(LINEAR, IMAGE, **augmentation),
         "info_nce": loss_case("info_nce", (q, k, queue)),
         "info_nce, one modality": loss_case("info_nce", (q[0], k[0], queue[0])),
         "cross_modal_nce": loss_case("cross_modal_nce", (q, k, queue), topk=2),
