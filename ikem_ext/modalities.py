@@ -148,12 +148,13 @@ def derive_modalities(
 
     if layout.third == "depth":
         return derive(modalities, shear)
-    clips = len(joints if clip_index is None else clip_index)
-    only_third = torch.diag(joints.new_tensor([0, 0, 1], dtype=matrix)).expand(clips, 3, 3)
-    plane = torch.eye(3, dtype=matrix, device=joints.device) - only_third
-    derived = derive(modalities, plane if shear is None else plane @ shear @ plane)
+    clips = (joints if clip_index is None else clip_index).shape[0]  # len() would fix it in an exported program
+    plane, third = (joints.new_tensor(axes, dtype=matrix) for axes in ([1, 1, 0], [0, 0, 1]))
+    shear = torch.diag(plane).expand(clips, 3, 3) if shear is None else shear
+    # By elements: autocast would round a product of matrices.
+    derived = derive(modalities, shear * plane * plane[:, None])
     if layout.third == "confidence" and "joint" in modalities:
-        derived[list(modalities).index("joint")] += derive(["joint"], only_third)[0]
+        derived[list(modalities).index("joint")] += derive(["joint"], torch.diag(third).expand(clips, 3, 3))[0]
     return derived
 
 

@@ -60,12 +60,13 @@ class TestDeriveModalities(OperationChecks):
     operation = staticmethod(derive_modalities)
     reference = staticmethod(reference.derive_modalities)
     differentiable = ("joints",)
+    layout: ClassVar[SkeletonLayout] = SMALL
     batch_axes: ClassVar[dict[str, int]] = dict.fromkeys(("joints", "num_frames", "shear", "crop_start"), 0)
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
         joints, num_frames = make_clips(dtype=dtype, device=device, seed=seed)
         augmentation = make_augmentation(joints, seed % 3, seed)
-        return {"joints": joints, "num_frames": num_frames, "layout": SMALL, **augmentation}
+        return {"joints": joints, "num_frames": num_frames, "layout": self.layout, **augmentation}
 
     def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         layout = arguments["layout"]
@@ -87,6 +88,13 @@ class TestDeriveModalities(OperationChecks):
         yield operations.derive_modalities.default, (joints, *settings, index)
         gradient = torch.ones(len(MODALITIES), *joints.shape, dtype=joints.dtype, device=joints.device)
         yield operations.derive_modalities_backward.default, (gradient, joints, *settings)
+
+
+class TestDeriveModalitiesInAnImage(TestDeriveModalities):
+    layout = replace(SMALL, third="confidence")
+
+    def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        yield from ()  # the same as above
 
 
 @pytest.mark.parametrize("file", ["exchange_small", "modalities_real_ntu"])
