@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
 import torch
 from torch import Tensor
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def not_for_torchscript(function: _Function) -> _Function:
+    """Decorates a function that `torch.jit.script` cannot compile, so that it says so, and what can."""
+
+    def refuse() -> NoReturn:
+        raise RuntimeError(
+            f"ikem_ext.{function.__name__}: torch.jit.script cannot compile it; use torch.compile or torch.export, "
+            "or torch.jit.trace"
+        )
+
+    function.__prepare_scriptable__ = refuse  # type: ignore[attr-defined]  # which is called before compiling begins
+    return function
 
 
 class Shapes:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from . import _library  # loads the operations that are registered here
-from ._checks import Shapes, check_same
+from ._checks import Shapes, check_same, not_for_torchscript
 from ._transforms import (
     SECOND_DERIVATIVES,
     mapped_first,
@@ -43,6 +43,7 @@ from ._transforms import (
 __all__ = ["cross_modal_nce", "implicit_exchange", "info_nce", "relational_distillation"]
 
 
+@not_for_torchscript
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     r"""InfoNCE of each query with its own key against a queue of other keys.
 
@@ -86,6 +87,7 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
         return loss if grouped else loss[0]
 
 
+@not_for_torchscript
 def cross_modal_nce(
     q: Tensor, k: Tensor, queue: Tensor, temperature: float, *, topk: int = 1, context: bool = True
 ) -> Tensor:
@@ -142,6 +144,7 @@ def cross_modal_nce(
         return (losses - losses.diagonal().diag()).sum(1) / (len(q) - 1)
 
 
+@not_for_torchscript
 def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     r"""The Implicit Knowledge Exchange Module: each modality is contrasted with all modalities together.
 
@@ -190,6 +193,7 @@ def implicit_exchange(h: Tensor, k: Tensor, queue: Tensor, temperature: float) -
         return _batch_mean(losses.unflatten(1, h.shape[:2])[0])
 
 
+@not_for_torchscript
 def relational_distillation(
     student: Tensor,
     teacher: Tensor,

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import FLOATING, Shapes, check_same
+from ._checks import FLOATING, Shapes, check_same, not_for_torchscript
 from ._transforms import mapped_first, register_derivatives, register_vmap, save
 
 __all__ = ["graph_conv"]
 
 
+@not_for_torchscript
 def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
     r"""Transforms the channels of every joint and sums over the joints, one term per part of the graph.
 

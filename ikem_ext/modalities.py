@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import FLOATING, Shapes
+from ._checks import FLOATING, Shapes, not_for_torchscript
 from ._transforms import (
     FORWARD_MODE,
     SECOND_DERIVATIVES,
@@ -26,6 +26,7 @@ from .skeleton import SkeletonLayout, get_layout
 __all__ = ["MODALITIES", "derive_modalities"]
 
 
+@not_for_torchscript
 def derive_modalities(
     joints: Tensor,
     num_frames: Tensor,

@@ -357,6 +357,18 @@ class OperationChecks(ABC):
         torch.testing.assert_close(compiled_output, output, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(compiled_gradients, gradients, rtol=1e-12, atol=1e-12)
 
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+    def test_torchscript_says_what_to_use_instead(self) -> None:
+        operation = type(self).operation
+
+        def calls_it(x: Tensor) -> Tensor:
+            return operation(x)
+
+        message = rf"ikem_ext\.{operation.__name__}: torch\.jit\.script cannot compile it; use torch\.compile"
+        for function in (operation, calls_it):
+            with pytest.raises(RuntimeError, match=message):
+                torch.jit.script(function)
+
     @pytest.mark.parametrize("device", DEVICES)
     def test_dtype_under_autocast(self, device: str) -> None:
         arguments = self.inputs(torch.float32, device)
