@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten_with_path
 
 from ikem.config import EncoderConfig, plain
 from ikem.encoders import Encoder, build_encoder
+from ikem.files import replacing
 from ikem_ext import SkeletonLayout
 
 DESCRIPTION = "ikem"  # the key of a checkpoint under which the description of its module stands
@@ -31,7 +33,7 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
         kind: ``pretrain`` or ``distill``.
 
     Raises:
-        ValueError: if there is no such file, or it is not a checkpoint of that kind.
+        ValueError: if there is no such file, it is not a checkpoint of that kind, or its weights are not finite.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint: expected a checkpoint of `ikem {kind}`, there is no file {path}")
@@ -42,7 +44,31 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     found = checkpoint.get(DESCRIPTION, {}).get("kind") if isinstance(checkpoint, dict) else None
     if found != kind:
         raise ValueError(f"checkpoint: expected one of `ikem {kind}`, {path} is one of {found or 'something else'}")
+    _require_finite(path, checkpoint["state_dict"])
     return checkpoint
+
+
+def first_non_finite(values: Any) -> str | None:
+    """Return the dotted name of the first tensor with a number that is not finite, in nested dictionaries and lists.
+
+    Example:
+        >>> first_non_finite({"encoder": {"weight": torch.ones(2), "bias": torch.tensor([0.0, float("nan")])}})
+        'encoder.bias'
+    """
+    tensors = {
+        ".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in keys): value
+        for keys, value in tree_flatten_with_path(values)[0]
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    if not tensors:
+        return None
+    finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()  # one wait for the device
+    return next((name for name, good in zip(tensors, finite, strict=True) if not good), None)
+
+
+def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    if name := first_non_finite(weights):
+        raise ValueError(f"checkpoint: {path} is of no use: {name} holds numbers that are not finite")
 
 
 def export_encoders(
@@ -55,9 +81,8 @@ def export_encoders(
         for name, value in encoder.state_dict().items()
     }
     metadata = {"modalities": list(encoders), "encoder": plain(config), "layout": layout.to_dict()}
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(save(weights, {DESCRIPTION: json.dumps(metadata)}))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(weights, {DESCRIPTION: json.dumps(metadata)}))
 
 
 def load_encoders(path: Path | str) -> dict[str, Encoder]:
@@ -65,10 +90,14 @@ def load_encoders(path: Path | str) -> dict[str, Encoder]:
 
     Returns:
         Modality -> encoder in eval mode, which maps (N, 3, T, V, M) to features (N, F).
+
+    Raises:
+        ValueError: if a weight is not finite.
     """
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()[DESCRIPTION])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    _require_finite(Path(path), weights)
     layout = SkeletonLayout.from_dict(metadata["layout"])
     encoders: dict[str, Encoder] = {}
     for modality in metadata["modalities"]:

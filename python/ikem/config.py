@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ikem.files import write_text
 from ikem_ext import MODALITIES
 
 Modality = Literal["joint", "motion", "bone", "acceleration", "rotation_axis", "angular_velocity"]
@@ -113,7 +114,8 @@ class OptimizationConfig:
     """Stochastic gradient descent and its schedule, shared by pretraining and distillation.
 
     Attributes:
-        epochs: length of training.
+        epochs: length of training. A run may be given more, finished or not, where that changes no epoch that has
+            begun: the constant parts of ``step`` allow it, ``cosine`` does not. So may the schedule's later milestones.
         learning_rate: peak learning rate.
         schedule: ``step`` multiplies the learning rate by ``decay`` at each milestone; ``cosine`` takes it to 0.
         milestones: epochs, for ``step``.
@@ -145,6 +147,15 @@ class OptimizationConfig:
         for name in ("learning_rate", "temperature"):
             _require(getattr(self, name) > 0, f"{section}.{name}: expected > 0, got {getattr(self, name)}")
         _require(self.topk <= self.queue_length, f"{section}.topk: expected <= queue_length, got {self.topk}")
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether the training has a stage 2."""
+        return False
+
+    def stage(self, epoch: int) -> int:
+        """Return the part of the training, from 1, that an epoch belongs to."""
+        return 1
 
 
 @dataclass
@@ -187,6 +198,10 @@ class PretrainConfig(OptimizationConfig):
     def exchanges(self) -> bool:
         """Whether the run has a stage 2."""
         return (self.explicit or self.implicit) and self.exchange_epoch < self.epochs
+
+    def stage(self, epoch: int) -> int:
+        """Return 1 while each modality learns alone, 2 once they exchange."""
+        return 2 if self.exchanges and epoch >= self.exchange_epoch else 1
 
 
 @dataclass
@@ -251,6 +266,8 @@ class TrainerConfig:
         devices: number of devices (processes on a CPU).
         precision: as Lightning's Trainer takes it: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
         accuracy_every: contrastive accuracy is measured every so many steps.
+        checkpoint_minutes: the training is saved every so many minutes, besides the end of every epoch; 0 for every
+            step.
         progress: show progress bars.
         resident: keep all clips on the device that trains, from where every step takes its own by index.
         cuda_graphs: launch each step's forward and backward pass as one CUDA graph each; on one GPU only.
@@ -260,6 +277,7 @@ class TrainerConfig:
     devices: int = 1
     precision: str = "32-true"
     accuracy_every: int = 10
+    checkpoint_minutes: float = 10.0
     progress: bool = True
     resident: bool = False
     cuda_graphs: bool = False
@@ -267,6 +285,10 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         _require(self.devices >= 1, f"trainer.devices: expected at least 1, got {self.devices}")
         _require(self.accuracy_every >= 1, f"trainer.accuracy_every: expected at least 1, got {self.accuracy_every}")
+        _require(
+            self.checkpoint_minutes >= 0,
+            f"trainer.checkpoint_minutes: expected at least 0, got {self.checkpoint_minutes}",
+        )
         _require(
             self.devices == 1 or not self.cuda_graphs,
             f"trainer.cuda_graphs: expected trainer.devices = 1 with it, got {self.devices}",
@@ -362,39 +384,29 @@ SECTIONS = {
 }
 
 
-def store_config(config: Config, command: str, *, overwrite: bool = False) -> None:
-    """Write the resolved configuration into the run's folder, or refuse to mix two configurations in one run.
+def differences(config: Config, command: str) -> dict[str, tuple[Any, Any]]:
+    """Return in what a configuration differs from the one that a command's results in the run's folder follow from.
 
     Args:
         config: the resolved configuration.
         command: ``pretrain`` or ``distill``.
-        overwrite: accept another configuration than the stored one.
 
-    Raises:
-        ValueError: if the run's folder holds results of this command, or of one it builds on, that follow from
-            another configuration; the message says what differs.
+    Returns:
+        Dotted name -> the stored value and the given one; empty where there is nothing yet.
     """
     path = config.run / "config.yaml"
-    if path.is_file() and not overwrite:
-        stored = dict(flatten(yaml.safe_load(path.read_text())))
-        given = dict(flatten(plain(config)))
-        done = [section for section in SECTIONS[command] if section != command or (config.run / command).exists()]
-        differences = [
-            f"{name}: {stored.get(name)!r} there, {given.get(name)!r} here"
-            for name in dict.fromkeys([*stored, *given])
-            if name.split(".")[0] in done and stored.get(name) != given.get(name)
-        ]
-        if differences:
-            raise ValueError(
-                f"run: {config.run} holds a run with another configuration ({'; '.join(differences)}); "
-                "choose another folder, or give --overwrite to start afresh"
-            )
-    write_text(path, yaml.safe_dump(plain(config), sort_keys=False))
+    if not path.is_file():
+        return {}
+    stored = dict(flatten(yaml.safe_load(path.read_text())))
+    given = dict(flatten(plain(config)))
+    done = [section for section in SECTIONS[command] if section != command or (config.run / command).exists()]
+    return {
+        name: (stored.get(name), given.get(name))
+        for name in dict.fromkeys([*stored, *given])
+        if name.split(".")[0] in done and stored.get(name) != given.get(name)
+    }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside and rename it, so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+def store_config(config: Config) -> None:
+    """Write the resolved configuration into the run's folder."""
+    write_text(config.run / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))

@@ -5,6 +5,7 @@ Wei et al., arXiv 2309.12009, Section 2.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,9 @@ class Distillation(ContrastiveModule):
         accuracy_every: int = 10,
         cuda_graphs: bool = False,
     ) -> None:
-        super().__init__(config, encoder, layout, seed, accuracy_every, cuda_graphs)
+        super().__init__(config, config.modalities, encoder, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
-        self.modalities, self.teacher_modalities = config.modalities, tuple(teacher)
+        self.teacher_modalities = tuple(teacher)
         width = embedding_width * len(teacher)
         self.teacher = Teacher(teacher)
         self.student = student_streams(config, encoder, layout, width)
@@ -94,10 +95,8 @@ class Distillation(ContrastiveModule):
         )
         losses, h, t, q = self.compare(teacher_view, student_view)
         students = len(self.modalities)
-        self.log_accuracy(
-            h, t.expand(students, -1, -1), self.teacher_queue.queue.expand(students, -1, -1), self.modalities
-        )
-        return {"loss": self.log_losses(losses, self.modalities, batch.num_clips), "guide": q, "teacher": t[None]}
+        keys, queue = t.expand(students, -1, -1), self.teacher_queue.queue.expand(students, -1, -1)
+        return {"loss": self.log_step(losses, h, keys, queue), "guide": q, "teacher": t[None]}
 
     def forward(self, teacher_view: Tensor, student_view: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """Map the views to the losses (S,) and to h, t and q as `distill` takes them."""
@@ -105,7 +104,7 @@ class Distillation(ContrastiveModule):
         _, h = embed(self.student, student_view)
         return self.distill(h, t, q), h.detach(), t, q
 
-    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+    def enqueue(self, outputs: Mapping[str, Tensor]) -> None:
         """Let what the teacher saw replace the oldest entries, once the gradients are done with the queues."""
         self.guide_queue.enqueue(outputs["guide"])
         self.teacher_queue.enqueue(outputs["teacher"])
@@ -124,16 +123,9 @@ class Distillation(ContrastiveModule):
             )
         }
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe the student, so that it can be built again from the checkpoint alone."""
-        checkpoint[DESCRIPTION] = {
-            "kind": "distill",
-            "distill": plain(self.config),
-            "encoder": plain(self.encoder_config),
-            "layout": self.layout.to_dict(),
-            "epochs": self.current_epoch + 1,
-            "width": self.teacher_queue.keys.shape[-1],
-        }
+    def describe(self) -> dict[str, Any]:
+        """Return what :func:`load_student` needs beside encoder and layout."""
+        return {"kind": "distill", "distill": plain(self.config), "width": self.teacher_queue.keys.shape[-1]}
 
 
 def student_streams(config: DistillConfig, encoder: EncoderConfig, layout: SkeletonLayout, width: int) -> nn.ModuleDict:

@@ -33,11 +33,12 @@ from torch.nn import functional
 
 import ikem
 from ikem.checkpoint import DESCRIPTION, read_checkpoint
-from ikem.config import THREE_STREAMS, Config, EvaluateConfig, plain, write_text
+from ikem.config import THREE_STREAMS, Config, EvaluateConfig, plain
 from ikem.data.dataset import PreparedDataset
 from ikem.data.protocols import lacking_for_evaluation
 from ikem.distill import load_student
 from ikem.encoders import Encoder, encoders_of
+from ikem.files import write_text
 from ikem.pretrain import STAGE1_CHECKPOINT, Pretraining, build_pretraining
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT

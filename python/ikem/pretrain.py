@@ -7,6 +7,7 @@ arXiv 2309.12009.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ class Pretraining(ContrastiveModule):
         accuracy_every: int = 10,
         cuda_graphs: bool = False,
     ) -> None:
-        super().__init__(config, encoder, layout, seed, accuracy_every, cuda_graphs)
+        super().__init__(config, config.modalities, encoder, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
-        self.modalities = config.modalities
         width, features = config.embedding_width, encoder.feature_width
         joint_width = width * len(self.modalities)
         self.query = nn.ModuleDict(
@@ -73,11 +73,6 @@ class Pretraining(ContrastiveModule):
         self.update_average = get_ema_multi_avg_fn(config.key_momentum)
 
     @property
-    def stage(self) -> int:
-        """1 while each modality learns alone, 2 once they exchange."""
-        return 2 if self.config.exchanges and self.current_epoch >= self.config.exchange_epoch else 1
-
-    @property
     def encoders(self) -> dict[str, Encoder]:
         """What the training is for: the query encoders by modality."""
         return encoders_of(self.query)
@@ -86,8 +81,7 @@ class Pretraining(ContrastiveModule):
         """One step of either stage; the keys enter the queue when the gradients are done with it."""
         query_view, key_view = (self.derive(batch, view, self.modalities) for view in batch.views)
         losses, q, k = self.compare(query_view, key_view)
-        self.log_accuracy(q, k, self.queue.queue, self.modalities)
-        return {"loss": self.log_losses(losses, self.modalities, batch.num_clips), "keys": k}
+        return {"loss": self.log_step(losses, q, k, self.queue.queue), "keys": k}
 
     def forward(self, query_view: Tensor, key_view: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Map the views (G, N, 3, T, V, M) to the losses (G,) of the stage, queries and keys (G, N, C)."""
@@ -98,7 +92,7 @@ class Pretraining(ContrastiveModule):
         losses = self.contrast(q, k) if self.stage == 1 else self.exchange(q, k, features)
         return losses, q.detach(), k
 
-    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+    def enqueue(self, outputs: Mapping[str, Tensor]) -> None:
         """Let the new keys replace the oldest ones."""
         self.queue.enqueue(outputs["keys"])
 
@@ -130,16 +124,9 @@ class Pretraining(ContrastiveModule):
         if keys:
             self.update_average(keys, queries, 0)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe the module, so that it can be built again from the checkpoint alone."""
-        checkpoint[DESCRIPTION] = {
-            "kind": "pretrain",
-            "stage": self.stage,
-            "pretrain": plain(self.config),
-            "encoder": plain(self.encoder_config),
-            "layout": self.layout.to_dict(),
-            "epochs": self.current_epoch + 1,
-        }
+    def describe(self) -> dict[str, Any]:
+        """Return what :meth:`from_checkpoint` needs beside encoder and layout, and the stage."""
+        return {"kind": "pretrain", "stage": self.stage, "pretrain": plain(self.config)}
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> Pretraining:

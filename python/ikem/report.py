@@ -23,10 +23,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ikem import pictures
-from ikem.config import Config, write_text
+from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
 from ikem.data.protocols import lacking_for_evaluation
 from ikem.data.synthetic import generate
+from ikem.files import write_text
 from ikem_ext import LAYOUTS, MODALITIES
 
 __all__ = ["report", "results_table"]

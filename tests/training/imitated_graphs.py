@@ -8,6 +8,7 @@ launch runs the same operations on the same tensors, whatever Python's own state
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,6 +84,7 @@ def imitate_graphs(monkeypatch: pytest.MonkeyPatch) -> ImitatedGraphs:
         "graph": graphs.graph,
         "is_current_stream_capturing": lambda: False,
         "synchronize": lambda: None,
+        "Event": lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None),
         "Stream": lambda: None,
         "stream": contextlib.nullcontext,
     }.items():

@@ -74,18 +74,23 @@ class ShuffledBatches(Sampler[BatchPlan]):
         self.clips = clips
         self.batch_size = batch_size
         self.seed = seed
-        self.epoch = 0
+        self.epoch = self.first = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration plans; called by the trainer."""
         self.epoch = epoch
+
+    def go_on_after(self, steps: int) -> None:
+        """Have the next iteration begin where a training of so many steps left off, which may be within an epoch."""
+        self.epoch, self.first = divmod(steps, len(self))
 
     def __len__(self) -> int:
         return len(self.clips) // self.batch_size
 
     def __iter__(self) -> Iterator[BatchPlan]:
         order = np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).permutation(self.clips)
-        for index in range(len(self)):
+        first, self.first = self.first, 0
+        for index in range(first, len(self)):
             start = index * self.batch_size
             yield BatchPlan(self.epoch * len(self) + index, order[start : start + self.batch_size])
 
@@ -161,8 +166,10 @@ class ContrastiveData(lightning.LightningDataModule):
         self.resident: tuple[Tensor, Tensor] | None = None
 
     def train_dataloader(self) -> DataLoader[Batch | Draw]:
-        """Return the loader of this process's batches."""
+        """Return the loader of this process's batches, from where the trainer goes on."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.trainer:
+            self.batches.go_on_after(self.trainer.global_step)  # workers begin before the trainer sets the epoch
         return DataLoader(
             ClipViews(
                 self.dataset,

@@ -1,14 +1,10 @@
-"""What pretraining and distillation share: the training loop around a method, its log and its checkpoints."""
+"""The training loop around a method."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import logging
-import math
 import shutil
-import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -17,62 +13,26 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
-from ikem.checkpoint import export_encoders
-from ikem.config import Config, EncoderConfig, OptimizationConfig, store_config, write_text
+from ikem.checkpoint import DESCRIPTION, export_encoders, read_checkpoint
+from ikem.config import Config, EncoderConfig, OptimizationConfig, plain, store_config
 from ikem.cuda_graphs import CapturedModule
 from ikem.data.batches import Batch, ContrastiveData
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import View
 from ikem.encoders import Encoder
 from ikem.seeding import derive_seed
+from ikem.training.checkpoints import LAST_CHECKPOINT, Checkpoints, WholeFiles
+from ikem.training.log import MetricsTable, NonFiniteError, ProgressBar, SkippedSteps, StepLog, contrastive_accuracy
+from ikem.training.schedule import learning_rate_factor, require_same_run
 from ikem_ext import SkeletonLayout
 
-LAST_CHECKPOINT = "last.ckpt"
 ENCODERS = "encoders.safetensors"
-
-
-def learning_rate_factor(options: OptimizationConfig, epoch: int) -> float:
-    """Return what the peak learning rate is multiplied by in an epoch.
-
-    Example:
-        >>> options = OptimizationConfig(epochs=300, milestones=(250,), decay=0.1)
-        >>> learning_rate_factor(options, 249), learning_rate_factor(options, 250)
-        (1.0, 0.1)
-    """
-    if epoch < options.warmup_epochs:
-        return (epoch + 1) / (options.warmup_epochs + 1)
-    if options.schedule == "step":
-        return options.decay ** sum(epoch >= milestone for milestone in options.milestones)
-    progress = (epoch - options.warmup_epochs) / max(1, options.epochs - options.warmup_epochs)
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-@torch.no_grad()
-def contrastive_accuracy(q: Tensor, k: Tensor, queue: Tensor, tile: int = 2048) -> Tensor:
-    """Return the fraction of queries that are nearer to their own key than to every entry of the queue.
-
-    Args:
-        q: queries, (G, N, C).
-        k: their keys, (G, N, C).
-        queue: (G, K, C).
-        tile: entries of the queue that are compared at a time, so that no (N, K) array is made.
-
-    Returns:
-        (G,), one number per modality.
-
-    Example:
-        >>> q = torch.eye(2).expand(1, 2, 2)
-        >>> contrastive_accuracy(q, q, torch.tensor([[[0.0, 2.0]]]))
-        tensor([0.5000])
-    """
-    positive = (q * k).sum(-1)
-    nearest = torch.stack([(q @ part.mT).amax(-1) for part in queue.to(q.dtype).split(tile, dim=1)]).amax(0)
-    return (positive > nearest).float().mean(-1)
+EPOCH_SO_FAR = "epoch_so_far"  # the key of a checkpoint under which the sums of the epoch's steps stand
 
 
 class ContrastiveModule(lightning.LightningModule):
@@ -80,6 +40,7 @@ class ContrastiveModule(lightning.LightningModule):
 
     Args:
         options: of the optimization.
+        modalities: that are trained.
         encoder_config: of the encoders that are trained.
         layout: of the skeletons.
         seed: of the run.
@@ -90,6 +51,7 @@ class ContrastiveModule(lightning.LightningModule):
     def __init__(
         self,
         options: OptimizationConfig,
+        modalities: tuple[str, ...],
         encoder_config: EncoderConfig,
         layout: SkeletonLayout,
         seed: int,
@@ -98,11 +60,14 @@ class ContrastiveModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.options = options
+        self.modalities = modalities
         self.encoder_config = encoder_config
         self.layout = layout
         self.seed = seed
         self.accuracy_every = accuracy_every
         self.captured = CapturedModule(self) if cuda_graphs else None
+        self.steps = StepLog(modalities)
+        self.checkpoints: Checkpoints | None = None  # to tell that a step has ended, where the training is saved
 
     @property
     @abstractmethod
@@ -112,7 +77,15 @@ class ContrastiveModule(lightning.LightningModule):
     @property
     def stage(self) -> int:
         """The part of the training, from 1; within one, every step does the same."""
-        return 1
+        return self.options.stage(self.current_epoch)
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the module beside what all say: ``kind`` and its own options."""
+
+    @abstractmethod
+    def enqueue(self, outputs: Mapping[str, Tensor]) -> None:
+        """Let what a step saw replace the oldest entries of the queues, once the gradients are done with them."""
 
     @abstractmethod
     def forward(self, first_view: Tensor, second_view: Tensor) -> tuple[Any, ...]:
@@ -136,25 +109,47 @@ class ContrastiveModule(lightning.LightningModule):
         """Make what dropout draws a function of the step, so that a resumed run draws the same."""
         torch.manual_seed(derive_seed(self.seed, "step", self.global_step, self.global_rank))
 
-    def log_losses(self, losses: Mapping[str, Tensor], modalities: tuple[str, ...], num_clips: int) -> Tensor:
-        """Log the losses per modality, (G,) each, their sum and its parts, and return the total."""
-        total = torch.stack(list(losses.values())).sum(0)
-        named = {"loss": total, **(losses if len(losses) > 1 else {})}
-        metrics = {
-            f"{name}/{modality}": value
-            for name, values in named.items()
-            for modality, value in zip(modalities, values.detach(), strict=True)
-        }
-        metrics["loss"] = total.detach().sum()
-        self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True, batch_size=num_clips)
-        return total.sum()
+    def on_train_start(self) -> None:
+        """Take the learning rate from the schedule: it may have been another one when the training was saved."""
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * learning_rate_factor(self.options, self.current_epoch)
 
-    def log_accuracy(self, q: Tensor, k: Tensor, queue: Tensor, modalities: tuple[str, ...]) -> None:
-        """Log the contrastive accuracy per modality, every so many steps."""
-        if self.global_step % self.accuracy_every == 0:
-            accuracy = contrastive_accuracy(q, k, queue)
-            metrics = {f"accuracy/{m}": value for m, value in zip(modalities, accuracy, strict=True)}
-            self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True, batch_size=q.shape[1])
+    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Complete the step by the queues; from here on it may be saved."""
+        self.enqueue(outputs)
+        if self.checkpoints is not None:
+            self.checkpoints.on_step_end(self.trainer, self)
+
+    def log_step(self, losses: Mapping[str, Tensor], q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
+        """Log the losses and, every so many steps, the contrastive accuracy; return the total loss.
+
+        Args:
+            losses: the parts of the loss by name, (G,) each.
+            q: (G, N, C), of which the accuracy is measured.
+            k: (G, N, C).
+            queue: (G, K, C).
+        """
+        due = self.global_step % self.accuracy_every == 0
+        accuracy = contrastive_accuracy(q, k, queue) if due else None
+        self.steps.add(self.current_epoch, self.global_step + 1, losses, accuracy)
+        return torch.stack(list(losses.values())).sum(0).sum()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the module, so that it can be built again from the checkpoint alone, and how far it has come."""
+        steps_per_epoch = int(self.trainer.num_training_batches)
+        checkpoint[DESCRIPTION] = {
+            **self.describe(),
+            "encoder": plain(self.encoder_config),
+            "layout": self.layout.to_dict(),
+            "epochs": self.global_step // steps_per_epoch,
+            "step": self.global_step,
+            "steps_per_epoch": steps_per_epoch,
+        }
+        checkpoint[EPOCH_SO_FAR] = self.steps.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the epoch so far."""
+        self.steps.load_state_dict(checkpoint[EPOCH_SO_FAR])
 
     def configure_optimizers(self) -> Any:
         """SGD, its learning rate changed once per epoch."""
@@ -168,72 +163,15 @@ class ContrastiveModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-class EpochCheckpoints(Checkpoint):
-    """Saves the whole training at the end of every epoch, and under another name at chosen ones.
-
-    Everything random follows from the seed and the step, so the end of an epoch is all that an exact resumption
-    needs: what was trained of the epoch that was interrupted is trained again, with the same result.
-
-    Args:
-        folder: receives ``last.ckpt``.
-        keep: number of epochs done -> name of the file to keep.
-    """
-
-    def __init__(self, folder: Path, keep: Mapping[int, str]) -> None:
-        self.folder = folder
-        self.keep = keep
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save; Lightning writes beside and renames."""
-        if name := self.keep.get(trainer.current_epoch + 1):
-            trainer.save_checkpoint(self.folder / name, weights_only=False)
-        trainer.save_checkpoint(self.folder / LAST_CHECKPOINT, weights_only=False)
-
-
-class MetricsTable(Callback):
-    """Writes one row per epoch into ``metrics.csv``: means over the epoch, learning rate and clips per second."""
-
-    def __init__(self, path: Path, batch_size: int) -> None:
-        self.path = path
-        self.batch_size = batch_size
-        self.rows: list[dict[str, Any]] = []
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take over the rows of an interrupted run up to where it is resumed."""
-        if self.path.is_file() and trainer.current_epoch > 0:
-            with self.path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock, and note the learning rate before the schedule moves on."""
-        self.started = time.perf_counter()
-        self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the table anew; it is small."""
-        clips = trainer.num_training_batches * self.batch_size
-        derived = {"lr": self.learning_rate, "clips_per_second": clips / (time.perf_counter() - self.started)}
-        for logger in trainer.loggers:
-            logger.log_metrics(derived, step=trainer.global_step)
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics, **derived})
-        if trainer.is_global_zero:
-            table = io.StringIO()
-            columns = dict.fromkeys(column for row in self.rows for column in row)
-            writer = csv.DictWriter(table, list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-            write_text(self.path, table.getvalue())
-
-
 def build_trainer(config: Config, folder: Path, *, epochs: int, keep: Mapping[int, str]) -> lightning.Trainer:
     """Return the trainer of one of the run's trainings, which writes into ``folder``."""
     callbacks: list[Callback] = [
-        EpochCheckpoints(folder, keep),
+        SkippedSteps(),
         MetricsTable(folder / "metrics.csv", config.data.batch_size),
+        Checkpoints(folder, keep, config.trainer.checkpoint_minutes),
     ]
     if config.trainer.progress:
-        callbacks.append(RichProgressBar())
+        callbacks.append(ProgressBar())
     return lightning.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
@@ -241,6 +179,7 @@ def build_trainer(config: Config, folder: Path, *, epochs: int, keep: Mapping[in
         precision=config.trainer.precision,  # type: ignore[arg-type]
         max_epochs=epochs,
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         log_every_n_steps=1,
         enable_checkpointing=True,
@@ -286,30 +225,70 @@ def fit(
 
     Raises:
         ValueError: if the folder holds a run with another configuration.
+        NonFiniteError: if a loss or a weight is not finite, from where on nothing was saved.
+        SystemExit: if a signal stopped the training, which was saved before.
     """
     folder = config.run / command
     last = folder / LAST_CHECKPOINT
     with _quiet_lightning():
         trainer = build_trainer(config, folder, epochs=module.options.epochs, keep=keep)
         if trainer.is_global_zero:
-            store_config(config, command, overwrite=overwrite)
             if overwrite:
                 shutil.rmtree(folder, ignore_errors=True)
-        trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+            else:
+                _require_resumable(config, command, last, len(data.batches))
+            store_config(config)
+        _train(trainer, module, data, last)
     if trainer.is_global_zero:
         export_encoders(folder / ENCODERS, module.encoders, module.encoder_config, module.layout)
         print(f"{command}: {last}")
     return last
 
 
+def _require_resumable(config: Config, command: str, last: Path, steps_per_epoch: int) -> None:
+    checkpoint = read_checkpoint(last, command) if last.is_file() else None
+    require_same_run(config, command, 0 if checkpoint is None else checkpoint["epoch"] + 1)
+    if checkpoint is not None and (before := checkpoint[DESCRIPTION].get("steps_per_epoch")) != steps_per_epoch:
+        raise ValueError(
+            f"run: {config.run} was trained in epochs of {before} steps, which are {steps_per_epoch} now: "
+            f"{config.data.folder} has changed; choose another folder, or give --overwrite to start afresh"
+        )
+
+
+def _train(trainer: lightning.Trainer, module: ContrastiveModule, data: ContrastiveData, last: Path) -> None:
+    checkpoints = trainer.checkpoint_callback
+    assert isinstance(checkpoints, Checkpoints)
+    module.checkpoints = checkpoints
+    try:
+        trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except (NonFiniteError, SystemExit) as error:
+        if not trainer.is_global_zero:
+            raise SystemExit(0) from None  # all processes stop at the same step; the first one speaks for all
+        if isinstance(error, SystemExit):
+            raise
+        step = checkpoints.saved_step
+        saved = f"{last} holds the training after step {step}" if step else "nothing was saved before"
+        raise NonFiniteError(f"{error}; {saved}; try a lower learning rate, or a precision of more bits") from None
+
+
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence advice that does not apply: batches are fetched whole, and the teacher is in eval mode on purpose."""
+    """Silence advice that does not apply.
+
+    Batches are fetched whole, the teacher is in eval mode on purpose, and the plan of the batches knows where to go on.
+    """
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
     with warnings.catch_warnings():
-        for message in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
+        for message in (
+            ".*does not have many workers.*",
+            ".*in eval mode at the start.*",
+            ".*dataloader is not resumable.*",
+            ".*LeafSpec.*",
+        ):
             warnings.filterwarnings("ignore", message)
         logger.setLevel(logging.WARNING)
-        yield
-        logger.setLevel(level)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

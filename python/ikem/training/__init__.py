@@ -1,0 +1,18 @@
+"""What pretraining and distillation share: the loop around a method, its schedule, log and checkpoints."""
+
+from ikem.training.checkpoints import LAST_CHECKPOINT
+from ikem.training.log import NonFiniteError, contrastive_accuracy
+from ikem.training.loop import ENCODERS, ContrastiveModule, build_trainer, fit, open_data
+from ikem.training.schedule import learning_rate_factor
+
+__all__ = [
+    "ENCODERS",
+    "LAST_CHECKPOINT",
+    "ContrastiveModule",
+    "NonFiniteError",
+    "build_trainer",
+    "contrastive_accuracy",
+    "fit",
+    "learning_rate_factor",
+    "open_data",
+]
