@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import csv
-import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +15,7 @@ import pytest
 import torch
 import yaml
 from training import two_processes
+from training.scripts import run_script
 
 from ikem.checkpoint import load_encoders, read_checkpoint
 from ikem.config import Config, EncoderConfig, ViewsConfig, plain
@@ -53,10 +51,11 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
         assert first == second, where
 
 
-def assert_same_training(first: Config, second: Config, command: str = "pretrain") -> None:
+def assert_same_training(first: Config | Path, second: Config | Path, command: str = "pretrain") -> None:
     """Losses, weights, key encoders, queues, their pointers, optimizer and schedule are equal to the bit."""
-    assert table(first.run, command) == table(second.run, command)
-    checkpoints = [read_checkpoint(config.run / command / "last.ckpt", command) for config in (first, second)]
+    runs = [each if isinstance(each, Path) else each.run for each in (first, second)]
+    assert table(runs[0], command) == table(runs[1], command)
+    checkpoints = [read_checkpoint(run / command / "last.ckpt", command) for run in runs]
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert_same(checkpoints[0][part], checkpoints[1][part], part)
 
@@ -107,33 +106,6 @@ def test_interrupted_and_resumed(config: Callable[..., Config], monkeypatch: pyt
     assert_same_training(whole, broken)
 
 
-KILLED = """
-import os, signal, sys
-from ikem.cli import main
-from ikem.pretrain import Pretraining
-step = Pretraining.training_step
-def killed(self, batch, batch_idx):
-    if self.global_step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, batch_idx)
-Pretraining.training_step = killed
-main(sys.argv[1:])
-"""
-
-
-def test_killed_and_resumed(config: Callable[..., Config], tmp_path: Path) -> None:
-    whole, killed = config("whole"), config("killed")
-    pretrain(whole)
-    settings = tmp_path / "settings.yaml"
-    settings.write_text(yaml.safe_dump(plain(killed)))
-    command = [sys.executable, "-c", KILLED, "pretrain", "--config", str(settings)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    assert len(table(killed.run)) == 2
-    pretrain(killed)
-    assert_same_training(whole, killed)
-
-
 def test_interrupted_distillation(finished_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ikem.distill import Distillation
 
@@ -177,11 +149,7 @@ def test_another_configuration_is_refused(config: Callable[..., Config]) -> None
 def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path) -> None:
     """With fixed batch-norm statistics and no dropout, where the maths says so (see two_processes.py)."""
     two_processes.main(dataset_folder, tmp_path / "1", devices=1)
-    script = Path(two_processes.__file__)
-    paths = os.pathsep.join([str(script.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, str(script), str(dataset_folder), str(tmp_path / "2"), "2"]
-    environment = {**os.environ, "PYTHONPATH": paths}
-    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    process = run_script(two_processes, dataset_folder, tmp_path / "2", 2)
     assert process.returncode == 0, process.stderr
     one, two = (read_checkpoint(tmp_path / devices / "pretrain" / "last.ckpt", "pretrain") for devices in ("1", "2"))
     assert one["global_step"] == two["global_step"] == 6
@@ -190,6 +158,23 @@ def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path) ->
     for row_one, row_two in zip(table(tmp_path / "1"), table(tmp_path / "2"), strict=True):
         numbers = [[float(value) for value in row.values() if value] for row in (row_one, row_two)]
         assert numbers[1] == pytest.approx(numbers[0], rel=1e-6)
+
+
+def test_two_processes_stop_together_and_go_on(dataset_folder: Path, tmp_path: Path) -> None:
+    """At a loss that is not finite in one of them, and at a signal to one; each is saved up to there."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    last = broken / "pretrain" / "last.ckpt"
+    assert run_script(two_processes, dataset_folder, whole, 2).returncode == 0
+    process = run_script(two_processes, dataset_folder, broken, 2, "nan")
+    assert process.returncode == 1
+    said = "NonFiniteError: the loss is not finite in epoch 1, step 3: contrast of bone is nan"
+    assert process.stderr.count(said) == 1
+    assert read_checkpoint(last, "pretrain")["global_step"] == 2
+    process = run_script(two_processes, dataset_folder, broken, 2, "stop")
+    assert process.returncode == 128 + signal.SIGTERM, process.stderr
+    assert read_checkpoint(last, "pretrain")["global_step"] == 3
+    assert run_script(two_processes, dataset_folder, broken, 2).returncode == 0
+    assert_same_training(whole, broken)
 
 
 @pytest.mark.parametrize("views", [ViewsConfig(), ViewsConfig(bone_jitter=0.1, least_window=0.7)])

@@ -259,6 +259,7 @@ def _train(trainer: lightning.Trainer, module: ContrastiveModule, data: Contrast
     checkpoints = trainer.checkpoint_callback
     assert isinstance(checkpoints, Checkpoints)
     module.checkpoints = checkpoints
+    trainer.precision_plugin.convert_module(module)  # Lightning would load a checkpoint first, and so round it
     try:
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=True)
     except (NonFiniteError, SystemExit) as error:
