@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     What the user can put right (arguments, files, recordings) ends with one line and exit code 2; damaged recordings
-    have a line each before it. Set ``IKEM_TRACEBACK=1`` to see where it was found.
+    have a line each before it. Set ``IKEM_TRACEBACK=1`` to see where it was found. A training that a signal
+    stops ends with 128 + the signal's number.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(argv)

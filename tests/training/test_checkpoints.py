@@ -104,7 +104,7 @@ def test_a_signal_lets_the_step_end_and_saves(
         with pytest.raises(SystemExit) as stopped:
             pretrain(broken)
     assert stopped.value.code == 128 + number
-    assert f"stopped by {number.name} after step {step}; the same command goes on" in capsys.readouterr().out
+    assert f"stopped by {number.name} after step {step}; the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(number) is before
     assert saved(broken) == step
     pretrain(broken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,51 +46,65 @@ def test_a_learning_rate_that_is_too_high_ends_in_one_sentence(
     assert not list(run.run.rglob("*.ckpt")) + list(run.run.rglob("*.safetensors"))
 
 
-@pytest.fixture
-def spoiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """In step 4 of 6, the last of the second epoch, the queue makes the contrast of two modalities not a number."""
+def spoil_step(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Before a step of pretraining, counted from 1, the queues of two modalities get a key that is not a number."""
     begin = Pretraining.on_train_batch_start
 
     def patched(self: Pretraining, *arguments: Any) -> None:
         begin(self, *arguments)
-        if self.global_step == 3:
+        if self.global_step + 1 == number:
             self.queue.queue[1:, 0] = NAN
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Pretraining, "on_train_batch_start", patched)
-        yield patch
+    patch.setattr(Pretraining, "on_train_batch_start", patched)
 
 
-SAID = (
-    "epoch 1, step 4: contrast of motion is nan, contrast of bone is nan; .*last.ckpt holds the training after step 3;"
-)
+def said_of(step: int) -> str:
+    """What is said of such a step of the second epoch."""
+    parts = "contrast of motion is nan, contrast of bone is nan"
+    return f"epoch 1, step {step}: {parts}; .*/last.ckpt holds the training after step {step - 1};"
 
 
-def test_the_last_good_state_is_kept(config: Callable[..., Config], spoiled: pytest.MonkeyPatch) -> None:
+def test_the_last_good_state_is_kept(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = config("whole"), config("broken")
     broken = replace(broken, trainer=replace(broken.trainer, checkpoint_minutes=0))
-    with pytest.raises(NonFiniteError, match=SAID):
-        pretrain(broken)
+    with monkeypatch.context() as patch:
+        spoil_step(4, patch)
+        with pytest.raises(NonFiniteError, match=said_of(step=4)):
+            pretrain(broken)
     assert not (broken.run / "pretrain" / "encoders.safetensors").exists()
     assert not (broken.run / "pretrain" / "stage1.ckpt").exists()
     assert len(table(broken.run)) == 1
-    spoiled.undo()
     pretrain(whole)
     pretrain(broken)
     assert_same_training(whole, broken)
 
 
+@pytest.mark.parametrize("step", [3, 4])
 def test_with_graphs_it_is_noticed_before_the_next_checkpoint(
-    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, spoiled: pytest.MonkeyPatch
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """The losses of a step are looked at once the next one is launched, or when the epoch ends."""
+    """The losses of a step are looked at once the next one is launched, or where a checkpoint or the epoch's end is."""
     graphs = imitate_graphs(monkeypatch)
+    spoil_step(step, monkeypatch)
     run = config("run")
     encoder = replace(run.encoder, dropout=0.0)  # for which the CPU draws seeds in Python
     run = replace(run, encoder=encoder, trainer=replace(run.trainer, checkpoint_minutes=0, cuda_graphs=True))
-    with pytest.raises(NonFiniteError, match=SAID):
+    with pytest.raises(NonFiniteError, match=said_of(step)):
         pretrain(run)
     assert graphs.captures == 1
+
+
+def test_with_graphs_it_is_noticed_a_step_later(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the step itself, for which the processor would have to wait."""
+    imitate_graphs(monkeypatch)
+    spoil_step(1, monkeypatch)
+    enqueued = []
+    monkeypatch.setattr(Pretraining, "enqueue", lambda self, outputs: enqueued.append(self.global_step))
+    run = config("run")
+    run = replace(run, encoder=replace(run.encoder, dropout=0.0), trainer=replace(run.trainer, cuda_graphs=True))
+    with pytest.raises(NonFiniteError, match=r"epoch 0, step 1: contrast of motion is nan, .*; nothing was saved"):
+        pretrain(run)
+    assert enqueued == [1]
 
 
 def test_weights_that_are_not_finite_are_not_saved(

@@ -50,7 +50,7 @@ def test_stages(stage: int, peer: type[step.PublishedStage1], resident: int | No
 
 def test_a_resident_data_set_is_more_than_the_batch() -> None:
     batch = step.random_batch(SIZES.clips, CPU, resident=7)
-    assert (len(batch.joints), len(batch.num_frames), batch.num_clips) == (7, 7, SIZES.clips)
+    assert (len(batch.joints), len(batch.num_frames), len(batch.clips)) == (7, 7, SIZES.clips)
 
 
 def test_graphs_are_captured_within_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:

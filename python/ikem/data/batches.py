@@ -34,11 +34,6 @@ class Batch(NamedTuple):
     views: tuple[View, View]
     clips: Tensor | None = None
 
-    @property
-    def num_clips(self) -> int:
-        """N."""
-        return len(self.num_frames if self.clips is None else self.clips)
-
 
 class Draw(NamedTuple):
     """Which clips make up a batch, and two random views of each: a batch without its joints."""

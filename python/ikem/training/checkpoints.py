@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -106,5 +107,6 @@ class Checkpoints(Checkpoint):
         if number := int(trainer.strategy.reduce(told, reduce_op="max")):
             if trainer.is_global_zero:
                 name, last = signal.Signals(number).name, self.folder / LAST_CHECKPOINT
-                print(f"stopped by {name} after step {trainer.global_step}; the same command goes on from {last}")
+                said = f"stopped by {name} after step {trainer.global_step}; the same command goes on from {last}"
+                print(f"{self.folder.name}: {said}", file=sys.stderr)
             raise SystemExit(128 + number)

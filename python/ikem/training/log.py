@@ -63,9 +63,10 @@ class _Reading:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(values)
             values /= dist.get_world_size()
-        self.values = values.to("cpu", non_blocking=True)
+        later = values.device.type == cuda_graphs.DEVICE
+        self.values = values.to("cpu", non_blocking=later)
         self.copied: torch.cuda.Event | None = None
-        if values.device.type == cuda_graphs.DEVICE:
+        if later:
             self.copied = torch.cuda.Event()
             self.copied.record()
 
