@@ -55,20 +55,19 @@ def require_same_run(config: Config, command: str, begun: int) -> None:
 
 
 def _changed_past(section: str, before: OptimizationConfig, after: OptimizationConfig, begun: int) -> str | None:
-    """Say how epochs that have begun would have been others under another schedule.
+    """Say how epochs that have begun, or a checkpoint at their end, would have been others under another schedule.
 
     Example:
-        >>> before = OptimizationConfig(epochs=300, milestones=(250,))
-        >>> after = replace(before, epochs=400, milestones=(250, 350))
-        >>> _changed_past("pretrain", before, after, begun=300)
-        >>> _changed_past("pretrain", before, after, begun=351)
+        >>> before = OptimizationConfig(epochs=400, milestones=(250,))
+        >>> _changed_past("pretrain", before, replace(before, epochs=500, milestones=(250, 350)), begun=300)
+        >>> _changed_past("pretrain", before, replace(before, milestones=(250, 350)), begun=351)
         'epoch 350 was trained at 0.1 times the peak learning rate, which would now be 0.01 times'
-        >>> _changed_past("pretrain", before, after, begun=401)
-        'pretrain.epochs has to be at least 401, the epochs that have begun'
+        >>> _changed_past("pretrain", before, replace(before, epochs=300), begun=300)
+        'pretrain.epochs has to be more than 300, the epochs that have begun'
     """
-    if after.epochs < begun:
-        return f"{section}.epochs has to be at least {begun}, the epochs that have begun"
-    if before.exchanges != after.exchanges:
+    if after.epochs < before.epochs and after.epochs <= begun:
+        return f"{section}.epochs has to be more than {begun}, the epochs that have begun"
+    if begun and before.exchanges != after.exchanges:
         return "the heads of the exchange are part of a run from its start or never"
     for epoch in range(begun):
         rates = [learning_rate_factor(each, epoch) for each in (before, after)]
@@ -78,8 +77,10 @@ def _changed_past(section: str, before: OptimizationConfig, after: OptimizationC
                 f"which would now be {rates[1]:.3g} times"
                 + (" (a cosine depends on its length)" if "cosine" in (before.schedule, after.schedule) else "")
             )
-        if before.stage(epoch) != after.stage(epoch):
-            return f"epoch {epoch} was trained in stage {before.stage(epoch)}, and would now be in {after.stage(epoch)}"
+    for epoch in range(begun + 1 if begun else 0):  # stage 1 is saved at its end, which must be still to come
+        stages = before.stage(epoch), after.stage(epoch)
+        if stages[0] != stages[1]:
+            return f"epoch {epoch} is part of stage {stages[0]} there and of stage {stages[1]} here"
     return None
 
 
