@@ -24,7 +24,12 @@ setup: .venv/.built ## Makes .venv with PyTorch, everything the project needs, a
 	@$(INSTALL) $(TORCH) "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
 	@touch $@
 
-.venv/.built: .venv/.packages $(NATIVE)
+# An editable installation knows the modules by name: where one comes or goes, it is made anew.
+.venv/.modules: FORCE | .venv/.packages
+	@find ikem_ext python -name '*.py' | sort | { cmp -s - $@ || find ikem_ext python -name '*.py' | sort > $@; }
+FORCE:
+
+.venv/.built: .venv/.packages .venv/.modules $(NATIVE)
 	@echo "setup 3/3: all other packages, and the native code (compiling takes a minute or two)"
 	@$(INSTALL) --no-build-isolation --editable ".[dev]"
 	@touch $@

@@ -31,9 +31,9 @@ def clone(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("pyproject.toml", "CMakeLists.txt"):
         (tmp_path / name).touch()
-    for name in ("csrc", "cmake", "tests"):
+    for name in ("csrc", "cmake", "tests", "ikem_ext", "python"):
         (tmp_path / name).mkdir()
-    python = tmp_path / "python"
+    python = tmp_path / "interpreter"
     python.write_text(PYTHON)
     python.chmod(0o755)
     return tmp_path
@@ -42,7 +42,7 @@ def clone(tmp_path: Path) -> Path:
 def setup(clone: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
-        ["make", "setup", f"PYTHON={clone / 'python'}"],
+        ["make", "setup", f"PYTHON={clone / 'interpreter'}"],
         cwd=clone,
         env={**inherited, **environment},
         capture_output=True,
@@ -69,6 +69,14 @@ class TestSetup:
         assert again.returncode == 0
         assert "setup" not in again.stdout.replace("'setup'", "")
         assert len((clone / "pip.log").read_text().splitlines()) == 2
+
+    def test_installs_again_where_a_module_comes_or_goes(self, clone: Path) -> None:
+        setup(clone)
+        module = clone / "ikem_ext" / "new.py"
+        for change in (module.touch, module.unlink):
+            change()
+            assert [line.split(":")[0] for line in setup(clone).stdout.splitlines()] == ["setup 3/3"]
+        assert len((clone / "pip.log").read_text().splitlines()) == 4
 
     def test_shows_the_errors_of_pip_and_goes_no_further(self, clone: Path) -> None:
         result = setup(clone, FAIL="1")

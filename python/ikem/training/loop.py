@@ -248,7 +248,15 @@ def fit(
 def _require_resumable(config: Config, command: str, last: Path, steps_per_epoch: int) -> None:
     checkpoint = read_checkpoint(last, command) if last.is_file() else None
     require_same_run(config, command, 0 if checkpoint is None else checkpoint["epoch"] + 1)
-    if checkpoint is not None and (before := checkpoint[DESCRIPTION].get("steps_per_epoch")) != steps_per_epoch:
+    if checkpoint is None:
+        return
+    before = checkpoint[DESCRIPTION].get("steps_per_epoch")
+    if before is None:
+        raise ValueError(
+            f"run: {config.run} was begun by an earlier version, whose trainings cannot be gone on with; choose another "
+            "folder, or give --overwrite to start afresh"
+        )
+    if before != steps_per_epoch:
         raise ValueError(
             f"run: {config.run} was trained in epochs of {before} steps, which are {steps_per_epoch} now: "
             f"{config.data.folder} has changed; choose another folder, or give --overwrite to start afresh"
