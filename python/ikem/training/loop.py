@@ -253,7 +253,7 @@ def _require_resumable(config: Config, command: str, last: Path, steps_per_epoch
     before = checkpoint[DESCRIPTION].get("steps_per_epoch")
     if before is None:
         raise ValueError(
-            f"run: {config.run} was begun by an earlier version, whose trainings cannot be gone on with; choose another "
+            f"run: {config.run} was begun by an earlier version, which this one cannot go on with; choose another "
             "folder, or give --overwrite to start afresh"
         )
     if before != steps_per_epoch:
