@@ -2,5 +2,6 @@
 
 from . import agcn, ctrgcn, msg3d, pyskl, stgcn
 from .key_queue import KeyQueue
+from .pointwise_conv import PointwiseConv
 
-__all__ = ["KeyQueue", "agcn", "ctrgcn", "msg3d", "pyskl", "stgcn"]
+__all__ = ["KeyQueue", "PointwiseConv", "agcn", "ctrgcn", "msg3d", "pyskl", "stgcn"]

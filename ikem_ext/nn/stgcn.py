@@ -15,6 +15,7 @@ from .._checks import Shapes
 from ..graph_conv import graph_conv
 from ..layouts import LAYOUTS
 from ._units import graph_parts
+from .pointwise_conv import PointwiseConv
 
 __all__ = ["ConvTemporalGraphical", "Model", "graph_adjacency", "st_gcn"]
 
@@ -137,7 +138,7 @@ class st_gcn(nn.Module):
             self.residual = nn.Identity()
         elif residual:
             self.residual = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=(stride, 1)), nn.BatchNorm2d(out_channels)
+                PointwiseConv(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
             )
         self.relu = nn.ReLU(inplace=True)
 

@@ -196,8 +196,11 @@ class TestArchitectures:
             for parameter in encoder.parameters():  # away from the zeros that some start at, which stop gradients
                 parameter.add_(0.1 * torch.randn_like(parameter))
         encoder(torch.randn(4, 3, 16, 15, 1)).square().sum().backward()
-        idle = [name for name, parameter in encoder.named_parameters() if not parameter.grad.any()]
-        assert idle == []
+        assert all(parameter.grad is not None for parameter in encoder.parameters())
+        # A batch norm takes away the bias of the convolution before it: only rounding is left of its gradient.
+        taken_away = {f"{name}.bias" for name, part in encoder.named_modules() if isinstance(part, torch.nn.Conv2d)}
+        idle = {name for name, parameter in encoder.named_parameters() if not parameter.grad.any()}
+        assert idle <= taken_away
 
     def test_initialization_of_the_method(self, architecture: str, kind: type[Encoder], parameters: float) -> None:
         encoder = build_encoder(EncoderConfig(architecture), get_layout("ntu25"))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ikem.encoders.agcn import AGCNBlock
 from ikem.encoders.encoder import Encoder
-from ikem_ext.nn import ctrgcn
+from ikem_ext.nn import PointwiseConv, ctrgcn
 
 
 class MultiScaleTemporalConv(nn.Module):
@@ -34,7 +34,7 @@ class MultiScaleTemporalConv(nn.Module):
                 reduced(dilated(1)),
                 reduced(dilated(2)),
                 reduced(nn.MaxPool2d((3, 1), (stride, 1), (1, 0))),
-                nn.Sequential(nn.Conv2d(channels, width, 1, (stride, 1)), nn.BatchNorm2d(width)),
+                nn.Sequential(PointwiseConv(channels, width, stride), nn.BatchNorm2d(width)),
             )
         )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ikem_ext.nn import PointwiseConv
 from ikem_ext.skeleton import SkeletonLayout
 
 Initialization = Literal["published", "kaiming"]
@@ -21,7 +22,7 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Return a block's residual: the identity where shapes agree, else a strided 1x1 convolution and batch norm."""
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, (stride, 1)), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(PointwiseConv(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
 
 
 class _BodyMean(torch.autograd.Function):
