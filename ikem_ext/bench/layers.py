@@ -98,6 +98,11 @@ def published_multi_scale(unit: Any, x: Tensor) -> Tensor:
     return unit.mlp(aggregated.permute(0, 3, 1, 2, 4).flatten(1, 2))
 
 
+def published_pyskl_multi_scale(unit: Any, x: Tensor) -> Tensor:
+    """MS-G3D, as PYSKL has it."""
+    return unit.mlp(torch.einsum("kvu,nctv->nkctu", unit.A + unit.PA, x).flatten(1, 2))
+
+
 def published_pyskl_gcn(unit: Any, x: Tensor) -> Tensor:
     """PYSKL's ST-GCN."""
     adjacency = unit.A
@@ -183,6 +188,7 @@ def _units(channels: int, adjacency: Tensor) -> Iterator[tuple[str, nn.Module, i
         yield f"pyskl unit_gcn ({conv_pos})", unit, parts, published_pyskl_gcn
     yield "pyskl unit_aagcn", pyskl.unit_aagcn(*widths, adjacency), parts, published_aagcn
     yield "pyskl unit_ctrgcn", pyskl.unit_ctrgcn(*widths, adjacency), parts, published_pyskl_ctrgcn
+    yield "pyskl MSGCN", pyskl.MSGCN(13, *widths, edges), 13, published_pyskl_multi_scale
 
 
 def _call(function: Function, arguments: int, *leaves: Tensor) -> Tensor:

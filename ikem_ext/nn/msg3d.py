@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -74,7 +74,9 @@ class MultiScale_GraphConv(nn.Module):
         if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
             raise ValueError(f"A_binary: expected shape (V, V), got {edges.shape}")
         edges = edges.astype(np.float64) if edges.dtype == bool else edges
-        scales = _hop_by_hop(edges, num_scales) if disentangled_agg else _powers(edges, num_scales)
+        scales = (
+            [*map(_normalized, neighborhoods(edges, num_scales))] if disentangled_agg else _powers(edges, num_scales)
+        )
         powers = torch.as_tensor(np.concatenate(scales)).to(torch.get_default_dtype())
         self.register_buffer("A_powers", powers, persistent=False)
         if use_mask:
@@ -87,19 +89,7 @@ class MultiScale_GraphConv(nn.Module):
         adjacency = self.A_powers.to(x.dtype)
         if self.use_mask:
             adjacency = adjacency + self.A_res.to(x.dtype)
-        adjacency = adjacency.unflatten(0, (self.num_scales, -1)).mT  # from joint, to joint
-        first, *rest = self.mlp.layers
-        if isinstance(first, nn.Dropout):
-            if first.training:
-                return self.mlp(torch.einsum("nctu,suv->nsctv", x, adjacency).flatten(1, 2))
-            first, *rest = rest
-        conv = cast(nn.Conv2d, first)
-        assert conv.bias is not None
-        weight = conv.weight.unflatten(1, (self.num_scales, -1))[..., 0, 0].transpose(0, 1)
-        y = biased(graph_conv(x, weight, None, adjacency), conv.bias)
-        for layer in rest:
-            y = layer(y)
-        return y
+        return self.mlp.of_aggregated(x, adjacency.unflatten(0, (self.num_scales, -1)).mT)
 
 
 class MLP(nn.Module):
@@ -108,7 +98,7 @@ class MLP(nn.Module):
     Args:
         in_channels: C_in.
         out_channels: the channels after each layer.
-        activation: as of :class:`MultiScale_GraphConv`.
+        activation: as of :class:`MultiScale_GraphConv`, or what makes the module.
         dropout: probability; where it is 0, there are no such modules.
 
     Raises:
@@ -122,20 +112,40 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: Sequence[int], activation: str | None = "relu", dropout: float = 0
+        self,
+        in_channels: int,
+        out_channels: Sequence[int],
+        activation: str | Callable[[], nn.Module] | None = "relu",
+        dropout: float = 0,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
         for before, after in pairwise([in_channels, *out_channels]):
             if dropout > 0.001:  # as published: it decides the names in the state dict
                 self.layers.append(nn.Dropout(dropout))
-            self.layers.extend((nn.Conv2d(before, after, 1), nn.BatchNorm2d(after), _activation(activation)))
+            made = activation() if callable(activation) else _activation(activation)
+            self.layers.extend((nn.Conv2d(before, after, 1), nn.BatchNorm2d(after), made))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C_in, T, V) to (N, out_channels[-1], T, V)."""
         for layer in self.layers:
             x = layer(x)
         return x
+
+    def of_aggregated(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        """The layers, of what S parts of a graph (S, V, W), from joint to joint, aggregate: S times x's channels."""
+        first, *rest = self.layers
+        if isinstance(first, nn.Dropout):
+            if first.training:
+                return self(torch.einsum("nctv,svw->nsctw", x, adjacency).flatten(1, 2))
+            first, *rest = rest
+        conv = cast(nn.Conv2d, first)
+        assert conv.bias is not None
+        weight = conv.weight.unflatten(1, (len(adjacency), -1))[..., 0, 0].transpose(0, 1)
+        y = biased(graph_conv(x, weight, None, adjacency), conv.bias)
+        for layer in rest:
+            y = layer(y)
+        return y
 
 
 def _activation(name: str | None) -> nn.Module:
@@ -154,12 +164,12 @@ def _activation(name: str | None) -> nn.Module:
 # float32 gives the same numbers.
 
 
-def _hop_by_hop(edges: npt.NDArray, num_scales: int) -> list[npt.NDArray[np.float32]]:
-    """For each number of hops the pairs that are exactly so far apart, and self-loops."""
+def neighborhoods(edges: npt.NDArray, num_scales: int) -> list[npt.NDArray]:
+    """For each number of hops the pairs of joints that are exactly so far apart, and self-loops: 1, else 0, (V, V)."""
     identity = np.eye(len(edges), dtype=edges.dtype)
     within = [np.minimum(np.linalg.matrix_power(edges + identity, hops), 1) for hops in range(num_scales)]
     apart = [now - before for before, now in pairwise(within)]
-    return [_normalized(each) for each in (identity, *(each + identity for each in apart))]
+    return [identity, *(each + identity for each in apart)]
 
 
 def _powers(edges: npt.NDArray, num_scales: int) -> list[npt.NDArray[np.float32]]:

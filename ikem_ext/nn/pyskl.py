@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -25,8 +27,9 @@ from ._units import (
     shortcut,
     stacked,
 )
+from .msg3d import MLP, neighborhoods
 
-__all__ = ["CTRGC", "unit_aagcn", "unit_ctrgcn", "unit_gcn"]
+__all__ = ["CTRGC", "MSGCN", "unit_aagcn", "unit_ctrgcn", "unit_gcn"]
 
 _ADAPTIVE = (None, "init", "offset", "importance")
 _CONV_POS = ("pre", "post")
@@ -334,6 +337,63 @@ class unit_ctrgcn(nn.Module):
         y = self.bn(refined_graph_conv(x, self.convs, self.A, self.alpha, sum_over_v=CTRGC.sum_over_v))
         y += self.down(x)
         return functional.relu(y, inplace=True)
+
+
+class MSGCN(nn.Module):
+    r"""MS-G3D's graph convolution as PYSKL has it: over neighborhoods of several sizes, normalized by degrees of entry.
+
+    .. math:: y = \mathrm{act}\Big(\mathrm{bn}\big(b + \sum_s W_s\, x\, (A_s + PA_s)\big)\Big)
+
+    where :math:`A_s` connects the joints that are exactly s edges apart, and each with itself.
+
+    Args:
+        num_scales: S.
+        in_channels: C_in.
+        out_channels: C_out.
+        A: 1 where an edge is, without self-loops, (V, V), an array or tensor.
+        dropout: as of :class:`ikem_ext.nn.msg3d.MultiScale_GraphConv`.
+        act_cfg: an activation, as ``act`` of :class:`unit_gcn`; None for none.
+
+    Raises:
+        ValueError: A is not square, or the activation is unknown.
+
+    Source: Liu et al., CVPR 2020, section 3.2; Duan et al., ACM MM 2022.
+
+    Example:
+        >>> from ikem_ext import get_layout
+        >>> bones = get_layout("ntu25").adjacency()[1:].sum(0) > 0
+        >>> MSGCN(13, 3, 96, bones.float())(torch.randn(2, 3, 50, 25)).shape
+        torch.Size([2, 96, 50, 25])
+    """
+
+    A: Tensor
+
+    def __init__(
+        self,
+        num_scales: int,
+        in_channels: int,
+        out_channels: int,
+        A: Tensor | npt.NDArray,
+        dropout: float = 0,
+        act_cfg: Config | None = "ReLU",
+    ) -> None:
+        super().__init__()
+        self.num_scales = num_scales
+        self.in_channels = in_channels
+        edges = np.asarray(A)
+        if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
+            raise ValueError(f"A: expected shape (V, V), got {edges.shape}")
+        edges = edges.astype(np.float32) if edges.dtype == bool else edges
+        scales = [each / each.sum(0) for each in neighborhoods(edges, num_scales)]
+        self.register_buffer("A", torch.from_numpy(np.stack(scales)).float())
+        self.PA = nn.Parameter(torch.empty_like(self.A).uniform_(-1e-6, 1e-6))
+        act = None if act_cfg is None else partial(_built, "act_cfg", _options(act_cfg), _ACTIVATIONS)
+        self.mlp = MLP(in_channels * num_scales, [out_channels], dropout=dropout, activation=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
+        check_features(x, self.in_channels, self.A.shape[-1])
+        return self.mlp.of_aggregated(x, self.A + self.PA)
 
 
 def _options(config: Config) -> dict[str, Any]:

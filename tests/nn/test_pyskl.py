@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from layer_checks import GoldenLayerChecks, LayerChecks, adjacency, spread
@@ -76,6 +77,49 @@ class TestUnitCTRGCN(GoldenLayerChecks):
     def units(self) -> Iterator[nn.Module]:
         yield pyskl.unit_ctrgcn(16, 12, adjacency(3, self.joints))
         yield pyskl.unit_ctrgcn(24, 24, adjacency(2, self.joints))
+
+
+PATH = np.eye(11, k=1, dtype=np.float32) + np.eye(11, k=-1, dtype=np.float32)
+
+
+class TestMSGCN(LayerChecks):
+    published = staticmethod(layers.published_pyskl_multi_scale)
+
+    def units(self) -> Iterator[nn.Module]:
+        yield pyskl.MSGCN(5, 6, 16, PATH)
+        yield pyskl.MSGCN(
+            13, 6, 8, torch.from_numpy(PATH).double(), act_cfg={"type": "LeakyReLU", "negative_slope": 0.1}
+        )
+        yield pyskl.MSGCN(3, 6, 8, PATH.astype(bool), dropout=0.5, act_cfg=None)
+
+    def test_scales_hold_the_pairs_so_far_apart_divided_by_their_number(self) -> None:
+        unit = pyskl.MSGCN(4, 6, 8, PATH)
+        apart = (torch.arange(11)[:, None] - torch.arange(11)).abs()
+        assert torch.equal(unit.A[0], torch.eye(11))
+        for hops in range(1, 4):
+            assert torch.equal(unit.A[hops] > 0, (apart == hops) | (apart == 0))
+        torch.testing.assert_close(unit.A.sum(1), torch.ones(4, 11))
+        assert unit.A[1, 0, 1].item() == pytest.approx(1 / 3)  # joint 1 has two neighbors and itself, the end joint one
+        assert unit.A[1, 1, 0].item() == pytest.approx(1 / 2)
+
+    def test_state_dict_and_initialization(self) -> None:
+        state = pyskl.MSGCN(5, 6, 16, PATH, dropout=0.1).state_dict()
+        assert {name: tuple(value.shape) for name, value in state.items() if "running" not in name} == {
+            "A": (5, 11, 11),
+            "PA": (5, 11, 11),
+            "mlp.layers.1.weight": (16, 30, 1, 1),
+            "mlp.layers.1.bias": (16,),
+            "mlp.layers.2.weight": (16,),
+            "mlp.layers.2.bias": (16,),
+            "mlp.layers.2.num_batches_tracked": (),
+        }
+        assert 0 < state["PA"].abs().max() <= 1e-6
+
+    def test_bad_arguments_are_named(self) -> None:
+        with pytest.raises(ValueError, match=r"A: expected shape \(V, V\), got \(11, 10\)"):
+            pyskl.MSGCN(5, 6, 16, PATH[:, 1:])
+        with pytest.raises(ValueError, match=r"act_cfg: expected one of ReLU, .* got 'Mish2'"):
+            pyskl.MSGCN(5, 6, 16, PATH, act_cfg="Mish2")
 
 
 def test_parameters_of_the_adjacency() -> None:
