@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections import namedtuple
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -76,7 +78,8 @@ class CTRGC(nn.Module):
         self.conv4 = nn.Conv2d(self.rel_channels, out_channels, 1)
         self.tanh = nn.Tanh()
 
-    forward = layers.published_ctrgc
+    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
+        return layers.published_ctrgc(self, x, A, alpha)
 
 
 class RefinedUnit(nn.Module):
@@ -101,17 +104,44 @@ class RefinedUnit(nn.Module):
 RefinedUnit.__name__ = "unit_gcn"
 
 
+SCALES = 4
+EDGES = ADJACENCY[1:].sum(0) > 0
+
+
+class MLP(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        dropouts = [nn.Dropout(dropout)] if dropout else []
+        conv = nn.Conv2d(in_channels, out_channels, 1)
+        self.layers = nn.ModuleList([*dropouts, conv, nn.BatchNorm2d(out_channels), nn.ReLU()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.Sequential(*self.layers)(x)
+
+
 class MultiScale_GraphConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0) -> None:
         super().__init__()
-        ours = msg3d.MultiScale_GraphConv(4, in_channels, out_channels, ADJACENCY[1:].sum(0) > 0, dropout=dropout)
-        self.num_scales = 4
+        self.num_scales = SCALES
         self.use_mask = True
-        self.A_powers = ours.A_powers.clone()
-        self.A_res = ours.A_res
-        self.mlp = ours.mlp
+        self.A_powers = msg3d.MultiScale_GraphConv(SCALES, 1, 1, EDGES).A_powers.clone()
+        self.A_res = nn.Parameter(1e-6 * torch.rand_like(self.A_powers))
+        self.mlp = MLP(in_channels * SCALES, out_channels, dropout)
 
-    forward = layers.published_multi_scale
+    def forward(self, x: Tensor) -> Tensor:
+        self.A_powers = self.A_powers.to(x.device)
+        return layers.published_multi_scale(self, x)
+
+
+class MSGCN(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0) -> None:
+        super().__init__()
+        self.num_scales = SCALES
+        self.register_buffer("A", pyskl.MSGCN(SCALES, 1, 1, EDGES).A.clone())
+        self.PA = nn.Parameter(1e-6 * torch.rand_like(self.A))
+        self.mlp = MLP(in_channels * SCALES, out_channels, dropout)
+
+    forward = layers.published_pyskl_multi_scale
 
 
 class PysklUnit(nn.Module):
@@ -131,7 +161,8 @@ class PysklUnit(nn.Module):
         if res:
             self.down = shortcut(in_channels, out_channels)
 
-    forward = layers.published_pyskl_gcn
+    def forward(self, x: Tensor, A: Tensor | None = None) -> Tensor:
+        return layers.published_pyskl_gcn(self, x)
 
 
 PysklUnit.__name__ = "unit_gcn"
@@ -163,7 +194,8 @@ class PysklCTRGC(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(in_channels, 8, 1), nn.Conv2d(in_channels, 8, 1)
         self.conv3, self.conv4 = nn.Conv2d(in_channels, out_channels, 1), nn.Conv2d(8, out_channels, 1)
 
-    forward = layers.published_pyskl_ctrgc
+    def forward(self, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
+        return layers.published_pyskl_ctrgc(self, x, A, alpha)
 
 
 PysklCTRGC.__name__ = "CTRGC"
@@ -210,6 +242,8 @@ UNITS: dict[str, tuple[Callable[[int, int], nn.Module], type[nn.Module]]] = {
     "pyskl-aagcn": (unit_aagcn, pyskl.unit_aagcn),
     "pyskl-ctrgcn": (unit_ctrgcn, pyskl.unit_ctrgcn),
     "pyskl-ctrgc": (lambda a, b: WithGraph(PysklCTRGC(a, b), ADJACENCY[0]), pyskl.CTRGC),
+    "pyskl-ms-g3d": (MSGCN, pyskl.MSGCN),
+    "pyskl-ms-g3d-dropout": (partial(MSGCN, dropout=0.3), pyskl.MSGCN),
 }
 
 
@@ -274,7 +308,7 @@ def units(model: nn.Module) -> list[nn.Module]:
 def test_units_are_replaced_and_results_stay(kind: str, model: Model) -> None:
     expected = [copy.deepcopy(model).train(mode)(clips()).detach() for mode in (True, False)]
     report = ikem_ext.accelerate(model)
-    assert (len(report.replaced), report.left) == (2, [])
+    assert (len(report.replaced), report.left, report.unknown) == (2, [], [])
     assert [type(unit) for unit in units(model)] == [UNITS[kind][1]] * 2
     if "dropout" not in kind:
         actual = [copy.deepcopy(model).train(mode)(clips()).detach() for mode in (True, False)]
@@ -333,7 +367,7 @@ class TestOneModel:
     def test_what_is_ours_is_left_alone(self, model: Model) -> None:
         ikem_ext.accelerate(model)
         again = ikem_ext.accelerate(model)
-        assert (again.replaced, again.left) == ([], [])
+        assert (again.replaced, again.left, again.unknown) == ([], [], [])
 
     def test_without_verification(self, model: Model) -> None:
         assert len(ikem_ext.accelerate(model, verify=False).replaced) == 2
@@ -354,7 +388,7 @@ class TestOneModel:
         report = ikem_ext.accelerate(model)
         assert model.l1.gcn1 is original
         assert [str(left) for left in report.left] == [
-            "l1.gcn1: the output would differ from the original's in training mode"
+            "l1.gcn1: the output would differ from the original's in training mode, for (clips, frames) = (2, 6)"
         ]
         assert [replaced.name for replaced in report.replaced] == ["l2.gcn1"]
 
@@ -385,6 +419,26 @@ class TestOneModel:
         ikem_ext.accelerate(model)
         model(clips())
         assert calls == [1]
+
+    def test_a_hook_can_still_be_removed(self, model: Model) -> None:
+        calls = []
+        handle = model.l1.gcn1.register_forward_hook(lambda *_: calls.append(1))
+        ikem_ext.accelerate(model)
+        handle.remove()
+        model(clips())
+        assert calls == []
+
+    def test_a_compiled_unit_is_left(self, model: Model) -> None:
+        model.l1.gcn1.compile(backend="eager")
+        model.l2.gcn1 = torch.compile(model.l2.gcn1, backend="eager")
+        report = ikem_ext.accelerate(model)
+        assert [left.name for left in report.left] == ["l1.gcn1", "l2.gcn1._orig_mod"]
+        assert all("it is compiled" in left.reason for left in report.left)
+
+    def test_attributes_of_a_unit_remain(self, model: Model) -> None:
+        model.l1.gcn1.layer_number = 1
+        ikem_ext.accelerate(model)
+        assert (model.l1.gcn1.layer_number, model.l1.gcn1.inter_c) == (1, CHANNELS // 4)
 
     def test_a_module_in_two_places_stays_one(self, model: Model) -> None:
         model.l2.gcn1 = model.l1.gcn1
@@ -422,6 +476,256 @@ class TestOneModel:
             torch.testing.assert_close(train(parallel, sgd(parallel), steps=1), expected, rtol=1e-3, atol=1e-3)
         finally:
             torch.distributed.destroy_process_group()
+
+
+Graph = namedtuple("Graph", ["features", "graph"])
+features = layers.published_agcn
+
+
+def derived(parent: type[nn.Module], **members: object) -> type[nn.Module]:
+    """A class of the same name with other members."""
+    return type(parent.__name__, (parent,), members)
+
+
+def in_evaluation(unit: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    return features(unit, x) if unit.training else (features(unit, x), unit.PA)
+
+
+def overwrites(unit: nn.Module, x: Tensor) -> Tensor:
+    y = features(unit, x)
+    x.data.mul_(2)
+    return y
+
+
+def keeps(unit: nn.Module, x: Tensor) -> Tensor:
+    unit.last = features(unit, x)
+    return unit.last
+
+
+def collects(unit: nn.Module, x: Tensor) -> Tensor:
+    unit.__dict__.setdefault("all", []).append(x)
+    return features(unit, x)
+
+
+def counts(unit: nn.Module, x: Tensor) -> Tensor:
+    unit.down.__dict__["calls"] = vars(unit.down).get("calls", 0) + 1
+    return features(unit, x)
+
+
+def decays(unit: nn.Module, x: Tensor) -> Tensor:
+    y = features(unit, x)
+    unit.A = 0.5 * unit.A
+    return y
+
+
+def registers(unit: nn.Module, x: Tensor) -> Tensor:
+    unit.register_buffer("mean", x.mean().detach())
+    return features(unit, x)
+
+
+def without_autocast(unit: nn.Module, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return features(unit, x)
+
+
+#: What a unit may return, keep or do beyond what 2s-AGCN's does, and what is said of it.
+BEHAVIORS: dict[str, tuple[Callable[[nn.Module, Tensor], object], str]] = {
+    "a pair": (
+        lambda unit, x: (features(unit, x), unit.PA),
+        r"it returns \(Tensor, Parameter\), the replacement Tensor,",
+    ),
+    "one in a tuple": (lambda unit, x: (features(unit, x),), r"it returns \(Tensor,\), the replacement Tensor,"),
+    "a list": (lambda unit, x: [features(unit, x)], r"it returns \[Tensor\], the replacement Tensor,"),
+    "a dictionary": (lambda unit, x: {"y": features(unit, x)}, "it returns {'y': Tensor}, the replacement Tensor,"),
+    "a named tuple": (lambda unit, x: Graph(features(unit, x), None), r"it returns Graph\(features=Tensor, graph=None"),
+    "nothing": (lambda unit, x: None, "the output is NoneType, the replacement's Tensor, in training"),
+    "a pair in evaluation": (in_evaluation, r"it returns \(Tensor, Parameter\), .* in evaluation mode"),
+    "another shape": (lambda unit, x: features(unit, x)[:, :1], "the shape of the output would differ"),
+    "no clip of one": (lambda unit, x: features(unit, x).squeeze(0), r"the shape .* for \(clips, frames\) = \(1, 9\)"),
+    "as many frames": (lambda unit, x: features(unit, x)[:, :, :8], r"the shape .* for \(clips, frames\) = \(1, 9\)"),
+    "another dtype": (lambda unit, x: features(unit, x).float(), "the dtype of the output would differ"),
+    "the dtype under autocast": (without_autocast, "the dtype of the output would differ .* under autocast"),
+    "no gradient": (lambda unit, x: features(unit, x).detach(), "the requires_grad of the output would differ"),
+    "a gradient less": (lambda unit, x: features(unit, x.detach() + 0 * x), "the gradient of x would differ"),
+    "its input overwritten": (overwrites, "x, after the call, would differ"),
+    "an attribute": (keeps, "its forward sets self.last, which the replacement's does not"),
+    "more in a list": (collects, "its forward sets self.all, which the replacement's does not"),
+    "an attribute inside": (counts, "its forward sets self.down.calls, which the replacement's does not"),
+    "another adjacency": (decays, "self.A would differ"),
+    "a buffer": (registers, "self.mean would differ"),
+}
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS)
+def test_a_unit_that_does_something_else_is_left(behavior: str) -> None:
+    forward, reason = BEHAVIORS[behavior]
+    original = derived(AdaptiveUnit, forward=lambda self, x: forward(self, x))(CHANNELS, 2 * CHANNELS)
+    model = nn.Sequential(original)
+    report = ikem_ext.accelerate(model)
+    assert report.replaced == [] and model[0] is original
+    assert re.search(reason, report.left[0].reason), report.left[0].reason
+
+
+@pytest.mark.parametrize("second", ["the same", "detached", "another"])
+def test_all_outputs_and_arguments_are_compared(second: str) -> None:
+    def forward(self: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
+        y = layers.published_conv_temporal_graphical(self, x, A)
+        return y, {"the same": A, "detached": A.detach(), "another": 2 * A}[second]
+
+    report = ikem_ext.accelerate(nn.Sequential(derived(ConvTemporalGraphical, forward=forward)(CHANNELS, CHANNELS)))
+    reasons = {
+        "detached": ["0: the requires_grad of the output[1] would differ from the original's"],
+        "another": ["0: the output[1] would differ from the original's"],
+    }
+    where = " in training mode, for (clips, frames) = (2, 6)"
+    assert [str(left) for left in report.left] == [reason + where for reason in reasons.get(second, [])]
+
+
+def test_the_gradient_of_an_adjacency_is_compared() -> None:
+    def forward(self: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
+        return layers.published_conv_temporal_graphical(self, x, A.detach()), A
+
+    report = ikem_ext.accelerate(nn.Sequential(derived(ConvTemporalGraphical, forward=forward)(CHANNELS, CHANNELS)))
+    assert report.left[0].reason.startswith("the gradient of A would differ")
+
+
+def test_an_adjacency_is_also_left_out() -> None:
+    def forward(self: nn.Module, x: Tensor, A: Tensor | None = None, alpha: Tensor | float = 1) -> Tensor:
+        return layers.published_ctrgc(self, x, torch.eye(x.shape[-1]).to(x) if A is None else A, alpha)
+
+    report = ikem_ext.accelerate(nn.Sequential(derived(CTRGC, forward=forward)(CHANNELS, CHANNELS)))
+    assert report.left[0].reason.startswith("the output would differ")
+
+
+#: What others may use of a unit beyond what 2s-AGCN's has, and what is said of it.
+INTERFACES: dict[str, tuple[dict[str, object], str]] = {
+    "one more argument": (
+        {"forward": lambda self, x, mask=None: features(self, x)},
+        "its forward takes (x, mask=None), the replacement's (x)",
+    ),
+    "another name": ({"forward": lambda self, y: features(self, y)}, "its forward takes (y), the replacement's (x)"),
+    "a default": ({"forward": lambda self, x=None: x}, "its forward takes (x=None), the replacement's (x)"),
+    "by name alone": (
+        {"forward": lambda self, *, x: features(self, x)},
+        "its forward takes (*, x), the replacement's (x)",
+    ),
+    "anything": (
+        {"forward": lambda self, *args, **kwargs: features(self, *args, **kwargs)},
+        "its forward takes (*args, **kwargs), the replacement's (x)",
+    ),
+    "its own call": ({"__call__": lambda self, x: (x, x)}, "it has its own __call__, which would no longer be called"),
+    "state": ({"get_extra_state": dict}, "it has its own get_extra_state, which would no longer be called"),
+    "modes": ({"train": lambda self, mode=True: self}, "it has its own train, which would no longer be called"),
+    "items": (
+        {"__getitem__": lambda self, k: self.PA[k]},
+        "it has its own __getitem__, which would no longer be called",
+    ),
+    "a method": ({"sparsity": lambda self: self.PA.abs().sum()}, "it has sparsity, which the replacement has not"),
+    "a property": ({"graph": property(lambda self: self.A + self.PA)}, "it has graph, which the replacement has not"),
+    "a constant": ({"groups": 8}, "it has groups, which the replacement has not"),
+}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_unit_of_another_interface_is_left(interface: str, verify: bool) -> None:
+    members, reason = INTERFACES[interface]
+    model = nn.Sequential(derived(AdaptiveUnit, **members)(CHANNELS, CHANNELS))
+    assert [str(left) for left in ikem_ext.accelerate(model, verify=verify).left] == [f"0: {reason}"]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_forward_of_the_module_itself_is_not_lost(verify: bool) -> None:
+    model = nn.Sequential(AdaptiveUnit(CHANNELS, CHANNELS))
+    model[0].forward = lambda x: x
+    report = ikem_ext.accelerate(model, verify=verify)
+    assert [str(left) for left in report.left] == ["0: it has its own forward, which would no longer be called"]
+
+
+def test_what_a_unit_has_for_itself_alone_does_not_matter() -> None:
+    unit = derived(AdaptiveUnit, _scaled=lambda self, x: x, extra_repr=lambda self: "mine", __doc__="Mine.")
+    assert len(ikem_ext.accelerate(nn.Sequential(unit(CHANNELS, CHANNELS))).replaced) == 1
+
+
+class Hierarchical(nn.Module):
+    """With parts of parts of a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.ModuleList([nn.Conv2d(CHANNELS, CHANNELS, 1)])
+        self.PA = nn.Parameter(torch.rand(2, 3, JOINTS, JOINTS))
+
+
+class Windowed(nn.Module):
+    """With the parts of a graph below one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1))
+        self.A_scales = torch.rand(6 * JOINTS, JOINTS)
+
+
+class Given(nn.Module):
+    """That is given its graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor, A: Tensor) -> Tensor:
+        return self.conv(A @ x)
+
+
+class Attention(nn.Module):
+    """None: what is square here are places, or a layer's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.Linear(JOINTS, JOINTS)
+        self.register_buffer("places", torch.zeros(JOINTS, JOINTS, dtype=torch.long))
+        self.embedding = nn.Parameter(torch.rand(4 * JOINTS, JOINTS))
+
+
+class Around(nn.Module):
+    """Holds the graph for all that is inside."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("A", ADJACENCY)
+        self.net = nn.Sequential(inside, inside)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Hierarchical, f"a Hierarchical, which holds an adjacency PA (2, 3, {JOINTS}, {JOINTS})"),
+        (Windowed, f"a Windowed, which holds an adjacency A_scales ({6 * JOINTS}, {JOINTS})"),
+        (Given, "a Given, which takes an adjacency A"),
+    ],
+)
+def test_unknown_graph_convolutions_are_told(kind: type[nn.Module], reason: str) -> None:
+    assert str(ikem_ext.accelerate(Around(kind()))) == (
+        f"replaced 0, left 0, unknown 1\n  unknown  net.0: {reason}, but is no graph convolution that is known"
+    )
+
+
+def test_the_model_itself_may_be_an_unknown_graph_convolution() -> None:
+    assert "\n  unknown  the model: a Given, which takes" in str(ikem_ext.accelerate(Given()))
+
+
+def test_what_is_no_graph_convolution_is_not_told() -> None:
+    assert str(ikem_ext.accelerate(nn.Sequential(Attention(), nn.Conv2d(3, 3, 3)))) == (
+        "replaced 0, left 0\n  no module looks like a graph convolution of another project"
+    )
+
+
+def test_what_is_known_is_not_told_again() -> None:
+    model = Around(AdaptiveUnit(CHANNELS, CHANNELS))
+    assert ikem_ext.accelerate(model).unknown == []
+    del model.net[0]
+    model.net.append(derived(AdaptiveUnit, groups=8)(CHANNELS, CHANNELS))
+    report = ikem_ext.accelerate(model)
+    assert (len(report.left), report.unknown) == (1, [])
 
 
 def test_only_modules_are_taken() -> None:

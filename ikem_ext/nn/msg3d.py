@@ -89,7 +89,7 @@ class MultiScale_GraphConv(nn.Module):
         adjacency = self.A_powers.to(x.dtype)
         if self.use_mask:
             adjacency = adjacency + self.A_res.to(x.dtype)
-        return self.mlp.of_aggregated(x, adjacency.unflatten(0, (self.num_scales, -1)).mT)
+        return multi_scale_graph_conv(x, adjacency.unflatten(0, (self.num_scales, -1)).mT, self.mlp)
 
 
 class MLP(nn.Module):
@@ -132,20 +132,24 @@ class MLP(nn.Module):
             x = layer(x)
         return x
 
-    def of_aggregated(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        """The layers, of what S parts of a graph (S, V, W), from joint to joint, aggregate: S times x's channels."""
-        first, *rest = self.layers
-        if isinstance(first, nn.Dropout):
-            if first.training:
-                return self(torch.einsum("nctv,svw->nsctw", x, adjacency).flatten(1, 2))
-            first, *rest = rest
-        conv = cast(nn.Conv2d, first)
-        assert conv.bias is not None
-        weight = conv.weight.unflatten(1, (len(adjacency), -1))[..., 0, 0].transpose(0, 1)
-        y = biased(graph_conv(x, weight, None, adjacency), conv.bias)
-        for layer in rest:
-            y = layer(y)
-        return y
+
+def multi_scale_graph_conv(x: Tensor, adjacency: Tensor, mlp: nn.Module) -> Tensor:
+    """What S parts of a graph (S, V, W), from joint to joint, aggregate, S times the channels of x, through an MLP.
+
+    The MLP may be another project's: of it there are ``layers``, as :class:`MLP` has them.
+    """
+    first, *rest = cast(nn.ModuleList, mlp.layers)
+    if isinstance(first, nn.Dropout):
+        if first.training:
+            return mlp(torch.einsum("nctv,svw->nsctw", x, adjacency).flatten(1, 2))
+        first, *rest = rest
+    conv = cast(nn.Conv2d, first)
+    assert conv.bias is not None
+    weight = conv.weight.unflatten(1, (len(adjacency), -1))[..., 0, 0].transpose(0, 1)
+    y = biased(graph_conv(x, weight, None, adjacency), conv.bias)
+    for layer in rest:
+        y = layer(y)
+    return y
 
 
 def _activation(name: str | None) -> nn.Module:

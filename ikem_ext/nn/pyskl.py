@@ -27,7 +27,7 @@ from ._units import (
     shortcut,
     stacked,
 )
-from .msg3d import MLP, neighborhoods
+from .msg3d import MLP, multi_scale_graph_conv, neighborhoods
 
 __all__ = ["CTRGC", "MSGCN", "unit_aagcn", "unit_ctrgcn", "unit_gcn"]
 
@@ -393,7 +393,7 @@ class MSGCN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
         check_features(x, self.in_channels, self.A.shape[-1])
-        return self.mlp.of_aggregated(x, self.A + self.PA)
+        return multi_scale_graph_conv(x, self.A + self.PA, self.mlp)
 
 
 def _options(config: Config) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The parts of :func:`ikem_ext.accelerate`: what it knows, what it checks, and what it says."""
