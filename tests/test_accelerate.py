@@ -597,6 +597,36 @@ def test_an_adjacency_is_also_left_out() -> None:
     assert report.left[0].reason.startswith("the output would differ")
 
 
+class ChannelsLast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def test_an_output_stays_contiguous() -> None:
+    unit = derived(AdaptiveUnit, forward=lambda self, x: features(self, x).contiguous())(CHANNELS, CHANNELS)
+    unit.bn = nn.Sequential(unit.bn, ChannelsLast())
+    report = ikem_ext.accelerate(nn.Sequential(unit))
+    assert report.left[0].reason.startswith("the output would no longer be contiguous")
+
+
+def several_clips_alone(unit: nn.Module, x: Tensor) -> Tensor:
+    if len(x) == 1:
+        raise ValueError("one clip")
+    return features(unit, x)
+
+
+def without_autocast_alone(unit: nn.Module, x: Tensor) -> Tensor:
+    if torch.is_autocast_enabled("cpu"):
+        raise RuntimeError("autocast")
+    return features(unit, x)
+
+
+@pytest.mark.parametrize("forward", [several_clips_alone, without_autocast_alone])
+def test_where_a_unit_does_not_run_nothing_is_compared(forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    unit = derived(AdaptiveUnit, forward=lambda self, x: forward(self, x))(CHANNELS, CHANNELS)
+    assert len(ikem_ext.accelerate(nn.Sequential(unit)).replaced) == 1
+
+
 #: What others may use of a unit beyond what 2s-AGCN's has, and what is said of it.
 INTERFACES: dict[str, tuple[dict[str, object], str]] = {
     "one more argument": (
