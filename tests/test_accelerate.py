@@ -664,6 +664,25 @@ def test_a_unit_of_another_interface_is_left(interface: str, verify: bool) -> No
     assert [str(left) for left in ikem_ext.accelerate(model, verify=verify).left] == [f"0: {reason}"]
 
 
+@pytest.mark.parametrize(
+    ("parent", "forward", "reason"),
+    [
+        (
+            CTRGC,
+            lambda self, x, alpha=1, A=None: x,
+            "its forward takes (x, alpha=1, A=None), the replacement's (x, A=None",
+        ),
+        (ConvTemporalGraphical, lambda self, x: (x, self.A), "its forward takes (x), the replacement's (x, A)"),
+    ],
+    ids=["another order", "one argument less"],
+)
+def test_a_unit_of_other_arguments_is_left(
+    parent: type[nn.Module], forward: Callable[..., object], reason: str
+) -> None:
+    model = nn.Sequential(derived(parent, forward=forward)(CHANNELS, CHANNELS))
+    assert ikem_ext.accelerate(model, verify=False).left[0].reason.startswith(reason)
+
+
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_forward_of_the_module_itself_is_not_lost(verify: bool) -> None:
     model = nn.Sequential(AdaptiveUnit(CHANNELS, CHANNELS))
