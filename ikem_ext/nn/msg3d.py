@@ -68,12 +68,7 @@ class MultiScale_GraphConv(nn.Module):
         self.num_scales = num_scales
         self.in_channels = in_channels
         self.use_mask = use_mask
-        if isinstance(A_binary, Tensor) and A_binary.is_meta:
-            raise ValueError("A_binary: expected values to take powers of, got a tensor on the meta device")
-        edges = np.asarray(A_binary)
-        if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
-            raise ValueError(f"A_binary: expected shape (V, V), got {edges.shape}")
-        edges = edges.astype(np.float64) if edges.dtype == bool else edges
+        edges = edge_matrix("A_binary", A_binary)
         scales = (
             [*map(_normalized, neighborhoods(edges, num_scales))] if disentangled_agg else _powers(edges, num_scales)
         )
@@ -162,6 +157,16 @@ def _activation(name: str | None) -> nn.Module:
     if name in ("linear", None):
         return nn.Identity()
     raise ValueError(f"activation: expected relu, leakyrelu, tanh, linear or None, got {name!r}")
+
+
+def edge_matrix(argument: str, adjacency: Tensor | npt.NDArray) -> npt.NDArray:
+    """The numbers of a matrix (V, V) of edges, given as an argument of that name."""
+    if isinstance(adjacency, Tensor) and adjacency.is_meta:
+        raise ValueError(f"{argument}: expected values to take powers of, got a tensor on the meta device")
+    edges = np.asarray(adjacency)
+    if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
+        raise ValueError(f"{argument}: expected shape (V, V), got {edges.shape}")
+    return edges.astype(np.float64) if edges.dtype == bool else edges
 
 
 # The arithmetic below is done in the dtype in which the edges come, as the published code does it, so that rounding to

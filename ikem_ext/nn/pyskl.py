@@ -27,7 +27,7 @@ from ._units import (
     shortcut,
     stacked,
 )
-from .msg3d import MLP, multi_scale_graph_conv, neighborhoods
+from .msg3d import MLP, edge_matrix, multi_scale_graph_conv, neighborhoods
 
 __all__ = ["CTRGC", "MSGCN", "unit_aagcn", "unit_ctrgcn", "unit_gcn"]
 
@@ -350,7 +350,8 @@ class MSGCN(nn.Module):
         num_scales: S.
         in_channels: C_in.
         out_channels: C_out.
-        A: 1 where an edge is, without self-loops, (V, V), an array or tensor.
+        A: 1 where an edge is, without self-loops, (V, V), an array or tensor; its scales, the buffer ``A``, are held in
+            the default dtype.
         dropout: as of :class:`ikem_ext.nn.msg3d.MultiScale_GraphConv`.
         act_cfg: an activation, as ``act`` of :class:`unit_gcn`; None for none.
 
@@ -380,12 +381,8 @@ class MSGCN(nn.Module):
         super().__init__()
         self.num_scales = num_scales
         self.in_channels = in_channels
-        edges = np.asarray(A)
-        if edges.ndim != 2 or edges.shape[0] != edges.shape[1]:
-            raise ValueError(f"A: expected shape (V, V), got {edges.shape}")
-        edges = edges.astype(np.float32) if edges.dtype == bool else edges
-        scales = [each / each.sum(0) for each in neighborhoods(edges, num_scales)]
-        self.register_buffer("A", torch.from_numpy(np.stack(scales)).float())
+        scales = [each / each.sum(0) for each in neighborhoods(edge_matrix("A", A), num_scales)]
+        self.register_buffer("A", graph_parts(np.stack(scales)))
         self.PA = nn.Parameter(torch.empty_like(self.A).uniform_(-1e-6, 1e-6))
         act = None if act_cfg is None else partial(_built, "act_cfg", _options(act_cfg), _ACTIVATIONS)
         self.mlp = MLP(in_channels * num_scales, [out_channels], dropout=dropout, activation=act)
