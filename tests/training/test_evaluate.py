@@ -14,20 +14,14 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from ikem.config import Config, EvaluateConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import encoders_of
-from ikem.evaluate import (
-    LinearHeads,
-    Split,
-    Streams,
-    evaluate,
-    extract_features,
-    linear_probe,
-    logistic_probe,
-    nearest_labels,
-    per_class,
-    score,
-    standardize,
-    vote,
-)
+from ikem.evaluate import evaluate
+from ikem.evaluation.features import extract_features, standardize
+from ikem.evaluation.linear import LinearHeads, linear_probe
+from ikem.evaluation.logistic import logistic_probe
+from ikem.evaluation.neighbors import nearest_labels, vote
+from ikem.evaluation.scores import per_class, score
+from ikem.evaluation.split import Split
+from ikem.evaluation.streams import Streams
 from ikem.pretrain import Pretraining
 from ikem_ext import MODALITIES, derive_modalities
 
