@@ -17,7 +17,8 @@ from ikem.data.batches import ContrastiveData
 from ikem.data.dataset import PreparedDataset
 from ikem.data.prepare import prepare
 from ikem.distill import distill
-from ikem.evaluate import Split, evaluate
+from ikem.evaluate import evaluate
+from ikem.evaluation.split import Split
 from ikem.pretrain import pretrain
 from ikem.report import report
 
