@@ -12,6 +12,7 @@ from ikem import pictures
 from ikem.config import Config, DataConfig
 from ikem.data.dataset import Clip, write_dataset
 from ikem.data.synthetic import generate
+from ikem.evaluation.scores import by_stream
 from ikem.report import PICTURES, front_page_picture, report, results_table
 from ikem_ext import MODALITIES, get_layout
 
@@ -42,22 +43,28 @@ def write_data(folder, layout="ntu25", *, bodies=1, source="synthetic", clips_pe
     )
 
 
-def make_row(stage, stream, top1, *, part="test", knn=True):
+def make_stream(stage, stream, top1, *, part="test", knn=True):
+    """What is known of a stream, as the rows of `evaluation.json` say it one by one."""
     linear = {"top1": top1, "top5": min(1.0, top1 + 0.2), "top1_best_epoch": None if stage == "raw" else top1 + 0.01}
-    neighbors = {"knn1": top1 - 0.05, "knn20": top1 - 0.1} if knn else {"knn1": None, "knn20": None}
-    logistic = {"top1": min(1.0, top1 + 0.15), "top5": 1.0} if knn else None
-    row = {"stage": stage, "stream": stream, "part": part, "linear": linear, "logistic": logistic}
-    return {**row, **neighbors, "per_class": [top1] * 3}
+    protocols = {"linear": linear | {"per_class": [top1] * 3}}
+    if knn:
+        protocols["retrieval"] = {"neighbors": 1, "top1": top1 - 0.05}
+        protocols["knn"] = {"neighbors": 20, "top1": top1 - 0.1}
+        protocols["logistic"] = {"top1": min(1.0, top1 + 0.15), "top5": 1.0}
+    origin = {"stage": stage, "stream": stream, "part": part, "seed": 1, "draw": None, "control": None}
+    return [{"protocol": protocol, **origin, **accuracies} for protocol, accuracies in protocols.items()]
 
 
 def make_rows(stages=("random", "stage1", "stage2", "student"), modalities=MODALITIES):
-    rows = [make_row("raw", "joint", 0.81, knn=False)]
+    rows = make_stream("raw", "joint", 0.81, knn=False)
     for place, stage in enumerate(stages):
         streams = [m for m in modalities if stage != "student" or m in THREE]
         fused = [f"fused{len(streams)}"] if len(streams) > 1 else []
         fused += ["fused3"] if len(streams) > 3 else []
-        rows += [make_row(stage, stream, 0.3 + 0.1 * place + 0.01 * i) for i, stream in enumerate(streams + fused)]
-        rows += [make_row(stage, f"late_{stream}", 0.3 + 0.1 * place, knn=False) for stream in fused]
+        for i, stream in enumerate(streams + fused):
+            rows += make_stream(stage, stream, 0.3 + 0.1 * place + 0.01 * i)
+        for stream in fused:
+            rows += make_stream(stage, f"late_{stream}", 0.3 + 0.1 * place, knn=False)
     return rows
 
 
@@ -144,13 +151,19 @@ def test_shows_every_picture_that_it_draws(complete):
 
 def test_the_table_holds_the_numbers_of_the_evaluation(complete):
     cells = tables((complete / "report.md").read_text())[2:]
-    rows = json.loads((complete / "evaluation.json").read_text())["rows"]
+    rows = by_stream(json.loads((complete / "evaluation.json").read_text())["rows"])
     order = list(pictures.STAGE_NAMES)
     rows.sort(key=lambda row: order.index(row["stage"]))
     assert len(cells) == len(rows)
     for line, row in zip(cells, rows, strict=True):
         linear = row["linear"]
-        numbers = [linear["top1"], linear["top5"], linear["top1_best_epoch"], row["knn1"], row["knn20"]]
+        numbers = [
+            linear["top1"],
+            linear["top5"],
+            linear["top1_best_epoch"],
+            row["neighbors"].get(1),
+            row["neighbors"].get(20),
+        ]
         numbers.append(row["logistic"] and row["logistic"]["top1"])
         assert line[0] == pictures.STAGE_NAMES[row["stage"]]
         assert line[1] == pictures.stream_name(row["stream"])
@@ -179,7 +192,7 @@ def test_says_plainly_when_data_are_synthetic(tmp_path, source, synthetic):
     [(0.9, 0.1, "+80.0 ± 27.7 points (better)"), (0.5, 0.45, "no clear difference"), (0.1, 0.9, "-80.0")],
 )
 def test_conclusions_follow_from_the_numbers(tmp_path, pretrained, random, verdict):
-    rows = [make_row("random", "joint", random), make_row("stage1", "joint", pretrained)]
+    rows = make_stream("random", "joint", random) + make_stream("stage1", "joint", pretrained)
     text = report(write_run(tmp_path, rows=rows)).read_text()
     claim = next(line for line in text.splitlines() if "Pretraining against random weights" in line)
     assert verdict in claim
@@ -221,8 +234,8 @@ def test_refuses_a_run_that_was_not_evaluated(tmp_path):
 
 
 def test_extra_test_parts_have_their_own_lines():
-    rows = [make_row("stage1", "joint", 0.5), make_row("stage1", "joint", 0.4, part="test_without_repeats")]
-    assert [line[2] for line in tables(results_table(rows))[2:]] == ["test", "test_without_repeats"]
+    rows = make_stream("stage1", "joint", 0.5) + make_stream("stage1", "joint", 0.4, part="test_without_repeats")
+    assert [line[2] for line in tables(results_table(by_stream(rows)))[2:]] == ["test", "test_without_repeats"]
 
 
 def test_curves_follow_a_joint_that_moves():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,8 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"checkpoint: expected a checkpoint of `ikem {kind}`, there is no file {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"checkpoint: {path} is not a checkpoint: {str(error).splitlines()[0]}") from error
-    found = checkpoint.get(DESCRIPTION, {}).get("kind") if isinstance(checkpoint, dict) else None
+    checkpoint = read_torch_file(path)
+    found = checkpoint.get(DESCRIPTION, {}).get("kind")
     if found != kind:
         raise ValueError(f"checkpoint: expected one of `ikem {kind}`, {path} is one of {found or 'something else'}")
     _require_finite(path, checkpoint["state_dict"])
@@ -69,6 +67,22 @@ def first_non_finite(values: Any) -> str | None:
 def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     if name := first_non_finite(weights):
         raise ValueError(f"checkpoint: {path} is of no use: {name} holds numbers that are not finite")
+
+
+def read_torch_file(path: Path) -> dict[str, Any]:
+    """Read a dictionary that was written by PyTorch, whatever is in it, without running any code.
+
+    Raises:
+        ValueError: if the file is something else.
+    """
+    try:
+        # Files of the format before PyTorch 1.6 cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"checkpoint: {path} is not a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"checkpoint: {path} is not a checkpoint: expected a dictionary, got {type(content).__name__}")
+    return content
 
 
 def export_encoders(

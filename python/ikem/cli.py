@@ -69,6 +69,7 @@ def _add_arguments(command: ArgumentParser, name: str, takes_config: bool) -> No
     if takes_config:
         command.add_argument("--config", action=NamedConfigFile, help="a YAML file, or the name of a built-in one")
         command.add_class_arguments(Config)
+        command.add_function_arguments(_function(name), as_group=False, skip={"config", "overwrite"})
     else:
         command.add_function_arguments(_function(name), as_positional=True, skip={"overwrite"})
     if "overwrite" in inspect.signature(_function(name)).parameters:

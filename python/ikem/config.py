@@ -7,6 +7,7 @@ Every dataclass checks itself when it is made, so that a wrong value is refused 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -223,38 +224,148 @@ class DistillConfig(OptimizationConfig):
         self.modalities = _checked_modalities("distill.modalities", self.modalities)
 
 
+@dataclass(frozen=True)
+class ProbeConfig:
+    """How the linear probe learns: SGD with momentum 0.9 on the features of frozen encoders.
+
+    Attributes:
+        epochs: length of training.
+        learning_rate: peak learning rate.
+        schedule: ``step`` multiplies the learning rate by 0.1 at each milestone; ``cosine`` takes it to 0.
+        milestones: epochs, for ``step``.
+        weight_decay: L2 penalty on the weights.
+        batch_size: clips per step. With ``batch_norm`` a last batch of one clip is left out.
+        batch_norm: features are normalized over each batch, with no weights of its own, before the classifier.
+        least_window: in every epoch another part of each training clip, at least this share of it and 64 frames, is
+            stretched to its full length; of test clips the middle 95 % are seen. 1 for all of every clip.
+        rotate_degrees: in every epoch training clips are turned about each axis by up to this angle.
+    """
+
+    epochs: int
+    learning_rate: float
+    schedule: Literal["step", "cosine"]
+    milestones: tuple[int, ...]
+    weight_decay: float
+    batch_size: int
+    batch_norm: bool
+    least_window: float
+    rotate_degrees: float
+
+    @property
+    def augments(self) -> bool:
+        """Whether the training clips look different in every epoch, so that features are extracted in each."""
+        return self.least_window < 1 or self.rotate_degrees > 0
+
+    def learning_rate_at(self, epoch: float) -> float:
+        """Return the learning rate at a point of time, counted in epochs.
+
+        Example:
+            >>> probe = PROBES["crosclr"]
+            >>> probe.learning_rate_at(79.9), round(probe.learning_rate_at(80), 3)
+            (3.0, 0.3)
+        """
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        return self.learning_rate * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+#: The linear probes of published codes, by name (docs/evaluation.md says where they come from).
+PROBES = {
+    "crosclr": ProbeConfig(100, 3.0, "step", (80,), 0.0, 128, False, 1.0, 0.0),
+    "cmd": ProbeConfig(80, 0.1, "step", (50, 70), 0.0, 64, False, 0.5, 0.0),
+    "mamp": ProbeConfig(100, 0.1, "cosine", (), 0.0, 256, True, 0.5, 17.2),  # 0.3 rad
+}
+
+
 @dataclass
 class EvaluateConfig:
     """Linear probe, nearest neighbors and controls on frozen features.
 
     Attributes:
+        preset: how the linear probe learns, as in a published code: ``crosclr`` (CrosSCLR, AimCLR, IKEM), ``cmd`` or
+            ``mamp``. Each of the options from ``epochs`` to ``rotate_degrees`` replaces what the preset says.
         epochs: of the linear probe.
         learning_rate: of its SGD with momentum 0.9.
-        milestones: epochs at which the learning rate is multiplied by 0.1.
+        schedule: ``step`` multiplies the learning rate by 0.1 at each milestone; ``cosine`` takes it to 0.
+        milestones: epochs, for ``step``.
         weight_decay: L2 penalty on its weights.
         batch_size: of the probe.
+        batch_norm: normalize features over each batch, with no weights of its own, before the classifier.
+        least_window: in every epoch another part of each training clip, at least this share of it, is stretched to its
+            full length, and the middle 95 % of test clips are seen; 1 for all of every clip. The encoder then encodes
+            the training clips in every epoch.
+        rotate_degrees: in every epoch training clips are turned about each axis by up to this angle.
+        neighbors: how many nearest training clips by cosine decide; with 1 this is the field's retrieval protocol.
+        early: shares of the test clips; the linear probe is also tested on beginnings of these lengths alone, such as
+            [0.1, 0.2, 0.5, 1.0] (early prediction).
+        fusion: by which weights separately trained streams are fused, beside equal ones: ``learned`` on the training
+            clips, by cross-fitting; ``aimclr``, the fixed ones of AimCLR's code for joint, motion and bone.
         standardize: scale every feature to mean 0 and deviation 1 over the training clips, before probe and neighbors.
         segments: S; a second probe, logistic regression for each modality, sees the features of every joint apart,
             averaged over each of S equal parts of time; fused, their probabilities are averaged. Meant for small
             datasets; 0 for none.
         logistic_c: inverse strength of its L2 penalty.
+        parts_dtype: ``float32``, or ``float16`` for half the memory, of the features of joints and parts of time, which
+            are kept in a mapped file.
     """
 
-    epochs: int = 100
-    learning_rate: float = 3.0
-    milestones: tuple[int, ...] = (80,)
-    weight_decay: float = 0.0
-    batch_size: int = 128
+    preset: Literal["crosclr", "cmd", "mamp"] = "crosclr"
+    epochs: int | None = None
+    learning_rate: float | None = None
+    schedule: Literal["step", "cosine"] | None = None
+    milestones: tuple[int, ...] | None = None
+    weight_decay: float | None = None
+    batch_size: int | None = None
+    batch_norm: bool | None = None
+    least_window: float | None = None
+    rotate_degrees: float | None = None
+    neighbors: tuple[int, ...] = (1, 20)
+    early: tuple[float, ...] = ()
+    fusion: tuple[Literal["learned", "aimclr"], ...] = ()
     standardize: bool = False
     segments: int = 0
     logistic_c: float = 200.0
+    parts_dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
+        _require(self.preset in PROBES, f"evaluate.preset: expected one of {', '.join(PROBES)}, got {self.preset}")
+        probe = self.probe
         for name in ("epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, f"evaluate.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "logistic_c"):
-            _require(getattr(self, name) > 0, f"evaluate.{name}: expected > 0, got {getattr(self, name)}")
+            _require(getattr(probe, name) >= 1, f"evaluate.{name}: expected at least 1, got {getattr(probe, name)}")
+        _require(probe.learning_rate > 0, f"evaluate.learning_rate: expected > 0, got {probe.learning_rate}")
+        _require(0 < probe.least_window <= 1, f"evaluate.least_window: expected in (0, 1], got {probe.least_window}")
+        _require(probe.rotate_degrees >= 0, f"evaluate.rotate_degrees: expected >= 0, got {probe.rotate_degrees}")
+        _require(
+            all(k >= 1 for k in self.neighbors) and len(set(self.neighbors)) == len(self.neighbors),
+            f"evaluate.neighbors: expected different numbers of at least 1, got {list(self.neighbors)}",
+        )
+        _require(
+            all(0 < share <= 1 for share in self.early),
+            f"evaluate.early: expected shares in (0, 1], got {list(self.early)}",
+        )
+        _require(
+            set(self.fusion) <= {"learned", "aimclr"},
+            f"evaluate.fusion: expected some of learned, aimclr, got {', '.join(self.fusion)}",
+        )
+        _require(
+            self.parts_dtype in ("float32", "float16"),
+            f"evaluate.parts_dtype: expected float32 or float16, got {self.parts_dtype}",
+        )
         _require(self.segments >= 0, f"evaluate.segments: expected at least 0, got {self.segments}")
+        _require(self.logistic_c > 0, f"evaluate.logistic_c: expected > 0, got {self.logistic_c}")
+
+    @property
+    def probe(self) -> ProbeConfig:
+        """The preset, with what the other options replace of it.
+
+        Example:
+            >>> EvaluateConfig(preset="cmd", epochs=10).probe.epochs, EvaluateConfig(preset="cmd").probe.epochs
+            (10, 80)
+        """
+        given = {item.name: getattr(self, item.name) for item in dataclasses.fields(ProbeConfig)}
+        return dataclasses.replace(
+            PROBES[self.preset], **{name: value for name, value in given.items() if value is not None}
+        )
 
 
 @dataclass

@@ -14,6 +14,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,11 @@ from rich.console import Console
 from rich.progress import track
 
 import ikem
-from ikem.config import Config, plain
+from ikem.config import Config, Modality, plain
 from ikem.data.dataset import PreparedDataset
-from ikem.evaluation.controls import random_encoders
 from ikem.evaluation.evaluation import Evaluation
-from ikem.evaluation.stages import trained_stages
-from ikem.evaluation.table import results_table
+from ikem.evaluation.stages import stages_of_file, stages_of_run
+from ikem.evaluation.table import results_tables
 from ikem.files import write_text
 
 
@@ -49,31 +49,41 @@ def environment() -> dict[str, Any]:
     }
 
 
-def evaluate(config: Config) -> dict[str, Any]:
-    """Evaluate the stages that a run has trained, and the controls.
+def evaluate(
+    config: Config, *, checkpoint: Path | None = None, modality: Modality = "joint", output: Path | None = None
+) -> dict[str, Any]:
+    """Evaluate the stages that a run has trained, or the encoders of a file, and the controls.
 
     Args:
-        config: of the run.
+        config: of the run; with a checkpoint, of what it is evaluated on and by.
+        checkpoint: evaluate the encoders of this file and no run: a checkpoint of `ikem pretrain` or `ikem distill`, an
+            encoders.safetensors, or a state dict as CrosSCLR, AimCLR and IKEM release them.
+        modality: what a published encoder that stands alone was trained on.
+        output: the folder that receives evaluation.json and evaluation.npz; by default the run's, or, with a
+            checkpoint, one beside it named after it with -evaluation.
 
     Returns:
-        What is written to ``<run>/evaluation.json``. Confusion matrices and features go to ``evaluation.npz``.
+        What is written to ``evaluation.json``. Confusion matrices and features go to ``evaluation.npz``.
 
     Raises:
-        ValueError: if the run has trained nothing, or the protocol is unknown or lacks what an evaluation needs:
-            labelled training clips of two classes, and labelled test clips.
+        ValueError: if the run has trained nothing or the checkpoint does not fit, or the protocol is unknown or lacks
+            what an evaluation needs: labelled training clips of two classes, and labelled test clips.
     """
     dataset = PreparedDataset(config.data.folder)
-    stages = list(trained_stages(config))
-    if not stages:
-        raise ValueError(f"run: {config.run} holds no finished stage of pretraining; run `ikem pretrain` first")
-    evaluation = Evaluation(config, dataset)
-    for part, count in evaluation.split.unlabelled.items():
-        print(f"evaluate: {count} clips of the part {part} have no label and are left out")
-    random = random_encoders(config, dataset)
-    evaluation.add_raw()
-    todo = [("random", random), *((stage, encoders) for stage, encoders, _ in stages)]
-    for stage, encoders in track(todo, "evaluating", disable=not config.trainer.progress, transient=True):
-        evaluation.add_encoders(stage, encoders)
+    if checkpoint is None:
+        stages = stages_of_run(config, dataset)
+        folder = output or config.run
+    else:
+        stages = stages_of_file(checkpoint, config, dataset, modality)
+        folder = output or checkpoint.with_name(f"{checkpoint.stem}-evaluation")
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".features-", dir=folder) as scratch:
+        evaluation = Evaluation(config, dataset, Path(scratch))
+        for part, count in evaluation.split.unlabelled.items():
+            print(f"evaluate: {count} clips of the part {part} have no label and are left out")
+        evaluation.add_raw()
+        for stage in track(stages, "evaluating", disable=not config.trainer.progress, transient=True):
+            evaluation.add_encoders(stage.name, stage.encoders, control=stage.control)
     result = {
         "dataset": {
             "name": dataset.name,
@@ -84,14 +94,18 @@ def evaluate(config: Config) -> dict[str, Any]:
             "test_clips": len(evaluation.split.parts["test"]),
         },
         "unlabelled": evaluation.split.unlabelled,
-        "rows": evaluation.rows,
-        "checkpoints": {stage: origin for stage, _, origin in stages},
+        "rows": evaluation.board.rows,
+        "fusion_weights": evaluation.weights,
+        "checkpoints": {stage.name: dict(stage.origin) for stage in stages if stage.control is None},
         "config": plain(config),
         "environment": environment(),
     }
-    _write_arrays(config.run / "evaluation.npz", evaluation.arrays)
-    write_text(config.run / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    Console().print(results_table(result))
+    _write_arrays(folder / "evaluation.npz", evaluation.arrays)
+    write_text(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    console = Console()
+    for table in results_tables(result):
+        console.print(table)
+        console.print()
     return result
 
 

@@ -16,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from ikem.evaluation.scores import number_of
 from ikem_ext import MODALITIES, derive_modalities
 from ikem_ext.skeleton import SkeletonLayout
 
@@ -84,11 +85,15 @@ def stream_name(stream: str) -> str:
     Example:
         >>> stream_name("late_fused6"), stream_name("rotation_axis")
         ('fused six (late)', 'rotation axis')
+        >>> stream_name("learned_fused3"), stream_name("aimclr_fused3")
+        ('fused three (learned weights)', "fused three (AimCLR's weights)")
     """
     names = {"fused3": "fused three", "fused6": "fused six"}
-    late = stream.startswith("late_")
-    base = stream.removeprefix("late_")
-    return names.get(base, base.replace("_", " ")) + (" (late)" if late else "")
+    fusions = {"late": "late", "learned": "learned weights", "aimclr": "AimCLR's weights"}
+    how, _, fused = stream.partition("_")
+    if how in fusions:
+        return f"{names.get(fused, fused)} ({fusions[how]})"
+    return names.get(stream, stream.replace("_", " "))
 
 
 # ------------------------------------------------------------------------------------------------ skeletons
@@ -407,15 +412,15 @@ def accuracies(rows: Sequence[Mapping[str, Any]], *, chance: float) -> Figure:
     """Top-1 accuracies of every probe, per stream and stage.
 
     Args:
-        rows: the evaluation's rows of one part of the test set.
+        rows: the accuracies of one part of the test set, by stream.
         chance: accuracy of guessing. All accuracies are fractions.
     """
     stages = [stage for stage in STAGE_NAMES if stage != "raw" and any(row["stage"] == stage for row in rows)]
     streams = [s for s in (*MODALITIES, "fused3", "fused6") if any(row["stream"] == s for row in rows)]
     possible: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-        "linear probe": lambda row: row["linear"]["top1"],
-        "nearest neighbor": lambda row: row["knn1"],
-        "logistic regression": lambda row: row["logistic"]["top1"] if row["logistic"] else None,
+        "linear probe": lambda row: number_of(row["linear"]),
+        "retrieval (1-NN)": lambda row: row["neighbors"].get(1),
+        "logistic regression": lambda row: number_of(row["logistic"]),
     }
     measures = {name: measure for name, measure in possible.items() if any(measure(row) is not None for row in rows)}
     figure = _figure(1.5 * len(streams) + 2, 3 * len(measures) + 0.4)

@@ -27,6 +27,8 @@ from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
 from ikem.data.protocols import lacking_for_evaluation
 from ikem.data.synthetic import generate
+from ikem.evaluation.scores import by_stream, number_of
+from ikem.evaluation.table import neighbors_name, numbers_of_neighbors
 from ikem.files import write_text
 from ikem_ext import LAYOUTS, MODALITIES
 
@@ -84,7 +86,7 @@ class Run:
     @property
     def rows(self) -> list[Row]:
         """The accuracies on the test part itself, extra test parts left aside."""
-        return [row for row in self.evaluation["rows"] if row["part"] == "test"]
+        return [row for row in by_stream(self.evaluation["rows"]) if row["part"] == "test"]
 
     def row(self, stage: str, stream: str) -> Row | None:
         """The accuracies of one stream of one stage, if it was evaluated."""
@@ -253,31 +255,28 @@ def results_table(rows: Iterable[Row]) -> str:
 
     Example:
         >>> linear = {"top1": 0.5, "top5": 0.9, "top1_best_epoch": 0.55}
-        >>> row = {"stage": "stage1", "stream": "bone", "part": "test", "linear": linear, "knn1": 0.4, "knn20": None}
-        >>> row |= {"logistic": None}
+        >>> row = {"stage": "stage1", "stream": "bone", "part": "test", "linear": linear, "logistic": None}
+        >>> row |= {"neighbors": {1: 0.4}}
         >>> print(results_table([row]).splitlines()[-1])
-        | after stage 1 (contrast) | bone | 50.0 | 90.0 | 55.0 | 40.0 | |
+        | after stage 1 (contrast) | bone | 50.0 | 90.0 | 55.0 | 40.0 |
     """
     rows = sorted(rows, key=lambda row: STAGES.index(row["stage"]))  # stable: streams stay in their order
     several = len({row["part"] for row in rows}) > 1
     columns = ["stage", "stream", *(["part"] if several else [])]
-    numbers = ["linear top-1", "linear top-5", "linear top-1, best epoch", "1-NN", "20-NN"]
+    neighbors = numbers_of_neighbors(rows)
+    numbers = ["linear top-1", "linear top-5", "linear top-1, best epoch", *map(neighbors_name, neighbors)]
     with_logistic = any(row["logistic"] for row in rows)
     if with_logistic:
         numbers.append("logistic top-1")
     lines = [[*columns, *numbers], ["---"] * len(columns) + ["---:"] * len(numbers)]
     for row in rows:
-        linear = row["linear"]
-        values = [linear["top1"], linear["top5"], linear.get("top1_best_epoch"), row["knn1"], row["knn20"]]
+        values = [number_of(row["linear"], name) for name in ("top1", "top5", "top1_best_epoch")]
+        values += [row["neighbors"].get(k) for k in neighbors]
         if with_logistic:
-            values.append(_logistic(row))
+            values.append(number_of(row["logistic"]))
         names = [pictures.STAGE_NAMES[row["stage"]], pictures.stream_name(row["stream"])]
         lines.append([*names, *([row["part"]] if several else []), *map(_percent, values)])
     return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines)
-
-
-def _logistic(row: Row) -> float | None:
-    return row["logistic"]["top1"] if row["logistic"] else None
 
 
 def _conclusions(run: Run) -> list[str]:
@@ -321,9 +320,9 @@ def _difference(ours: Row, theirs: Row, clips: int) -> str:
     """The differences in points with 95 % intervals of two independent binomials."""
     parts = []
     measures: dict[str, Callable[[Row], float | None]] = {
-        "linear": lambda row: row["linear"]["top1"],
-        "1-NN": lambda row: row["knn1"],
-        "logistic": _logistic,
+        "linear": lambda row: number_of(row["linear"]),
+        "retrieval (1-NN)": lambda row: row["neighbors"].get(1),
+        "logistic": lambda row: number_of(row["logistic"]),
     }
     for name, measure in measures.items():
         a, b = measure(ours), measure(theirs)
@@ -366,7 +365,7 @@ def _accuracy_text(run: Run) -> list[str]:
         "are found by cosine. The best epoch is chosen on the test clips, as published code does, and is given for "
         "comparison only. Logistic regression, where it was asked for, sees the features of joints and parts of time "
         "apart, and on raw coordinates the coordinates themselves.",
-        results_table(run.evaluation["rows"]),
+        results_table(by_stream(run.evaluation["rows"])),
         "## What the numbers show",
         "Differences in percentage points, with 95 % intervals for the finite number of test clips; they do not "
         "hold what another seed would change.",

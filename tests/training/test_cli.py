@@ -73,8 +73,9 @@ def test_published_settings(capsys: pytest.CaptureFixture[str], name: str) -> No
         "pretrain.exchange_momentum_modalities": ["motion", "acceleration", "angular_velocity"],
         "distill.epochs": 150,
         "distill.milestones": [125],
-        "evaluate.learning_rate": 3.0,
-        "evaluate.milestones": [80],
+        "evaluate.preset": "crosclr",
+        "evaluate.learning_rate": None,
+        "evaluate.milestones": None,
         "evaluate.standardize": False,
     }
     assert {key: config[key] for key in expected} == expected

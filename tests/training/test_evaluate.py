@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +12,15 @@ import torch
 from lightning.fabric import Fabric
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 
-from ikem.config import Config, EvaluateConfig
+from ikem.config import PROBES, Config, ProbeConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import encoders_of
 from ikem.evaluate import evaluate
-from ikem.evaluation.features import extract_features, standardize
+from ikem.evaluation.features import Scaling, extract_features
 from ikem.evaluation.linear import LinearHeads, linear_probe
 from ikem.evaluation.logistic import logistic_probe
 from ikem.evaluation.neighbors import nearest_labels, vote
-from ikem.evaluation.scores import per_class, score
+from ikem.evaluation.scores import by_stream, per_class, score
 from ikem.evaluation.split import Split
 from ikem.evaluation.streams import Streams
 from ikem.pretrain import Pretraining
@@ -32,6 +33,10 @@ def blobs(modalities: int, clips: int, spread: float) -> tuple[torch.Tensor, tor
     labels = torch.arange(clips) % 4
     centers = torch.randn(modalities, 4, 5, generator=generator)
     return centers[:, labels] + spread * torch.randn(modalities, clips, 5, generator=generator), labels
+
+
+def probe(**options: Any) -> ProbeConfig:
+    return replace(PROBES["crosclr"], **options)
 
 
 def test_streams() -> None:
@@ -70,15 +75,16 @@ def test_fused_heads_learn_from_the_fused_loss_alone() -> None:
 
 def test_probe_separates_what_is_separable() -> None:
     train, labels = blobs(2, 80, 0.05)
-    options = EvaluateConfig(epochs=30, learning_rate=0.3, milestones=(20,), batch_size=16)
+    options = probe(epochs=30, learning_rate=0.3, milestones=(20,), batch_size=16)
     streams, parts = Streams.of(("joint", "motion")), {"test": np.arange(80), "few": np.arange(4)}
-    result = linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1)
+    result = linear_probe(lambda epoch: train, labels, train, labels, parts, streams, 4, options, seed=1)
     assert result.probabilities.shape == (4, 80, 4)
     assert (result.probabilities.argmax(-1) == labels).all()
     assert result.best_top1["test"].tolist() == [1.0] * 4
-    again = linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1)
+    again = linear_probe(lambda epoch: train, labels, train, labels, parts, streams, 4, options, seed=1)
     assert torch.equal(result.probabilities, again.probabilities)
-    chance = linear_probe(train, labels.roll(1)[torch.randperm(80)], train, labels, parts, streams, 4, options, seed=1)
+    shuffled = labels.roll(1)[torch.randperm(80)]
+    chance = linear_probe(lambda epoch: train, shuffled, train, labels, parts, streams, 4, options, seed=1)
     assert (chance.probabilities.argmax(-1) == labels).float().mean() < 0.6
 
 
@@ -87,8 +93,10 @@ def test_probe_slows_down_at_its_milestones() -> None:
     streams, parts = Streams.of(("joint",)), {"test": np.arange(40)}
 
     def probabilities(epochs: int, milestones: tuple[int, ...]) -> torch.Tensor:
-        options = EvaluateConfig(epochs=epochs, learning_rate=0.5, milestones=milestones, batch_size=40)
-        return linear_probe(train, labels, train, labels, parts, streams, 4, options, seed=1).probabilities
+        options = probe(epochs=epochs, learning_rate=0.5, milestones=milestones, batch_size=40)
+        return linear_probe(
+            lambda epoch: train, labels, train, labels, parts, streams, 4, options, seed=1
+        ).probabilities
 
     before, slowed, as_fast = probabilities(5, ()), probabilities(8, (5,) * 6), probabilities(8, ())
     torch.testing.assert_close(slowed, before, rtol=0, atol=1e-4)  # a millionth of the learning rate is left
@@ -118,8 +126,8 @@ def test_nearest_by_cosine() -> None:
     for members in ((1,), (0, 2)):
         cosines = sum(torch.nn.functional.cosine_similarity(test[g][:, None], train[g][None], dim=-1) for g in members)
         expected = labels[cosines.topk(20).indices].numpy()
-        np.testing.assert_array_equal(nearest_labels(train, labels.numpy(), test, members), expected)
-    assert nearest_labels(train[:, :7], labels[:7].numpy(), test, (0,)).shape == (12, 7)
+        np.testing.assert_array_equal(nearest_labels(train, labels.numpy(), test, members, 20), expected)
+    assert nearest_labels(train[:, :7], labels[:7].numpy(), test, (0,), 20).shape == (12, 7)
 
 
 def test_votes_and_scores() -> None:
@@ -133,7 +141,8 @@ def test_standardization_uses_the_training_clips_only() -> None:
     train, test = torch.randn(2, 50, 3) * 1e-7 + 4, torch.randn(2, 9, 3)
     train[:, :, 0] = 0  # a feature that never fires
     train, test = train.double(), test.double()
-    scaled, other = standardize(train, test)
+    scaling = Scaling.of(train)
+    scaled, other = scaling(train), scaling(test)
     torch.testing.assert_close(scaled[..., 1:].mean(1), torch.zeros(2, 2).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(scaled[..., 1:].std(1), torch.ones(2, 2).double(), atol=1e-6, rtol=0)
     assert scaled.isfinite().all()
@@ -141,7 +150,7 @@ def test_standardization_uses_the_training_clips_only() -> None:
     expected = (test - train.mean(1, keepdim=True)) / train.std(1, keepdim=True)
     torch.testing.assert_close(other[..., 1:], expected[..., 1:])
     # A test clip is scaled alike whatever other test clips there are.
-    torch.testing.assert_close(standardize(train, test[:, :1])[1], other[:, :1])
+    torch.testing.assert_close(scaling(test[:, :1]), other[:, :1])
 
 
 def test_extraction_is_in_eval_mode_and_clip_by_clip(finished_run: Config, dataset: PreparedDataset) -> None:
@@ -188,8 +197,13 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
         "train_clips": 20,
         "test_clips": 20,
     }
-    rows = {(row["stage"], row["stream"], row["part"]): row for row in result["rows"]}
-    assert len(rows) == len(result["rows"]) == 2 * (1 + 3 * 10 + 4)
+    assert {row["protocol"] for row in result["rows"]} == {"linear", "retrieval", "knn"}
+    assert len(result["rows"]) == 2 * (1 + 3 * (10 + 2 * 8) + (4 + 2 * 3))
+    for row in result["rows"]:
+        assert (row["seed"], row["draw"]) == (1, None)
+        assert row["control"] == (row["stage"] if row["stage"] in ("random", "raw") else None)
+    rows = {(row["stage"], row["stream"], row["part"]): row for row in by_stream(result["rows"])}
+    assert len(rows) == 2 * (1 + 3 * 10 + 4)
     assert {stage for stage, _, _ in rows} == {"raw", "random", "stage1", "stage2", "student"}
     assert {stream for stage, stream, _ in rows if stage == "student"} == {"joint", "bone", "fused2", "late_fused2"}
     with np.load(finished_run.run / "evaluation.npz", allow_pickle=False) as arrays:
@@ -200,7 +214,7 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
                 row, confusion = rows[stage, stream, part], arrays[f"confusion_{stage}_{stream}"]
                 np.testing.assert_array_equal(confusion.sum(1), np.bincount(labels))
                 assert row["linear"]["top1"] == pytest.approx(confusion.trace() / 20)
-                assert row["per_class"] == pytest.approx(list(confusion.diagonal() / confusion.sum(1)))
+                assert row["linear"]["per_class"] == pytest.approx(list(confusion.diagonal() / confusion.sum(1)))
                 assert row["linear"]["top5"] == 1.0  # there are three classes
                 best = row["linear"]["top1_best_epoch"]
                 assert stage == "raw" if best is None else best >= row["linear"]["top1"]
@@ -215,7 +229,8 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
         .score(resampled[20:], dataset.labels[20:])
     )
     assert rows["raw", "joint", "test"]["linear"]["top1"] == pytest.approx(ridge)
-    assert rows["random", "joint", "test"]["knn1"] is not None
+    assert set(rows["random", "joint", "test"]["neighbors"]) == {1, 20}
+    assert not rows["raw", "joint", "test"]["neighbors"]
 
 
 def test_evaluation_is_reproducible_and_its_options_work(finished_run: Config) -> None:
@@ -225,10 +240,10 @@ def test_evaluation_is_reproducible_and_its_options_work(finished_run: Config) -
     other = evaluate(replace(finished_run, evaluate=options))
     assert other["rows"] != first["rows"]
     assert other["config"]["evaluate"]["segments"] == 2
-    for row in other["rows"]:
+    for row in by_stream(other["rows"]):
         if row["stream"].startswith("late"):
             assert row["logistic"] is None
         else:
             assert 0 <= row["logistic"]["top1"] <= row["logistic"]["top5"] <= 1
-    assert not any(row["logistic"] for row in first["rows"])
+    assert not any(row["logistic"] for row in by_stream(first["rows"]))
     evaluate(finished_run)  # leaves the run as the other tests expect it

@@ -31,6 +31,16 @@ class View(NamedTuple):
     bone_scale: Tensor | None = None
     window: Tensor | None = None
 
+    def to(self, device: torch.device) -> View:
+        """Return the view with its parameters on a device."""
+        return View(
+            self.shear.to(device),
+            self.crop_start.to(device),
+            self.crop_padding,
+            None if self.bone_scale is None else self.bone_scale.to(device),
+            None if self.window is None else self.window.to(device),
+        )
+
     def share(self, clips: slice) -> View:
         """Return the view of some of the clips."""
         return View(
@@ -168,7 +178,7 @@ class RandomViews:
         bone_scale = window = None
         if config.turn_degrees or config.tilt_degrees:
             turn, tilt = (2 * uniform(2) - 1).mul_(torch.tensor([config.turn_degrees, config.tilt_degrees])).unbind(1)
-            shear = _rotation(tilt, axis=0) @ _rotation(turn, axis=1) @ shear
+            shear = rotation(tilt, axis=0) @ rotation(turn, axis=1) @ shear
         if config.bone_jitter:
             bone_scale = torch.randn(num_clips, self.joints, generator=generator).mul_(config.bone_jitter).exp_()
         if config.least_window < 1:
@@ -177,8 +187,8 @@ class RandomViews:
         return View(shear, crop_start, self.crop_padding, bone_scale, window)
 
 
-def _rotation(degrees: Tensor, axis: int) -> Tensor:
-    """Matrices (N, 3, 3) of rotations about a coordinate axis."""
+def rotation(degrees: Tensor, axis: int) -> Tensor:
+    """Return the matrices (N, 3, 3) of rotations about a coordinate axis by angles (N,) in degrees."""
     cosine, sine = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     a, b = (other for other in range(3) if other != axis)
     matrices = torch.eye(3).repeat(len(degrees), 1, 1)

@@ -191,11 +191,13 @@ def load_published_state_dict(encoder: STGCN, state_dict: Mapping[str, Tensor]) 
     graphs = [cast(Block, block).graph for block in encoder.blocks]
     state: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}
+    adjacency: Tensor | None = None
     for name, value in state_dict.items():
         first, _, rest = name.partition(".")
         if first == "A":
-            for graph in graphs:
-                graph.adjacency = value.to(graph.adjacency)
+            if value.shape != graphs[0].adjacency.shape:
+                raise RuntimeError(f"size mismatch for A: {tuple(value.shape)}, not {tuple(graphs[0].adjacency.shape)}")
+            adjacency = value
         elif first == "fc":
             head[name] = value
         elif first == "data_bn":
@@ -205,10 +207,14 @@ def load_published_state_dict(encoder: STGCN, state_dict: Mapping[str, Tensor]) 
         elif first == "st_gcn_networks":
             index, _, rest = rest.partition(".")
             module, _, leaf = rest.rpartition(".")
-            if module == "gcn.conv":
-                value = value.view(getattr(graphs[int(index)], leaf).shape)
+            if module == "gcn.conv" and int(index) < len(graphs):
+                expected = getattr(graphs[int(index)], leaf)
+                value = value.view(expected.shape) if value.numel() == expected.numel() else value
             state[f"blocks.{index}.{PUBLISHED_BLOCK_NAMES.get(module, module)}.{leaf}"] = value
         else:
             state[name] = value
     encoder.load_state_dict(state)
+    if adjacency is not None:
+        for graph in graphs:
+            graph.adjacency = adjacency.to(graph.adjacency)
     return head

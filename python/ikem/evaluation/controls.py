@@ -1,4 +1,4 @@
-"""What an encoder has to beat: random weights, and a linear classifier of the coordinates themselves."""
+"""What any encoder has to beat, beside its own random weights: a linear classifier of the coordinates themselves."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifierCV
 from torch.nn import functional
 
-from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
-from ikem.encoders import Encoder, encoders_of
 from ikem.evaluation.split import Indices
-from ikem.pretrain import build_pretraining
 
 RAW_FRAMES = 32  # of the control on raw coordinates
 RIDGE_PENALTIES = np.logspace(-3, 4, 8)  # of which that control takes the one that is best in leaving clips out
-
-
-def random_encoders(config: Config, dataset: PreparedDataset) -> dict[str, Encoder]:
-    """Return a run's encoders by modality, with the random weights that its pretraining starts from."""
-    return encoders_of(build_pretraining(config, dataset.layout).query)
 
 
 def raw_coordinates(dataset: PreparedDataset, clips: Indices) -> NDArray[np.float32]:

@@ -1,8 +1,11 @@
-"""All scores of the encoders of a run, on one dataset and protocol."""
+"""All protocols on the frozen encoders of one stage after another, on one dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,32 +13,78 @@ import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import Encoder
+from ikem.evaluation import fusion
 from ikem.evaluation.controls import raw_coordinates, ridge_scores
-from ikem.evaluation.features import extract_features, standardize
-from ikem.evaluation.linear import linear_probe
-from ikem.evaluation.logistic import logistic_probe
+from ikem.evaluation.features import Features, Look, Scaling, extract_features
+from ikem.evaluation.linear import LinearHeads, ProbeResult, linear_probe
+from ikem.evaluation.logistic import coordinates, logistic_probe, regression, require_few
+from ikem.evaluation.looks import RandomLook, beginning, middle
 from ikem.evaluation.neighbors import nearest_labels, vote
-from ikem.evaluation.scores import per_class, score
-from ikem.evaluation.split import Split
+from ikem.evaluation.scores import Row, Scoreboard, per_class
+from ikem.evaluation.split import Indices, Split
 from ikem.evaluation.streams import Streams
+from ikem.evaluation.workers import side_by_side
+from ikem.seeding import generator
+
+Scores = NDArray[Any]  # (m, L)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A stage's encoders and what they make of the clips.
+
+    Attributes:
+        stage: its name.
+        control: which control the encoders are, or None.
+        encoders: G encoders by modality.
+        train: features of the training clips.
+        test: features of all test clips.
+        scaling: of mean features before probe and neighbors, if there is one.
+    """
+
+    stage: str
+    control: str | None
+    encoders: Mapping[str, Encoder]
+    train: Features
+    test: Features
+    scaling: Scaling | None
+
+    def scale(self, means: Tensor) -> Tensor:
+        """Scale mean features (G, n, F) of some clips."""
+        return means if self.scaling is None else self.scaling(means)
+
+    @property
+    def streams(self) -> Streams:
+        """What is scored."""
+        return Streams.of(tuple(self.encoders))
 
 
 class Evaluation:
-    """Scores features of one dataset and protocol, and gathers rows and arrays for the report.
+    """Scores frozen encoders by one dataset's protocol, and gathers rows and arrays for the report.
 
     Args:
         config: of the run.
         dataset: what is evaluated on.
+        scratch: a folder for features that are too many for the memory; by default they stay there.
+
+    Attributes:
+        split: which clips are learned from and tested on.
+        board: counts what is classified rightly, and holds the rows.
+        arrays: confusion matrices and features, by name.
+        weights: of the streams in a fusion, where they were learned.
     """
 
-    def __init__(self, config: Config, dataset: PreparedDataset) -> None:
+    def __init__(self, config: Config, dataset: PreparedDataset, scratch: Path | None = None) -> None:
         self.config = config
+        self.options = config.evaluate
         self.dataset = dataset
+        self.scratch = scratch
         self.split = Split.of(dataset, config.data.protocol)
         self.fabric = Fabric(
             accelerator=config.trainer.accelerator,
@@ -43,80 +92,213 @@ class Evaluation:
             precision=config.trainer.precision,  # type: ignore[arg-type]
         )
         self.num_classes = len(dataset.classes)
-        self.train_labels = np.asarray(dataset.labels)[self.split.train]
-        self.test_labels = np.asarray(dataset.labels)[self.split.test]
-        self.rows: list[dict[str, Any]] = []
+        self.train_labels = dataset.labels[self.split.train]
+        self.test_labels = dataset.labels[self.split.test]
+        self.board = Scoreboard(self.test_labels, self.split.parts, config.seed)
         self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[self.split.parts["test"]]}
+        self.weights: list[dict[str, Any]] = []
 
-    def add_encoders(self, stage: str, encoders: Mapping[str, Encoder]) -> None:
-        """Score the encoders of a stage, alone and fused."""
-        options, device = self.config.evaluate, self.fabric.device
+    def add_encoders(self, stage: str, encoders: Mapping[str, Encoder], *, control: str | None = None) -> None:
+        """Score the encoders of a stage by every protocol, alone and fused."""
+        if self.options.segments:
+            width = next(iter(encoders.values())).feature_width * self.options.segments * self.dataset.layout.num_joints
+            require_few(len(self.split.train), len(self.split.test), width)
         train, test = (
-            extract_features(encoders, self.dataset, clips, segments=options.segments, fabric=self.fabric)
-            for clips in (self.split.train, self.split.test)
+            self._extract(encoders, clips, part)
+            for clips, part in ((self.split.train, "train"), (self.split.test, "test"))
         )
         for modality, features in zip(encoders, test.means, strict=True):
             self.arrays[f"features_{stage}_{modality}"] = features[self.split.parts["test"]].numpy()
-        means, test_means = standardize(train.means, test.means) if options.standardize else (train.means, test.means)
-        streams = Streams.of(tuple(encoders))
-        probe = linear_probe(
-            means.to(device),
-            torch.from_numpy(self.train_labels).to(device),
-            test_means.to(device),
-            torch.from_numpy(self.test_labels).to(device),
-            self.split.parts,
-            streams,
-            self.num_classes,
-            options,
-            self.config.seed,
-        )
-        logistic = [self._logistic(*parts) for parts in zip(train.parts, test.parts, strict=True) if options.segments]
-        for position, (stream, members) in enumerate(streams.all.items()):
-            best = {part: float(values[position]) for part, values in probe.best_top1.items()}
-            neighbors = averaged = None
-            if stream in streams.trained:
-                neighbors = nearest_labels(means, self.train_labels, test_means, members)
-                if logistic:  # one for each modality; fused, their probabilities are averaged
-                    averaged = np.mean([logistic[member] for member in members], axis=0)
-            self._add_rows(stage, stream, probe.probabilities[position].numpy(), best, neighbors, averaged)
+        scaling = Scaling.of(train.means) if self.options.standardize else None
+        encoded = Encoded(stage, control, encoders, train, test, scaling)
+        self._add_linear(encoded)
+        self._add_neighbors(encoded)
+        if self.options.segments:
+            self._add_logistic(encoded)
 
     def add_raw(self) -> None:
         """Score the controls: linear classifiers on the prepared coordinates, resampled to 32 frames."""
         raw, raw_test = (raw_coordinates(self.dataset, clips) for clips in (self.split.train, self.split.test))
         scores = ridge_scores(raw, self.train_labels, raw_test, self.num_classes)
-        logistic = None
-        if self.config.evaluate.segments:
-            logistic = self._logistic(torch.from_numpy(raw), torch.from_numpy(raw_test))
-        self._add_rows("raw", "joint", scores, {}, None, logistic)
+        self._count_linear("raw", "joint", scores, control="raw")
+        if self.options.segments:
+            features = torch.from_numpy(raw), torch.from_numpy(raw_test)
+            with threadpool_limits(1, user_api="blas"):
+                scores = logistic_probe(
+                    features[0], self.train_labels, features[1], self.num_classes, self.options.logistic_c
+                )
+            self.board.add("logistic", "raw", "joint", scores, control="raw")
 
-    def _logistic(self, train: Tensor, test: Tensor) -> NDArray[np.float64]:
-        return logistic_probe(train, self.train_labels, test, self.num_classes, self.config.evaluate.logistic_c)
+    def _extract(
+        self, encoders: Mapping[str, Encoder], clips: Indices, part: str | None = None, look: Look | None = None
+    ) -> Features:
+        """Encode clips; the features of joints and parts of time only where a name for their file is given."""
+        return extract_features(
+            encoders,
+            self.dataset,
+            clips,
+            fabric=self.fabric,
+            segments=self.options.segments if part else 0,
+            look=look,
+            file=self.scratch / f"{part}.npy" if part and self.scratch else None,
+            dtype=getattr(torch, self.options.parts_dtype),
+        )
 
-    def _add_rows(
+    # ------------------------------------------------------------------------------------------ linear probe
+
+    def _add_linear(self, encoded: Encoded) -> None:
+        probe = self._linear_probe(encoded)
+        probabilities = probe.probabilities.numpy()
+        for position, stream in enumerate(encoded.streams.all):
+            best = {part: float(values[position]) for part, values in probe.best_top1.items()}
+            self._count_linear(encoded.stage, stream, probabilities[position], best, control=encoded.control)
+        streams = len(encoded.encoders)
+        for stream, scores in self._fused("linear", encoded, probabilities[:streams], self._cross_fitted_linear):
+            self._count_linear(encoded.stage, stream, scores, control=encoded.control)
+        for share in self.options.early:
+            self._add_early(encoded, probe.heads, share)
+
+    def _linear_probe(self, encoded: Encoded) -> ProbeResult:
+        options, seed = self.options.probe, self.config.seed
+        look = middle if options.augments else None
+        test = self._extract(encoded.encoders, self.split.test, look=look) if look else encoded.test
+        as_they_are = None if options.augments else self._on_device(encoded.scale(encoded.train.means))
+
+        def train(epoch: int) -> Tensor:
+            if as_they_are is not None:
+                return as_they_are
+            random = RandomLook(options, generator(seed, "probe views", epoch))
+            return self._on_device(encoded.scale(self._extract(encoded.encoders, self.split.train, look=random).means))
+
+        return linear_probe(
+            train,
+            self._on_device(self.train_labels),
+            self._on_device(encoded.scale(test.means)),
+            self._on_device(self.test_labels),
+            self.split.parts,
+            encoded.streams,
+            self.num_classes,
+            options,
+            seed,
+        )
+
+    def _cross_fitted_linear(self, encoded: Encoded, parts: Sequence[tuple[Indices, Indices]]) -> fusion.Array:
+        """Probabilities (G, n, L) of the training clips, each by linear probes of clips seen as they are."""
+        features, labels = (self._on_device(x) for x in (encoded.scale(encoded.train.means), self.train_labels))
+
+        def classify(learned: Indices, held_out: Indices) -> fusion.Array:
+            known = features[:, learned]
+            singles = encoded.streams.singles
+            result = linear_probe(
+                lambda epoch: known,
+                labels[learned],
+                features[:, held_out],
+                labels[held_out],
+                {},
+                singles,
+                self.num_classes,
+                self.options.probe,
+                self.config.seed,
+            )
+            return result.probabilities.double().numpy()
+
+        return fusion.cross_fitted(classify, parts, (len(features), len(labels), self.num_classes))
+
+    def _add_early(self, encoded: Encoded, heads: LinearHeads, share: float) -> None:
+        """Score the linear probe on the first share of the test clips."""
+        look = partial(beginning, share) if share < 1 else None
+        seen = self._extract(encoded.encoders, self.split.test, look=look) if look else encoded.test
+        probabilities = heads.predict(self._on_device(encoded.scale(seen.means))).cpu().numpy()
+        for stream, scores in zip(encoded.streams.all, probabilities, strict=True):
+            self.board.add("early", encoded.stage, stream, scores, control=encoded.control, seen=share)
+
+    def _count_linear(
         self,
         stage: str,
         stream: str,
-        scores: NDArray[np.floating[Any]],
-        best: Mapping[str, float],
-        neighbors: NDArray[np.int64] | None,
-        logistic: NDArray[np.float64] | None,
+        scores: Scores,
+        best: Mapping[str, float] | None = None,
+        *,
+        control: str | None,
     ) -> None:
-        for part, clips in self.split.parts.items():
-            labels, some = self.test_labels[clips], scores[clips]
-            confusion = confusion_matrix(labels, some.argmax(1), labels=range(self.num_classes))
-            row: dict[str, Any] = {
-                "stage": stage,
-                "stream": stream,
-                "part": part,
-                "linear": {**score(some, labels), "top1_best_epoch": best.get(part)},
-                "logistic": None if logistic is None else score(logistic[clips], labels),
-                "knn1": None,
-                "knn20": None,
-                "per_class": per_class(confusion),
-            }
-            if neighbors is not None:
-                row["knn1"] = float((neighbors[clips, 0] == labels).mean())
-                row["knn20"] = float((vote(neighbors[clips], self.num_classes) == labels).mean())
-            self.rows.append(row)
-            if part == "test":
+        for row in self.board.add("linear", stage, stream, scores, control=control):
+            confusion = self._confusion(row, scores)
+            row["top1_best_epoch"] = best and best[row["part"]]
+            row["per_class"] = per_class(confusion)
+            if row["part"] == "test":
                 self.arrays[f"confusion_{stage}_{stream}"] = confusion
+
+    def _confusion(self, row: Row, scores: Scores) -> NDArray[np.int64]:
+        clips = self.split.parts[row["part"]]
+        chosen = scores[clips].argmax(1)
+        return np.asarray(confusion_matrix(self.test_labels[clips], chosen, labels=range(self.num_classes)))
+
+    # ------------------------------------------------------------------- nearest neighbors, logistic probe
+
+    def _add_neighbors(self, encoded: Encoded) -> None:
+        if not self.options.neighbors:
+            return
+        means, test_means = encoded.scale(encoded.train.means), encoded.scale(encoded.test.means)
+        for stream, members in encoded.streams.trained.items():
+            nearest = nearest_labels(means, self.train_labels, test_means, members, max(self.options.neighbors))
+            for k in self.options.neighbors:
+                protocol = "retrieval" if k == 1 else "knn"
+                chosen = vote(nearest[:, :k], self.num_classes)
+                self.board.add(protocol, encoded.stage, stream, classes=chosen, control=encoded.control, neighbors=k)
+
+    def _add_logistic(self, encoded: Encoded) -> None:
+        """One regression for each modality; fused, their probabilities are averaged, or pooled by weights."""
+        parts = self._folds() if "learned" in self.options.fusion else []
+        shape = (1, len(self.train_labels), self.num_classes)
+
+        def regress(place: int) -> tuple[Scores, fusion.Array]:
+            clips = coordinates(encoded.train.parts[place], encoded.test.parts[place])
+            fit = partial(regression, num_classes=self.num_classes, c=self.options.logistic_c)
+
+            def classify(learned: Indices, held_out: Indices) -> fusion.Array:
+                return fit(clips.train[learned], self.train_labels[learned], clips.train[held_out])[None]
+
+            return fit(clips.train, self.train_labels, clips.test), fusion.cross_fitted(classify, parts, shape)
+
+        found = side_by_side(regress, range(len(encoded.encoders)), torch.device("cpu"))
+        probabilities = np.stack([test for test, _ in found])
+        for stream, members in encoded.streams.trained.items():
+            averaged = probabilities[list(members)].mean(0)
+            self.board.add("logistic", encoded.stage, stream, averaged, control=encoded.control)
+        cross_fitted = np.concatenate([train for _, train in found])
+        for stream, scores in self._fused("logistic", encoded, probabilities, lambda *_: cross_fitted):
+            self.board.add("logistic", encoded.stage, stream, scores, control=encoded.control)
+
+    # ---------------------------------------------------------------------------------- fusion by weights
+
+    def _fused(
+        self,
+        protocol: str,
+        encoded: Encoded,
+        probabilities: Scores,
+        cross_fit: Callable[[Encoded, Sequence[tuple[Indices, Indices]]], fusion.Array],
+    ) -> list[tuple[str, Scores]]:
+        """Fuse the modalities' probabilities (G, m, L) by the weights that were asked for: name and scores of each."""
+        modalities, fused = encoded.streams.modalities, encoded.streams.fused
+        found: list[tuple[str, Scores]] = []
+        if "learned" in self.options.fusion and fused:
+            known = cross_fit(encoded, self._folds())
+            for stream, members in fused.items():
+                chosen = list(members)
+                weights = fusion.learned_weights(known[chosen], self.train_labels)
+                found.append((f"learned_{stream}", fusion.pool(probabilities[chosen], weights)))
+                names = [modalities[member] for member in members]
+                origin = {"protocol": protocol, "stage": encoded.stage, "stream": f"learned_{stream}"}
+                self.weights.append({**origin, "weights": dict(zip(names, weights.tolist(), strict=True))})
+        if "aimclr" in self.options.fusion and set(fusion.AIMCLR_WEIGHTS) <= set(modalities):
+            chosen = [modalities.index(modality) for modality in fusion.AIMCLR_WEIGHTS]
+            weights = np.array(list(fusion.AIMCLR_WEIGHTS.values()))
+            found.append(("aimclr_fused3", fusion.pool(probabilities[chosen], weights)))
+        return found
+
+    def _folds(self) -> list[tuple[Indices, Indices]]:
+        subjects = [self.dataset.clips[clip].subject for clip in self.split.train]
+        return fusion.folds(self.train_labels, subjects, self.config.seed)
+
+    def _on_device(self, values: Tensor | NDArray[Any]) -> Tensor:
+        return torch.as_tensor(values).to(self.fabric.device)

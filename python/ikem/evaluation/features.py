@@ -1,28 +1,35 @@
-"""Features of clips: extracted once, in eval mode and without augmentation."""
+"""Features of clips: what frozen encoders make of them, in eval mode and, unless asked for, without augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 from torch.nn import functional
 
 from ikem.data.dataset import PreparedDataset
+from ikem.data.views import View
 from ikem.encoders import Encoder
 from ikem.evaluation.split import Indices
+from ikem.evaluation.workers import side_by_side
 from ikem_ext import derive_modalities
 
 EXTRACTION_BATCH = 128  # clips
 
+#: Maps the original lengths (n,) of some clips to how they are seen.
+Look = Callable[[Tensor], View]
+
 
 class Features(NamedTuple):
-    """Features of clips by G modalities, on the CPU in float32.
+    """Features of clips by G modalities, on the CPU.
 
     Attributes:
-        means: over time and joints, (G, n, F).
+        means: over time and joints, (G, n, F), float32.
         parts: every joint apart, averaged over each of S parts of time, (G, n, F * S * V); without parts if S = 0.
     """
 
@@ -30,42 +37,86 @@ class Features(NamedTuple):
     parts: Tensor
 
 
-@torch.inference_mode()
 def extract_features(
     encoders: Mapping[str, Encoder],
     dataset: PreparedDataset,
     clips: Indices,
     *,
-    segments: int = 0,
     fabric: Fabric,
+    segments: int = 0,
+    look: Look | None = None,
+    file: Path | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Features:
-    """Encode clips in eval mode and without augmentation.
+    """Encode clips in eval mode.
 
     Args:
         encoders: G encoders by modality.
         dataset: where the clips are.
         clips: (n,) indices into the dataset.
-        segments: S, into how many parts of time the features of single joints are averaged.
         fabric: device and precision.
+        segments: S, into how many parts of time the features of single joints are averaged.
+        look: how the clips are seen, one batch after another; by default as they are.
+        file: receives the features of single joints, which are then mapped; by default they are in memory.
+        dtype: of the features of single joints, float32 or float16.
     """
-    models = [encoder.to(fabric.device).eval() for encoder in encoders.values()]
-    batches = []
-    for start in range(0, len(clips), EXTRACTION_BATCH):
-        some = clips[start : start + EXTRACTION_BATCH]
-        joints, num_frames = (
-            torch.from_numpy(values[some]).to(fabric.device) for values in (dataset.joints, dataset.num_frames)
-        )
-        derived = derive_modalities(joints, num_frames, dataset.layout, modalities=tuple(encoders))
-        with fabric.autocast():
-            maps = torch.stack([model.feature_map(part) for model, part in zip(models, derived, strict=True)]).float()
-        by_parts = functional.adaptive_avg_pool2d(maps.flatten(0, 1), (max(segments, 1), maps.shape[-1]))
-        parts = by_parts[:, :, :segments].reshape(*maps.shape[:2], -1)
-        batches.append(Features(maps.mean((3, 4)).cpu(), parts.cpu()))
-    return Features(*(torch.cat(tensors, dim=1) for tensors in zip(*batches, strict=True)))
+    batches = [clips[start : start + EXTRACTION_BATCH] for start in range(0, len(clips), EXTRACTION_BATCH)]
+    views = [look(torch.from_numpy(dataset.num_frames[batch])) if look else None for batch in batches]
+    width = next(iter(encoders.values())).feature_width
+    means = torch.empty(len(encoders), len(clips), width)
+    parts = _empty((len(encoders), len(clips), width * segments * dataset.layout.num_joints), dtype, file)
+
+    @torch.inference_mode()
+    def encode(place: int) -> None:
+        modality = list(encoders)[place]
+        encoder = encoders[modality].to(fabric.device).eval()
+        done = 0
+        for batch, view in zip(batches, views, strict=True):
+            derived = _derive(dataset, batch, modality, view, fabric.device)
+            with fabric.autocast():
+                maps = encoder.feature_map(derived).float()
+            some = slice(done, done := done + len(batch))
+            means[place, some] = maps.mean((2, 3)).cpu()
+            if segments:
+                by_part = functional.adaptive_avg_pool2d(maps, (segments, maps.shape[-1]))
+                parts[place, some] = by_part.flatten(1).to("cpu", dtype)
+
+    side_by_side(encode, range(len(encoders)), fabric.device)
+    return Features(means, parts)
 
 
-def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale every feature to mean 0 and deviation 1 over the training clips (axis 1)."""
-    deviation, mean = torch.std_mean(train, dim=1, keepdim=True)
-    deviation = deviation.clamp_min(1e-12)  # of a feature that never fires; others may be small
-    return (train - mean) / deviation, (test - mean) / deviation
+def _derive(dataset: PreparedDataset, clips: Indices, modality: str, view: View | None, device: torch.device) -> Tensor:
+    joints, num_frames = (torch.from_numpy(values[clips]).to(device) for values in (dataset.joints, dataset.num_frames))
+    if view is None:
+        return derive_modalities(joints, num_frames, dataset.layout, modalities=(modality,))[0]
+    return view.to(device).derive(joints, num_frames, dataset.layout, (modality,))[0]
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) -> Tensor:
+    if file is None or 0 in shape:
+        return torch.empty(shape, dtype=dtype)
+    file.unlink(missing_ok=True)  # what is mapped of an earlier one stays as it is
+    kind = np.float16 if dtype == torch.float16 else np.float32
+    return torch.from_numpy(np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape))
+
+
+class Scaling(NamedTuple):
+    """Scales every feature to mean 0 and deviation 1 over the training clips.
+
+    Attributes:
+        mean: (G, 1, F).
+        deviation: (G, 1, F).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, train: Tensor) -> Scaling:
+        """Return the scaling that the features (G, n, F) of the training clips ask for."""
+        deviation, mean = torch.std_mean(train, dim=1, keepdim=True)
+        return cls(mean, deviation.clamp_min(1e-12))  # of a feature that never fires; others may be small
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Scale features (G, n, F)."""
+        return (features - self.mean) / self.deviation

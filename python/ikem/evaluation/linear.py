@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ikem.config import EvaluateConfig
+from ikem.config import ProbeConfig
 from ikem.evaluation.split import Indices
 from ikem.evaluation.streams import Streams
 from ikem.seeding import derive_seed
@@ -25,12 +25,23 @@ class LinearHeads(nn.Module):
         in_width: D.
         num_classes: L.
         generator: draws the initial weights from N(0, 0.02), as published.
+        batch_norm: normalize every feature over the batch, and for predictions by the running mean and variance.
     """
 
     mixing: Tensor
 
-    def __init__(self, streams: Streams, in_width: int, num_classes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        in_width: int,
+        num_classes: int,
+        generator: torch.Generator,
+        *,
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
+        width = len(streams.modalities) * in_width
+        self.norm = nn.BatchNorm1d(width, eps=1e-6, affine=False) if batch_norm else None
         self.streams = streams
         self.modality_of_head = [modality for members in streams.trained.values() for modality in members]
         heads = len(self.modality_of_head)
@@ -45,12 +56,17 @@ class LinearHeads(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (G, n, D) to the logits of the trained streams, (streams, n, L)."""
+        if self.norm is not None:
+            modalities, _, width = features.shape
+            flat = self.norm(features.transpose(0, 1).flatten(1))
+            features = flat.unflatten(1, (modalities, width)).transpose(0, 1)
         logits = torch.baddbmm(self.bias, features[self.modality_of_head], self.weight)
         return torch.einsum("sh,hnl->snl", self.mixing, logits)
 
     @torch.inference_mode()
     def predict(self, features: Tensor) -> Tensor:
         """Return the probabilities (streams, n, L) of all streams, the late ones too, a part of the clips at a time."""
+        self.eval()
         trained = torch.cat([self(part).softmax(-1) for part in features.split(2048, dim=1)], dim=1)
         # The single modalities come first, so modality i alone is stream i.
         late = [trained[list(members)].mean(0) for members in self.streams.late.values()]
@@ -59,27 +75,36 @@ class LinearHeads(nn.Module):
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Probabilities (streams, n, L) after the last epoch, and the best epoch's top-1 per test part and stream."""
+    """What a linear probe has learned.
 
+    Attributes:
+        heads: the classifiers.
+        probabilities: of the test clips after the last epoch, (streams, n, L).
+        best_top1: the best epoch's top-1, (streams,) for each test part.
+    """
+
+    heads: LinearHeads
     probabilities: Tensor
     best_top1: dict[str, Tensor]
 
 
 def linear_probe(
-    train: Tensor,
+    train: Callable[[int], Tensor],
     train_labels: Tensor,
     test: Tensor,
     test_labels: Tensor,
     parts: Mapping[str, Indices],
     streams: Streams,
     num_classes: int,
-    options: EvaluateConfig,
+    options: ProbeConfig,
     seed: int,
 ) -> ProbeResult:
     """Train linear classifiers on frozen features by SGD with momentum 0.9 (Wei et al., arXiv 2309.12009).
 
+    The test clips have no part in it: after every epoch they are classified, so that the best one can be told.
+
     Args:
-        train: features of the training clips, (G, n, D).
+        train: maps an epoch to the features of the training clips in it, (G, n, D).
         train_labels: (n,).
         test: features of all test clips, (G, m, D).
         test_labels: (m,).
@@ -90,22 +115,26 @@ def linear_probe(
         seed: of initial weights and order.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "probe"))
-    heads = LinearHeads(streams, train.shape[-1], num_classes, generator).to(train.device)
+    heads = LinearHeads(streams, test.shape[-1], num_classes, generator, batch_norm=options.batch_norm).to(test.device)
     optimizer = torch.optim.SGD(
         heads.parameters(), lr=options.learning_rate, momentum=0.9, weight_decay=options.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(options.milestones), gamma=0.1)
-    best = {part: torch.zeros(len(streams.all), dtype=torch.float64, device=train.device) for part in parts}
-    for _ in range(options.epochs):
-        for clips in torch.randperm(len(train_labels), generator=generator).split(options.batch_size):
-            logits = heads(train[:, clips])
+    best = {part: torch.zeros(len(streams.all), dtype=torch.float64, device=test.device) for part in parts}
+    for epoch in range(options.epochs):
+        features = train(epoch)
+        heads.train()
+        batches = torch.randperm(len(train_labels), generator=generator).split(options.batch_size)
+        for step, clips in enumerate(batches):
+            if options.batch_norm and len(clips) == 1 < len(train_labels):
+                continue  # one clip has no deviation
+            optimizer.param_groups[0]["lr"] = options.learning_rate_at(epoch + step / len(batches))
+            logits = heads(features[:, clips])
             labels = train_labels[clips].expand(len(logits), -1)
             loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(logits)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        schedule.step()
         probabilities = heads.predict(test)
         correct = (probabilities.argmax(-1) == test_labels).double()
         best = {part: best[part].maximum(correct[:, clips].mean(-1)) for part, clips in parts.items()}
-    return ProbeResult(probabilities.cpu(), {part: values.cpu() for part, values in best.items()})
+    return ProbeResult(heads, probabilities.cpu(), {part: values.cpu() for part, values in best.items()})

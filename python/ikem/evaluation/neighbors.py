@@ -10,13 +10,11 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional
 
-NEIGHBORS = 20
-
 
 def nearest_labels(
-    train: Tensor, train_labels: NDArray[np.int64], test: Tensor, members: Sequence[int]
+    train: Tensor, train_labels: NDArray[np.int64], test: Tensor, members: Sequence[int], k: int
 ) -> NDArray[np.int64]:
-    """Return the labels (m, k) of the k = 20 nearest training clips by cosine, nearest first.
+    """Return the labels (m, k) of the k nearest training clips by cosine, nearest first; of all where there are fewer.
 
     Of several modalities the cosines are averaged: unit vectors are concatenated.
 
@@ -25,6 +23,7 @@ def nearest_labels(
         train_labels: (n,).
         test: (G, m, D).
         members: the modalities that take part.
+        k: how many.
     """
 
     def directions(features: Tensor) -> NDArray[np.float32]:
@@ -32,7 +31,7 @@ def nearest_labels(
         return units.transpose(0, 1).flatten(1).cpu().numpy()
 
     # Between unit vectors the Euclidean order is the order of the cosine, and scikit-learn finds it faster.
-    neighbors = NearestNeighbors(n_neighbors=min(NEIGHBORS, train.shape[1]), algorithm="brute")
+    neighbors = NearestNeighbors(n_neighbors=min(k, train.shape[1]), algorithm="brute")
     return train_labels[neighbors.fit(directions(train)).kneighbors(directions(test), return_distance=False)]
 
 

@@ -1,11 +1,16 @@
-"""What is counted: how many clips are classified rightly."""
+"""What is counted, and how it is kept: how many clips of each part of the test clips are classified rightly."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ikem.evaluation.split import Indices
+
+Row = dict[str, Any]
 
 
 def score(scores: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, float]:
@@ -19,3 +24,91 @@ def per_class(confusion: NDArray[np.int64]) -> list[float | None]:
     """Return the accuracy of every class; none where a class has no clip."""
     totals = confusion.sum(1)
     return [float(right / total) if total else None for right, total in zip(confusion.diagonal(), totals, strict=True)]
+
+
+class Scoreboard:
+    """Counts what classifiers get right, one row for each protocol, stream of a stage and part of the test clips.
+
+    A row says by what protocol it came about (``protocol``), of which encoders (``stage``, ``stream``) and test clips
+    (``part``), from what ``seed`` and ``draw`` of labelled clips (None where all are), and, of a control, which one
+    (``control``: ``random`` weights, ``raw`` coordinates; else None); then what else the protocol has to say, and
+    ``top1`` and ``top5``, fractions.
+
+    Args:
+        labels: of all test clips, (m,).
+        parts: positions in the test clips, by name of the part.
+        seed: of the run.
+
+    Attributes:
+        rows: what was counted.
+    """
+
+    def __init__(self, labels: NDArray[np.int64], parts: Mapping[str, Indices], seed: int) -> None:
+        self.labels = labels
+        self.parts = parts
+        self.seed = seed
+        self.rows: list[Row] = []
+
+    def add(
+        self,
+        protocol: str,
+        stage: str,
+        stream: str,
+        scores: NDArray[np.floating[Any]] | None = None,
+        *,
+        classes: NDArray[np.int64] | None = None,
+        control: str | None = None,
+        draw: int | None = None,
+        **more: Any,
+    ) -> list[Row]:
+        """Count what a classifier gets right, and return the rows, one for each part.
+
+        Args:
+            protocol: how the classifier came about.
+            stage: of the encoders.
+            stream: which modalities.
+            scores: of the classes of all test clips, (m, L).
+            classes: where there are no scores, the classes that were chosen, (m,).
+            control: which one, if it is one.
+            draw: of the labelled clips, if they were drawn.
+            more: what else the protocol has to say.
+        """
+        origin = {"protocol": protocol, "stage": stage, "stream": stream}
+        rows = []
+        for part, clips in self.parts.items():
+            labels = self.labels[clips]
+            if scores is not None:
+                counted: dict[str, float] = score(scores[clips], labels)
+            elif classes is not None:
+                counted = {"top1": float((classes[clips] == labels).mean())}
+            else:
+                raise ValueError("scores: expected them or classes")
+            rows.append(origin | {"part": part, "seed": self.seed, "draw": draw, "control": control} | more | counted)
+        self.rows += rows
+        return rows
+
+
+def by_stream(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Put side by side what the protocols on frozen features say of the same stream and part.
+
+    Returns:
+        One dictionary for each stage, stream and part, in the rows' order: these names, the rows of the protocols
+        ``linear`` and ``logistic`` or None, and under ``neighbors`` the accuracies by number of neighbors.
+    """
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        if row["protocol"] not in ("linear", "logistic", "retrieval", "knn"):
+            continue
+        names = {name: row[name] for name in ("stage", "stream", "part")}
+        empty = {**names, "linear": None, "logistic": None, "neighbors": {}}
+        together = found.setdefault(tuple(names.values()), empty)
+        if "neighbors" in row:
+            together["neighbors"][row["neighbors"]] = row["top1"]
+        else:
+            together[row["protocol"]] = row
+    return list(found.values())
+
+
+def number_of(accuracies: Mapping[str, Any] | None, name: str = "top1") -> float | None:
+    """Return one accuracy of a row, or None where there is no row."""
+    return None if accuracies is None else accuracies.get(name)

@@ -1,29 +1,89 @@
-"""The encoders that a run has trained, stage by stage."""
+"""The encoders that are evaluated: those of a run, stage by stage, or those of a file; random ones are beside."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ikem.checkpoint import DESCRIPTION, read_checkpoint
+import torch
+
 from ikem.config import Config
-from ikem.distill import load_student
-from ikem.encoders import Encoder, encoders_of
-from ikem.pretrain import STAGE1_CHECKPOINT, Pretraining
+from ikem.data.dataset import PreparedDataset
+from ikem.encoders import Encoder, build_encoder, encoders_of
+from ikem.pretrain import STAGE1_CHECKPOINT, build_pretraining
+from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT
+from ikem.weights import Weights, read_weights
 
 
-def trained_stages(config: Config) -> Iterator[tuple[str, dict[str, Encoder], dict[str, Any]]]:
-    """Yield the run's trained stages: name, encoders by modality, and where they come from."""
-    folder = config.run / "pretrain"
-    for stage, number, name in (("stage1", 1, STAGE1_CHECKPOINT), ("stage2", 2, LAST_CHECKPOINT)):
-        if (folder / name).is_file():
-            description = read_checkpoint(folder / name, "pretrain")[DESCRIPTION]
-            if description["stage"] == number:
-                streams = Pretraining.from_checkpoint(folder / name).query
-                yield stage, encoders_of(streams), {"file": f"pretrain/{name}", "epochs": description["epochs"]}
-    student = config.run / "distill" / LAST_CHECKPOINT
-    if student.is_file():
-        description = read_checkpoint(student, "distill")[DESCRIPTION]
-        origin = {"file": f"distill/{LAST_CHECKPOINT}", "epochs": description["epochs"]}
-        yield "student", encoders_of(load_student(student)), origin
+@dataclass(frozen=True)
+class Stage:
+    """Encoders of one origin.
+
+    Attributes:
+        name: of the stage.
+        encoders: by modality.
+        control: which control they are, or None.
+        origin: where they come from, for the record.
+    """
+
+    name: str
+    encoders: Mapping[str, Encoder]
+    control: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stages_of_run(config: Config, dataset: PreparedDataset) -> list[Stage]:
+    """Return the random weights that a run's pretraining started from, and the stages that it has trained.
+
+    Raises:
+        ValueError: if the run has trained nothing, or on another skeleton.
+    """
+    trained = list(_trained_stages(config, dataset))
+    if not trained:
+        raise ValueError(f"run: {config.run} holds no finished stage of pretraining; run `ikem pretrain` first")
+    random = encoders_of(build_pretraining(config, dataset.layout).query)
+    return [Stage("random", random, control="random"), *trained]
+
+
+def _trained_stages(config: Config, dataset: PreparedDataset) -> Iterator[Stage]:
+    for expected, name in (
+        ("stage1", f"pretrain/{STAGE1_CHECKPOINT}"),
+        ("stage2", f"pretrain/{LAST_CHECKPOINT}"),
+        ("student", f"distill/{LAST_CHECKPOINT}"),
+    ):
+        path = config.run / name
+        if path.is_file():
+            weights = read_weights(path, dataset.layout)
+            if weights.stage == expected:  # the last checkpoint is that of stage 1 where there is no stage 2 yet
+                yield _stage(weights, path, name, dataset)
+
+
+def stages_of_file(path: Path, config: Config, dataset: PreparedDataset, modality: str) -> list[Stage]:
+    """Return the encoders that a file holds, after encoders like them with random weights.
+
+    Args:
+        path: what `read_weights` takes.
+        config: for the seed, and for the encoder of a published file.
+        dataset: what they are evaluated on.
+        modality: of a published encoder that stands alone.
+
+    Raises:
+        ValueError: if the file is none of these, does not fit, or was trained on another skeleton.
+    """
+    weights = read_weights(path, dataset.layout, config.encoder, modality)
+    torch.manual_seed(derive_seed(config.seed, "random encoders"))
+    random = {name: build_encoder(weights.config, dataset.layout) for name in weights.encoders}
+    return [Stage("random", random, control="random"), _stage(weights, path, str(path), dataset)]
+
+
+def _stage(weights: Weights, path: Path, name: str, dataset: PreparedDataset) -> Stage:
+    layout = weights.layout
+    if layout is not None and layout != dataset.layout:
+        raise ValueError(
+            f"data.folder: {path} was trained on the skeleton {layout.name!r}, that of {dataset.folder} is "
+            f"{dataset.layout.name!r}"
+        )
+    return Stage(weights.stage, weights.encoders, origin={"file": name, "epochs": weights.epochs})

@@ -36,6 +36,21 @@ class Streams:
         return cls({**singles, **fused}, {f"late_{name}": members for name, members in fused.items()})
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """The G modalities, in their order."""
+        return tuple(name for name, members in self.trained.items() if len(members) == 1)
+
+    @property
+    def fused(self) -> dict[str, tuple[int, ...]]:
+        """The streams of several modalities, by name."""
+        return {name: members for name, members in self.trained.items() if len(members) > 1}
+
+    @property
+    def singles(self) -> Streams:
+        """The modalities alone."""
+        return Streams({name: self.trained[name] for name in self.modalities}, {})
+
+    @property
     def all(self) -> dict[str, tuple[int, ...]]:
         """All streams, by name."""
         return {**self.trained, **self.late}

@@ -1,32 +1,79 @@
-"""The table of an evaluation, for the terminal."""
+"""The tables of an evaluation, for the terminal: they fit into 80 columns, and no name is cut."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
+from ikem.evaluation.scores import by_stream, number_of
 
-def results_table(result: Mapping[str, Any]) -> Table:
-    """Return the table of an evaluation: one line per stage, stream and test part, accuracies in percent."""
+
+def results_tables(result: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of an evaluation: accuracies in percent, one line for each stage and stream.
+
+    For each test part there is one of what learns from whole clips, and one of early prediction where that was asked
+    for.
+    """
     dataset = result["dataset"]
-    name, clips = f"{dataset['name']}, {dataset['protocol']}", dataset["test_clips"]
-    table = Table(title=f"{name}: accuracy in % on {clips} test clips")
-    several = len({row["part"] for row in result["rows"]}) > 1
-    with_logistic = any(row["logistic"] for row in result["rows"])
-    for column in ("stage", "stream", *(["part"] if several else [])):
-        table.add_column(column)
-    for column in ("linear", "top-5", "best epoch", "1-NN", "20-NN", *(["logistic"] if with_logistic else [])):
-        table.add_column(column, justify="right")
-    stage = None
-    for row in result["rows"]:
-        if stage not in (None, row["stage"]):
-            table.add_section()
-        stage, linear = row["stage"], row["linear"]
-        numbers = [linear["top1"], linear["top5"], linear["top1_best_epoch"], row["knn1"], row["knn20"]]
-        if with_logistic:
-            numbers.append(row["logistic"] and row["logistic"]["top1"])
-        names = (row["stage"], row["stream"], *([row["part"]] if several else []))
-        table.add_row(*names, *("" if number is None else f"{100 * number:.1f}" for number in numbers))
+    tables = []
+    for part in dict.fromkeys(row["part"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["part"] == part]
+        where = f"{dataset['name']}, {dataset['protocol']}, {part}"
+        tables.append(_whole_clips(f"{where}: accuracy in %", by_stream(rows)))
+        if early := [row for row in rows if row["protocol"] == "early"]:
+            tables.append(_early(f"{where}: accuracy in % when so many % of a clip are seen", early))
+    return tables
+
+
+def neighbors_name(k: int) -> str:
+    """Return what classification by the k nearest neighbors is called.
+
+    Example:
+        >>> neighbors_name(1), neighbors_name(20)
+        ('retrieval (1-NN)', '20-NN')
+    """
+    return "retrieval (1-NN)" if k == 1 else f"{k}-NN"
+
+
+def numbers_of_neighbors(streams: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Return by how many neighbors any of the streams was classified."""
+    return sorted({k for row in streams for k in row["neighbors"]})
+
+
+def _whole_clips(title: str, streams: Sequence[Mapping[str, Any]]) -> Table:
+    neighbors = numbers_of_neighbors(streams)
+    logistic = ["logistic"] if any(row["logistic"] for row in streams) else []
+    columns = ["linear", "top-5", "best epoch", *map(neighbors_name, neighbors), *logistic]
+
+    def numbers(row: Mapping[str, Any]) -> list[float | None]:
+        linear = [number_of(row["linear"], name) for name in ("top1", "top5", "top1_best_epoch")]
+        found = [*linear, *(row["neighbors"].get(k) for k in neighbors)]
+        return [*found, number_of(row["logistic"])] if logistic else found
+
+    return _table(title, columns, [(row["stage"], row["stream"], numbers(row)) for row in streams])
+
+
+def _early(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    shares = sorted({row["seen"] for row in rows})
+    found: dict[tuple[str, str], dict[float, float]] = {}
+    for row in rows:
+        found.setdefault((row["stage"], row["stream"]), {})[row["seen"]] = row["top1"]
+    lines = [(stage, stream, [at.get(share) for share in shares]) for (stage, stream), at in found.items()]
+    return _table(title, [f"{100 * share:g}" for share in shares], lines)
+
+
+def _table(title: str, columns: Sequence[str], lines: Iterable[tuple[str, str, Sequence[float | None]]]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("stage", "stream"):
+        table.add_column(name, no_wrap=True, overflow="fold")
+    for column in columns:
+        table.add_column("\n".join(column.split()), justify="right", no_wrap=True)
+    for _, section in groupby(lines, key=lambda line: line[0]):
+        for stage, stream, numbers in section:
+            table.add_row(stage, stream, *("" if number is None else f"{100 * number:.1f}" for number in numbers))
+        table.add_section()
     return table

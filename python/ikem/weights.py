@@ -1,0 +1,160 @@
+"""From a file of weights alone to encoders by modality, whoever wrote it.
+
+A file that does not fit is refused, and the message names what is missing, unexpected or of another shape: an encoder
+that is loaded in part gives numbers that look like results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ikem.checkpoint import DESCRIPTION, load_encoders, read_torch_file
+from ikem.config import EncoderConfig
+from ikem.encoders import STGCN, Encoder, build_encoder, load_published_state_dict
+from ikem_ext import SkeletonLayout
+
+#: The encoders in the state dicts that CrosSCLR, AimCLR and the method's own code release, by modality.
+PUBLISHED_ENCODERS = {
+    "encoder_q": "joint",
+    "encoder_q_motion": "motion",
+    "encoder_q_bone": "bone",
+    "encoder_q_acceleration": "acceleration",
+    "encoder_q_rotation_axis": "rotation_axis",
+    "encoder_q_omega": "angular_velocity",
+}
+PUBLISHED_STUDENT = {"encoder_student_j": "joint", "encoder_student_m": "motion", "encoder_student_b": "bone"}
+PUBLISHED_OTHERS = ("encoder_k", "queue", "mlp2")  # key encoders, queues and exchange heads: no part of what is used
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Encoders that were read from a file.
+
+    Attributes:
+        stage: of the training that they come from: ``stage1``, ``stage2``, ``student``, ``exported`` or ``published``.
+        encoders: by modality, in eval mode.
+        config: of the encoders.
+        layout: of the skeletons that they were trained on; None where the file does not say.
+        epochs: how long they were trained; None where the file does not say.
+    """
+
+    stage: str
+    encoders: dict[str, Encoder]
+    config: EncoderConfig
+    layout: SkeletonLayout | None = None
+    epochs: int | None = None
+
+
+def read_weights(
+    path: Path, layout: SkeletonLayout, config: EncoderConfig | None = None, modality: str = "joint"
+) -> Weights:
+    """Read encoders from a checkpoint, an export or a published state dict.
+
+    Args:
+        path: a checkpoint of `ikem pretrain` or `ikem distill`, an ``encoders.safetensors``, or a state dict as
+            CrosSCLR, AimCLR and IKEM release them, whole or that of one encoder.
+        layout: of the skeletons that a published encoder sees.
+        config: of a published encoder; the others say themselves what they are. By default as published.
+        modality: of a published encoder that stands alone, which does not say.
+
+    Raises:
+        ValueError: if there is no such file, it is none of these, or its weights do not fit.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint: there is no file {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, layout, config or EncoderConfig(), modality)
+    content = read_torch_file(path)
+    if DESCRIPTION in content:
+        return _of_checkpoint(path, content)
+    state = content.get("state_dict", content)
+    return _of_published(path, state, layout, config or EncoderConfig(), modality)
+
+
+def _read_safetensors(path: Path, layout: SkeletonLayout, config: EncoderConfig, modality: str) -> Weights:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint: {path} is not a file of safetensors: {error}") from error
+    if DESCRIPTION not in metadata:
+        return _of_published(path, state, layout, config, modality)
+    description = json.loads(metadata[DESCRIPTION])
+    trained_on = SkeletonLayout.from_dict(description["layout"])
+    try:
+        encoders = load_encoders(path)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint: {path} does not fit: {error}") from error
+    return Weights("exported", encoders, EncoderConfig(**description["encoder"]), trained_on)
+
+
+def _of_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
+    description = checkpoint[DESCRIPTION]
+    kind, streams = description["kind"], {"pretrain": "query", "distill": "student"}
+    if kind not in streams:
+        raise ValueError(f"checkpoint: expected one of {', '.join(streams)}, {path} is one of {kind}")
+    config, layout = EncoderConfig(**description["encoder"]), SkeletonLayout.from_dict(description["layout"])
+    state = _under(checkpoint["state_dict"], f"{streams[kind]}.")
+    encoders = {
+        modality: _filled(path, config, layout, _under(state, f"{modality}.encoder."))
+        for modality in description[kind]["modalities"]
+    }
+    stage = "student" if kind == "distill" else f"stage{description['stage']}"
+    return Weights(stage, encoders, config, layout, description["epochs"])
+
+
+def _of_published(path: Path, content: Any, layout: SkeletonLayout, config: EncoderConfig, modality: str) -> Weights:
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"checkpoint: {path} holds neither a checkpoint of this project nor a state dict")
+    if config.architecture != "st_gcn":
+        raise ValueError(f"encoder.architecture: expected st_gcn for a published file, got {config.architecture}")
+    state = {_unwrapped(name): value for name, value in content.items()}
+    owners = {name.partition(".")[0] for name in state}
+    known = PUBLISHED_STUDENT if owners & set(PUBLISHED_STUDENT) else PUBLISHED_ENCODERS
+    if not owners & set(known):  # one encoder alone
+        groups = {modality: state}
+    else:
+        groups = {known[owner]: _under(state, f"{owner}.") for owner in known if owner in owners}
+        named = {*PUBLISHED_STUDENT, *PUBLISHED_ENCODERS}
+        others = [owner for owner in owners - named if not owner.startswith(PUBLISHED_OTHERS)]
+        if others:
+            raise ValueError(f"checkpoint: {path} does not fit; unexpected: {', '.join(sorted(others))}")
+    if set(groups) == {"joint"}:
+        groups = {modality: groups["joint"]}
+    return Weights("published", {name: _published(path, config, layout, part) for name, part in groups.items()}, config)
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if f"{part}." not in WRAPPERS)
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _published(path: Path, config: EncoderConfig, layout: SkeletonLayout, state: Mapping[str, Tensor]) -> Encoder:
+    encoder = build_encoder(config, layout)
+    assert isinstance(encoder, STGCN)
+    try:
+        load_published_state_dict(encoder, state)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint: {path} does not fit: {error}") from error
+    return encoder.eval()
+
+
+def _filled(path: Path, config: EncoderConfig, layout: SkeletonLayout, state: Mapping[str, Tensor]) -> Encoder:
+    encoder = build_encoder(config, layout)
+    try:
+        encoder.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint: {path} does not fit: {error}") from error
+    return encoder.eval()
