@@ -6,7 +6,6 @@ Checkpoints are read with ``weights_only=True``: they hold tensors and plain val
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,8 +77,11 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     try:
         # Files of the format before PyTorch 1.6 cannot be mapped.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"checkpoint: {path} is not a checkpoint: {str(error).splitlines()[0]}") from error
+    except OSError:
+        raise
+    except Exception as error:  # bytes of another kind end in any error of the unpickler
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"checkpoint: {path} is not a checkpoint: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint: {path} is not a checkpoint: expected a dictionary, got {type(content).__name__}")
     return content

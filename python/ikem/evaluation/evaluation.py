@@ -22,6 +22,7 @@ from ikem.encoders import Encoder
 from ikem.evaluation import fusion
 from ikem.evaluation.controls import raw_coordinates, ridge_scores
 from ikem.evaluation.features import Features, Look, Scaling, extract_features
+from ikem.evaluation.folds import Fold, cross_fitted, folds, groups
 from ikem.evaluation.linear import LinearHeads, ProbeResult, linear_probe
 from ikem.evaluation.logistic import coordinates, logistic_probe, regression, require_few
 from ikem.evaluation.looks import RandomLook, beginning, middle
@@ -182,11 +183,11 @@ class Evaluation:
             seed,
         )
 
-    def _cross_fitted_linear(self, encoded: Encoded, parts: Sequence[tuple[Indices, Indices]]) -> fusion.Array:
+    def _cross_fitted_linear(self, encoded: Encoded, parts: Sequence[Fold]) -> Scores:
         """Probabilities (G, n, L) of the training clips, each by linear probes of clips seen as they are."""
         features, labels = (self._on_device(x) for x in (encoded.scale(encoded.train.means), self.train_labels))
 
-        def classify(learned: Indices, held_out: Indices) -> fusion.Array:
+        def classify(learned: Indices, held_out: Indices) -> Scores:
             known = features[:, learned]
             singles = encoded.streams.singles
             result = linear_probe(
@@ -202,7 +203,7 @@ class Evaluation:
             )
             return result.probabilities.double().numpy()
 
-        return fusion.cross_fitted(classify, parts, (len(features), len(labels), self.num_classes))
+        return cross_fitted(classify, parts, (len(features), len(labels), self.num_classes))
 
     def _add_early(self, encoded: Encoded, heads: LinearHeads, share: float) -> None:
         """Score the linear probe on the first share of the test clips."""
@@ -251,22 +252,22 @@ class Evaluation:
         parts = self._folds() if "learned" in self.options.fusion else []
         shape = (1, len(self.train_labels), self.num_classes)
 
-        def regress(place: int) -> tuple[Scores, fusion.Array]:
+        def regress(place: int) -> tuple[Scores, Scores]:
             clips = coordinates(encoded.train.parts[place], encoded.test.parts[place])
             fit = partial(regression, num_classes=self.num_classes, c=self.options.logistic_c)
 
-            def classify(learned: Indices, held_out: Indices) -> fusion.Array:
+            def classify(learned: Indices, held_out: Indices) -> Scores:
                 return fit(clips.train[learned], self.train_labels[learned], clips.train[held_out])[None]
 
-            return fit(clips.train, self.train_labels, clips.test), fusion.cross_fitted(classify, parts, shape)
+            return fit(clips.train, self.train_labels, clips.test), cross_fitted(classify, parts, shape)
 
         found = side_by_side(regress, range(len(encoded.encoders)), torch.device("cpu"))
         probabilities = np.stack([test for test, _ in found])
         for stream, members in encoded.streams.trained.items():
             averaged = probabilities[list(members)].mean(0)
             self.board.add("logistic", encoded.stage, stream, averaged, control=encoded.control)
-        cross_fitted = np.concatenate([train for _, train in found])
-        for stream, scores in self._fused("logistic", encoded, probabilities, lambda *_: cross_fitted):
+        known = np.concatenate([train for _, train in found])
+        for stream, scores in self._fused("logistic", encoded, probabilities, lambda *_: known):
             self.board.add("logistic", encoded.stage, stream, scores, control=encoded.control)
 
     # ---------------------------------------------------------------------------------- fusion by weights
@@ -276,7 +277,7 @@ class Evaluation:
         protocol: str,
         encoded: Encoded,
         probabilities: Scores,
-        cross_fit: Callable[[Encoded, Sequence[tuple[Indices, Indices]]], fusion.Array],
+        cross_fit: Callable[[Encoded, Sequence[Fold]], Scores],
     ) -> list[tuple[str, Scores]]:
         """Fuse the modalities' probabilities (G, m, L) by the weights that were asked for: name and scores of each."""
         modalities, fused = encoded.streams.modalities, encoded.streams.fused
@@ -293,12 +294,12 @@ class Evaluation:
         if "aimclr" in self.options.fusion and set(fusion.AIMCLR_WEIGHTS) <= set(modalities):
             chosen = [modalities.index(modality) for modality in fusion.AIMCLR_WEIGHTS]
             weights = np.array(list(fusion.AIMCLR_WEIGHTS.values()))
-            found.append(("aimclr_fused3", fusion.pool(probabilities[chosen], weights)))
+            found.append(("aimclr_fused3", fusion.pool(probabilities[chosen], weights, doubt=0)))
         return found
 
-    def _folds(self) -> list[tuple[Indices, Indices]]:
-        subjects = [self.dataset.clips[clip].subject for clip in self.split.train]
-        return fusion.folds(self.train_labels, subjects, self.config.seed)
+    def _folds(self) -> list[Fold]:
+        train, test = ([self.dataset.clips[clip] for clip in clips] for clips in (self.split.train, self.split.test))
+        return folds(self.train_labels, groups(train, test), self.config.seed)
 
     def _on_device(self, values: Tensor | NDArray[Any]) -> Tensor:
         return torch.as_tensor(values).to(self.fabric.device)
