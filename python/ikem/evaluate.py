@@ -83,7 +83,7 @@ def evaluate(
             print(f"evaluate: {count} clips of the part {part} have no label and are left out")
         evaluation.add_raw()
         for stage in track(stages, "evaluating", disable=not config.trainer.progress, transient=True):
-            evaluation.add_encoders(stage.name, stage.encoders, control=stage.control)
+            evaluation.add_encoders(stage)
     result = {
         "dataset": {
             "name": dataset.name,

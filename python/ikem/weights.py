@@ -42,14 +42,14 @@ class Weights:
         stage: of the training that they come from: ``stage1``, ``stage2``, ``student``, ``exported`` or ``published``.
         encoders: by modality, in eval mode.
         config: of the encoders.
-        layout: of the skeletons that they were trained on; None where the file does not say.
+        layout: of the skeletons that they see.
         epochs: how long they were trained; None where the file does not say.
     """
 
     stage: str
     encoders: dict[str, Encoder]
     config: EncoderConfig
-    layout: SkeletonLayout | None = None
+    layout: SkeletonLayout
     epochs: int | None = None
 
 
@@ -130,7 +130,8 @@ def _of_published(path: Path, content: Any, layout: SkeletonLayout, config: Enco
             raise ValueError(f"checkpoint: {path} does not fit; unexpected: {', '.join(sorted(others))}")
     if set(groups) == {"joint"}:
         groups = {modality: groups["joint"]}
-    return Weights("published", {name: _published(path, config, layout, part) for name, part in groups.items()}, config)
+    encoders = {name: _published(path, config, layout, part) for name, part in groups.items()}
+    return Weights("published", encoders, config, layout)
 
 
 def _unwrapped(name: str) -> str:

@@ -106,7 +106,7 @@ def test_fixed_weights_add_logits() -> None:
 def weights_of(config: Config, dataset: PreparedDataset) -> list[dict[str, Any]]:
     evaluation = Evaluation(config, dataset)
     stage = stages_of_run(config, dataset)[-1]
-    evaluation.add_encoders(stage.name, stage.encoders)
+    evaluation.add_encoders(stage)
     return evaluation.weights
 
 

@@ -29,9 +29,11 @@ from ikem.evaluation.looks import RandomLook, beginning, middle
 from ikem.evaluation.neighbors import nearest_labels, vote
 from ikem.evaluation.scores import Row, Scoreboard, per_class
 from ikem.evaluation.split import Indices, Split
+from ikem.evaluation.stages import Stage
 from ikem.evaluation.streams import Streams
 from ikem.evaluation.workers import side_by_side
 from ikem.seeding import generator
+from ikem_ext.layout_mapping import LayoutMapping
 
 Scores = NDArray[Any]  # (m, L)
 
@@ -44,6 +46,7 @@ class Encoded:
         stage: its name.
         control: which control the encoders are, or None.
         encoders: G encoders by modality.
+        mapping: from the dataset's skeleton to theirs, where it is another.
         train: features of the training clips.
         test: features of all test clips.
         scaling: of mean features before probe and neighbors, if there is one.
@@ -52,6 +55,7 @@ class Encoded:
     stage: str
     control: str | None
     encoders: Mapping[str, Encoder]
+    mapping: LayoutMapping | None
     train: Features
     test: Features
     scaling: Scaling | None
@@ -99,19 +103,27 @@ class Evaluation:
         self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[self.split.parts["test"]]}
         self.weights: list[dict[str, Any]] = []
 
-    def add_encoders(self, stage: str, encoders: Mapping[str, Encoder], *, control: str | None = None) -> None:
-        """Score the encoders of a stage by every protocol, alone and fused."""
+    def add_encoders(self, stage: Stage) -> None:
+        """Score the encoders of a stage by every protocol, alone and fused.
+
+        Raises:
+            ValueError: if their skeleton has joints that the dataset's says nothing of, or there are too many clips
+                for what was asked for.
+        """
+        encoders = stage.encoders
         if self.options.segments:
-            width = next(iter(encoders.values())).feature_width * self.options.segments * self.dataset.layout.num_joints
+            first = next(iter(encoders.values()))
+            width = first.feature_width * self.options.segments * first.num_joints
             require_few(len(self.split.train), len(self.split.test), width)
+        mapping = stage.mapping_from(self.dataset.layout)
         train, test = (
-            self._extract(encoders, clips, part)
+            self._extract(encoders, clips, mapping, part)
             for clips, part in ((self.split.train, "train"), (self.split.test, "test"))
         )
         for modality, features in zip(encoders, test.means, strict=True):
-            self.arrays[f"features_{stage}_{modality}"] = features[self.split.parts["test"]].numpy()
+            self.arrays[f"features_{stage.name}_{modality}"] = features[self.split.parts["test"]].numpy()
         scaling = Scaling.of(train.means) if self.options.standardize else None
-        encoded = Encoded(stage, control, encoders, train, test, scaling)
+        encoded = Encoded(stage.name, stage.control, encoders, mapping, train, test, scaling)
         self._add_linear(encoded)
         self._add_neighbors(encoded)
         if self.options.segments:
@@ -131,7 +143,12 @@ class Evaluation:
             self.board.add("logistic", "raw", "joint", scores, control="raw")
 
     def _extract(
-        self, encoders: Mapping[str, Encoder], clips: Indices, part: str | None = None, look: Look | None = None
+        self,
+        encoders: Mapping[str, Encoder],
+        clips: Indices,
+        mapping: LayoutMapping | None,
+        part: str | None = None,
+        look: Look | None = None,
     ) -> Features:
         """Encode clips; the features of joints and parts of time only where a name for their file is given."""
         return extract_features(
@@ -141,6 +158,7 @@ class Evaluation:
             fabric=self.fabric,
             segments=self.options.segments if part else 0,
             look=look,
+            mapping=mapping,
             file=self.scratch / f"{part}.npy" if part and self.scratch else None,
             dtype=getattr(torch, self.options.parts_dtype),
         )
@@ -162,14 +180,15 @@ class Evaluation:
     def _linear_probe(self, encoded: Encoded) -> ProbeResult:
         options, seed = self.options.probe, self.config.seed
         look = middle if options.augments else None
-        test = self._extract(encoded.encoders, self.split.test, look=look) if look else encoded.test
+        test = self._extract(encoded.encoders, self.split.test, encoded.mapping, look=look) if look else encoded.test
         as_they_are = None if options.augments else self._on_device(encoded.scale(encoded.train.means))
 
         def train(epoch: int) -> Tensor:
             if as_they_are is not None:
                 return as_they_are
             random = RandomLook(options, generator(seed, "probe views", epoch))
-            return self._on_device(encoded.scale(self._extract(encoded.encoders, self.split.train, look=random).means))
+            augmented = self._extract(encoded.encoders, self.split.train, encoded.mapping, look=random)
+            return self._on_device(encoded.scale(augmented.means))
 
         return linear_probe(
             train,
@@ -208,7 +227,7 @@ class Evaluation:
     def _add_early(self, encoded: Encoded, heads: LinearHeads, share: float) -> None:
         """Score the linear probe on the first share of the test clips."""
         look = partial(beginning, share) if share < 1 else None
-        seen = self._extract(encoded.encoders, self.split.test, look=look) if look else encoded.test
+        seen = self._extract(encoded.encoders, self.split.test, encoded.mapping, look=look) if look else encoded.test
         probabilities = heads.predict(self._on_device(encoded.scale(seen.means))).cpu().numpy()
         for stream, scores in zip(encoded.streams.all, probabilities, strict=True):
             self.board.add("early", encoded.stage, stream, scores, control=encoded.control, seen=share)

@@ -17,7 +17,8 @@ from ikem.data.views import View
 from ikem.encoders import Encoder
 from ikem.evaluation.split import Indices
 from ikem.evaluation.workers import side_by_side
-from ikem_ext import derive_modalities
+from ikem_ext import SkeletonLayout, derive_modalities
+from ikem_ext.layout_mapping import LayoutMapping
 
 EXTRACTION_BATCH = 128  # clips
 
@@ -45,6 +46,7 @@ def extract_features(
     fabric: Fabric,
     segments: int = 0,
     look: Look | None = None,
+    mapping: LayoutMapping | None = None,
     file: Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Features:
@@ -57,6 +59,7 @@ def extract_features(
         fabric: device and precision.
         segments: S, into how many parts of time the features of single joints are averaged.
         look: how the clips are seen, one batch after another; by default as they are.
+        mapping: from the dataset's skeleton to that of the encoders, where it is another.
         file: receives the features of single joints, which are then mapped; by default they are in memory.
         dtype: of the features of single joints, float32 or float16.
     """
@@ -64,7 +67,8 @@ def extract_features(
     views = [look(torch.from_numpy(dataset.num_frames[batch])) if look else None for batch in batches]
     width = next(iter(encoders.values())).feature_width
     means = torch.empty(len(encoders), len(clips), width)
-    parts = _empty((len(encoders), len(clips), width * segments * dataset.layout.num_joints), dtype, file)
+    layout = mapping.target if mapping else dataset.layout
+    parts = _empty((len(encoders), len(clips), width * segments * layout.num_joints), dtype, file)
 
     @torch.inference_mode()
     def encode(place: int) -> None:
@@ -72,7 +76,11 @@ def extract_features(
         encoder = encoders[modality].to(fabric.device).eval()
         done = 0
         for batch, view in zip(batches, views, strict=True):
-            derived = _derive(dataset, batch, modality, view, fabric.device)
+            joints = mapping(dataset.joints[batch]) if mapping else dataset.joints[batch]
+            x, num_frames = (
+                torch.from_numpy(values).to(fabric.device) for values in (joints, dataset.num_frames[batch])
+            )
+            derived = _derive(x, num_frames, layout, modality, view)
             with fabric.autocast():
                 maps = encoder.feature_map(derived).float()
             some = slice(done, done := done + len(batch))
@@ -85,11 +93,10 @@ def extract_features(
     return Features(means, parts)
 
 
-def _derive(dataset: PreparedDataset, clips: Indices, modality: str, view: View | None, device: torch.device) -> Tensor:
-    joints, num_frames = (torch.from_numpy(values[clips]).to(device) for values in (dataset.joints, dataset.num_frames))
+def _derive(joints: Tensor, num_frames: Tensor, layout: SkeletonLayout, modality: str, view: View | None) -> Tensor:
     if view is None:
-        return derive_modalities(joints, num_frames, dataset.layout, modalities=(modality,))[0]
-    return view.to(device).derive(joints, num_frames, dataset.layout, (modality,))[0]
+        return derive_modalities(joints, num_frames, layout, modalities=(modality,))[0]
+    return view.to(joints.device).derive(joints, num_frames, layout, (modality,))[0]
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) -> Tensor:

@@ -16,6 +16,8 @@ from ikem.pretrain import STAGE1_CHECKPOINT, build_pretraining
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT
 from ikem.weights import Weights, read_weights
+from ikem_ext import SkeletonLayout
+from ikem_ext.layout_mapping import LayoutMapping
 
 
 @dataclass(frozen=True)
@@ -25,27 +27,42 @@ class Stage:
     Attributes:
         name: of the stage.
         encoders: by modality.
+        layout: of the skeletons that they see.
         control: which control they are, or None.
         origin: where they come from, for the record.
     """
 
     name: str
     encoders: Mapping[str, Encoder]
+    layout: SkeletonLayout
     control: str | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def mapping_from(self, layout: SkeletonLayout) -> LayoutMapping | None:
+        """Return how joints of a layout are read as those of the encoders' own; None where it is the same.
+
+        Raises:
+            ValueError: if the layout says nothing of some of them.
+        """
+        if layout == self.layout:
+            return None
+        mapping = SkeletonLayout.mapping(layout, self.layout)
+        mapping.require_all()
+        return mapping
 
 
 def stages_of_run(config: Config, dataset: PreparedDataset) -> list[Stage]:
     """Return the random weights that a run's pretraining started from, and the stages that it has trained.
 
     Raises:
-        ValueError: if the run has trained nothing, or on another skeleton.
+        ValueError: if the run has trained nothing.
     """
     trained = list(_trained_stages(config, dataset))
     if not trained:
         raise ValueError(f"run: {config.run} holds no finished stage of pretraining; run `ikem pretrain` first")
-    random = encoders_of(build_pretraining(config, dataset.layout).query)
-    return [Stage("random", random, control="random"), *trained]
+    layout = trained[0].layout
+    random = encoders_of(build_pretraining(config, layout).query)
+    return [Stage("random", random, layout, control="random"), *trained]
 
 
 def _trained_stages(config: Config, dataset: PreparedDataset) -> Iterator[Stage]:
@@ -58,7 +75,7 @@ def _trained_stages(config: Config, dataset: PreparedDataset) -> Iterator[Stage]
         if path.is_file():
             weights = read_weights(path, dataset.layout)
             if weights.stage == expected:  # the last checkpoint is that of stage 1 where there is no stage 2 yet
-                yield _stage(weights, path, name, dataset)
+                yield _stage(weights, name)
 
 
 def stages_of_file(path: Path, config: Config, dataset: PreparedDataset, modality: str) -> list[Stage]:
@@ -67,23 +84,17 @@ def stages_of_file(path: Path, config: Config, dataset: PreparedDataset, modalit
     Args:
         path: what `read_weights` takes.
         config: for the seed, and for the encoder of a published file.
-        dataset: what they are evaluated on.
+        dataset: what they are evaluated on; a published file, which does not say, is of its skeleton.
         modality: of a published encoder that stands alone.
 
     Raises:
-        ValueError: if the file is none of these, does not fit, or was trained on another skeleton.
+        ValueError: if the file is none of these, or does not fit.
     """
     weights = read_weights(path, dataset.layout, config.encoder, modality)
     torch.manual_seed(derive_seed(config.seed, "random encoders"))
-    random = {name: build_encoder(weights.config, dataset.layout) for name in weights.encoders}
-    return [Stage("random", random, control="random"), _stage(weights, path, str(path), dataset)]
+    random = {name: build_encoder(weights.config, weights.layout) for name in weights.encoders}
+    return [Stage("random", random, weights.layout, control="random"), _stage(weights, str(path))]
 
 
-def _stage(weights: Weights, path: Path, name: str, dataset: PreparedDataset) -> Stage:
-    layout = weights.layout
-    if layout is not None and layout != dataset.layout:
-        raise ValueError(
-            f"data.folder: {path} was trained on the skeleton {layout.name!r}, that of {dataset.folder} is "
-            f"{dataset.layout.name!r}"
-        )
-    return Stage(weights.stage, weights.encoders, origin={"file": name, "epochs": weights.epochs})
+def _stage(weights: Weights, file: str) -> Stage:
+    return Stage(weights.stage, weights.encoders, weights.layout, origin={"file": file, "epochs": weights.epochs})

@@ -67,13 +67,17 @@ def _early(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _table(title: str, columns: Sequence[str], lines: Iterable[tuple[str, str, Sequence[float | None]]]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for name in ("stage", "stream"):
         table.add_column(name, no_wrap=True, overflow="fold")
     for column in columns:
         table.add_column("\n".join(column.split()), justify="right", no_wrap=True)
     for _, section in groupby(lines, key=lambda line: line[0]):
         for stage, stream, numbers in section:
-            table.add_row(stage, stream, *("" if number is None else f"{100 * number:.1f}" for number in numbers))
+            table.add_row(stage, stream, *map(_percent, numbers))
         table.add_section()
     return table
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else "100" if fraction == 1 else f"{100 * fraction:.1f}"
