@@ -20,9 +20,9 @@ from ikem.evaluation.workers import side_by_side
 from ikem_ext import SkeletonLayout, derive_modalities
 from ikem_ext.layout_mapping import LayoutMapping
 
-EXTRACTION_BATCH = 128  # clips
+BATCH, BATCH_ON_CPU = 128, 32  # clips; on a CPU what lies between the layers of few clips stays in the caches
 
-#: Maps the original lengths (n,) of some clips to how they are seen.
+#: Maps the original lengths (n,) of clips to how they are seen.
 Look = Callable[[Tensor], View]
 
 
@@ -58,36 +58,32 @@ def extract_features(
         clips: (n,) indices into the dataset.
         fabric: device and precision.
         segments: S, into how many parts of time the features of single joints are averaged.
-        look: how the clips are seen, one batch after another; by default as they are.
+        look: how the clips are seen; by default as they are.
         mapping: from the dataset's skeleton to that of the encoders, where it is another.
         file: receives the features of single joints, which are then mapped; by default they are in memory.
         dtype: of the features of single joints, float32 or float16.
     """
-    batches = [clips[start : start + EXTRACTION_BATCH] for start in range(0, len(clips), EXTRACTION_BATCH)]
-    views = [look(torch.from_numpy(dataset.num_frames[batch])) if look else None for batch in batches]
     width = next(iter(encoders.values())).feature_width
     means = torch.empty(len(encoders), len(clips), width)
     layout = mapping.target if mapping else dataset.layout
     parts = _empty((len(encoders), len(clips), width * segments * layout.num_joints), dtype, file)
+    view = look(torch.from_numpy(dataset.num_frames[clips])) if look else None
+    batch = BATCH_ON_CPU if fabric.device.type == "cpu" else BATCH
 
     @torch.inference_mode()
     def encode(place: int) -> None:
         modality = list(encoders)[place]
         encoder = encoders[modality].to(fabric.device).eval()
-        done = 0
-        for batch, view in zip(batches, views, strict=True):
-            joints = mapping(dataset.joints[batch]) if mapping else dataset.joints[batch]
-            x, num_frames = (
-                torch.from_numpy(values).to(fabric.device) for values in (joints, dataset.num_frames[batch])
-            )
-            derived = _derive(x, num_frames, layout, modality, view)
+        for some in (slice(start, start + batch) for start in range(0, len(clips), batch)):
+            found = dataset.joints[clips[some]]
+            joints = torch.from_numpy(mapping(found) if mapping else found).to(fabric.device)
+            num_frames = torch.from_numpy(dataset.num_frames[clips[some]]).to(fabric.device)
+            derived = _derive(joints, num_frames, layout, modality, view.share(some) if view else None)
             with fabric.autocast():
                 maps = encoder.feature_map(derived).float()
-            some = slice(done, done := done + len(batch))
             means[place, some] = maps.mean((2, 3)).cpu()
             if segments:
-                by_part = functional.adaptive_avg_pool2d(maps, (segments, maps.shape[-1]))
-                parts[place, some] = by_part.flatten(1).to("cpu", dtype)
+                parts[place, some] = _by_part(maps, segments).flatten(1).to("cpu", dtype)
 
     side_by_side(encode, range(len(encoders)), fabric.device)
     return Features(means, parts)
@@ -97,6 +93,13 @@ def _derive(joints: Tensor, num_frames: Tensor, layout: SkeletonLayout, modality
     if view is None:
         return derive_modalities(joints, num_frames, layout, modalities=(modality,))[0]
     return view.to(joints.device).derive(joints, num_frames, layout, (modality,))[0]
+
+
+def _by_part(maps: Tensor, segments: int) -> Tensor:
+    """Average (n, F, T', V) over parts of time, (n, F, segments, V), which overlap where they do not come out even."""
+    if maps.shape[2] % segments == 0:
+        return maps.unflatten(2, (segments, -1)).mean(3)
+    return functional.adaptive_avg_pool2d(maps, (segments, maps.shape[3]))
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) -> Tensor:

@@ -15,15 +15,16 @@ from scipy.special import log_softmax, softmax
 #: By which AimCLR's code adds the logits of its three streams (Guo et al., AAAI 2022).
 AIMCLR_WEIGHTS: Mapping[str, float] = {"joint": 0.6, "motion": 0.4, "bone": 0.6}
 
-DOUBT = 0.01  # share of a uniform distribution in every stream's probabilities: none is ever quite sure
-PRIOR = 10.0  # how strongly weights are held to 1 / S, in nats
+DOUBT = 0.1  # share of a uniform distribution in every stream's probabilities: none is ever quite sure
+HOLD = 1.0  # how strongly weights are held to 1 / S, in nats a clip: other people, and cameras, are another matter
 
 
 def learned_weights(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the weights (S,) of streams, at least 0, that explain the labels best.
 
-    They minimise ``-sum_i log p(y_i) + 10 |w - 1 / S|^2``, the log loss of the pool and a penalty that holds them to
-    equal ones where there is little to learn from: a convex function of few numbers.
+    They minimise ``-mean_i log p(y_i) + |w - 1 / S|^2``, the log loss of the pool and a penalty that holds them to
+    equal ones: a convex function of few numbers. The penalty does not fade with the number of clips, as the test clips
+    differ from the training clips however many of these there are.
 
     Args:
         probabilities: of clips that the streams have not learned from, (S, n, L).
@@ -32,7 +33,7 @@ def learned_weights(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     Example:
         >>> right, wrong = np.array([[0.9, 0.1], [0.2, 0.8]] * 20), np.array([[0.4, 0.6], [0.6, 0.4]] * 20)
         >>> learned_weights(np.stack([right, wrong]), np.array([0, 1] * 20)).round(1)
-        array([1. , 0.4])
+        array([0.7, 0.4])
     """
     streams, clips, _ = probabilities.shape
     logs = _logs(probabilities)
@@ -41,9 +42,9 @@ def learned_weights(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         pooled = np.tensordot(weights, logs, 1)
         expected = np.einsum("nl,snl->sn", softmax(pooled, axis=1), logs)
-        value = -log_softmax(pooled, axis=1)[np.arange(clips), labels].sum()
+        value = -log_softmax(pooled, axis=1)[np.arange(clips), labels].mean()
         off = weights - 1 / streams
-        return value + PRIOR * off @ off, (expected - of_label).sum(1) + 2 * PRIOR * off
+        return value + HOLD * off @ off, (expected - of_label).mean(1) + 2 * HOLD * off
 
     start = np.full(streams, 1 / streams)
     return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * streams).x)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ikem.config import ProbeConfig
 from ikem.evaluation.split import Indices
 from ikem.evaluation.streams import Streams
+from ikem.evaluation.workers import threads_for
 from ikem.seeding import derive_seed
 
 
@@ -122,19 +123,33 @@ def linear_probe(
     best = {part: torch.zeros(len(streams.all), dtype=torch.float64, device=test.device) for part in parts}
     for epoch in range(options.epochs):
         features = train(epoch)
-        heads.train()
-        batches = torch.randperm(len(train_labels), generator=generator).split(options.batch_size)
-        for step, clips in enumerate(batches):
-            if options.batch_norm and len(clips) == 1 < len(train_labels):
-                continue  # one clip has no deviation
-            optimizer.param_groups[0]["lr"] = options.learning_rate_at(epoch + step / len(batches))
-            logits = heads(features[:, clips])
-            labels = train_labels[clips].expand(len(logits), -1)
-            loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(logits)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        probabilities = heads.predict(test)
+        order = torch.randperm(len(train_labels), generator=generator)
+        with threads_for(options.batch_size * heads.weight.numel()):
+            _train_epoch(heads, optimizer, features, train_labels, order, options, epoch)
+            probabilities = heads.predict(test)
         correct = (probabilities.argmax(-1) == test_labels).double()
         best = {part: best[part].maximum(correct[:, clips].mean(-1)) for part, clips in parts.items()}
     return ProbeResult(heads, probabilities.cpu(), {part: values.cpu() for part, values in best.items()})
+
+
+def _train_epoch(
+    heads: LinearHeads,
+    optimizer: torch.optim.Optimizer,
+    features: Tensor,
+    labels: Tensor,
+    order: Tensor,
+    options: ProbeConfig,
+    epoch: int,
+) -> None:
+    heads.train()
+    batches = order.split(options.batch_size)
+    for step, clips in enumerate(batches):
+        if options.batch_norm and len(clips) == 1 < len(order):
+            continue  # one clip has no deviation
+        optimizer.param_groups[0]["lr"] = options.learning_rate_at(epoch + step / len(batches))
+        logits = heads(features[:, clips])
+        targets = labels[clips].expand(len(logits), -1)
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) * len(logits)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-COLUMNS = 2048  # features that are looked at a time
+COLUMNS, ROWS = 2048, 256  # features, and clips, that are looked at a time
 MOST_BYTES = 4 << 30  # of the coordinates
 
 
@@ -48,7 +48,7 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
         test: (m, D).
     """
     columns = [slice(start, start + COLUMNS) for start in range(0, train.shape[1], COLUMNS)]
-    statistics = [torch.std_mean(train[:, part].double(), dim=0) for part in columns]
+    statistics = [_statistics(train[:, part].double()) for part in columns]
     least = 0.01 * torch.cat([deviation for deviation, _ in statistics]).mean()
 
     def scaled(features: Tensor, place: int) -> Tensor:
@@ -64,13 +64,21 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
     test_products = torch.zeros(len(test), len(train), dtype=torch.float64)
     for place in places:
         z, z_test = scaled(train, place).float(), scaled(test, place).float()
-        products += z @ z.mT
+        for start in range(0, len(train), ROWS):  # half of them are enough, as they are symmetric
+            rows, before = slice(start, start + ROWS), slice(start + ROWS)
+            products[rows, before] += z[rows] @ z[before].mT
         test_products += z_test @ z.mT
     squared_length = products.diagonal().mean()
-    squares, basis = torch.linalg.eigh(products / squared_length)
+    squares, basis = torch.linalg.eigh(products / squared_length, UPLO="L")
     kept = squares > 1e-10 * squares[-1]
     basis, lengths = basis[:, kept], squares[kept].sqrt()
     return Coordinates((basis * lengths).numpy(), (test_products / squared_length @ (basis / lengths)).numpy())
+
+
+def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Deviation and mean of each feature, as torch.std_mean has them, in passes over memory in its order."""
+    mean = features.mean(0)
+    return (features - mean).square_().sum(0).div_(len(features) - 1).sqrt_(), mean
 
 
 def regression(

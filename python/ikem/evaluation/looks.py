@@ -20,7 +20,7 @@ class RandomLook:
 
     Args:
         options: of the probe.
-        generator: draws; one and the same over an epoch's batches.
+        generator: draws.
 
     Example:
         >>> from ikem.config import PROBES

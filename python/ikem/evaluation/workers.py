@@ -6,12 +6,15 @@ cores. Modalities are independent: a thread for each, which takes the next one w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
+
+ENOUGH = 10_000_000  # multiplications in one product, for which it is worth sharing it out
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,3 +45,14 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: 
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)  # which the workers may have changed for threads to come
+
+
+@contextmanager
+def threads_for(multiplications: int) -> Iterator[None]:
+    """Have PyTorch work on one thread, where its products are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if multiplications >= ENOUGH else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
