@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
     "convert": ("ikem.data.convert", False, "write a prepared dataset as the files that other projects' code reads"),
     "pretrain": ("ikem.pretrain", True, "pretrain one encoder per modality, then let the modalities exchange"),
     "distill": ("ikem.distill", True, "distil the pretrained encoders into a student of fewer modalities"),
-    "evaluate": ("ikem.evaluate", True, "linear probe, nearest neighbors and controls on the trained encoders"),
+    "evaluate": ("ikem.evaluate", True, "evaluate frozen encoders of a run or a file, beside controls"),
     "report": ("ikem.report", True, "draw the pictures of a run and write its report"),
 }
 

@@ -1,9 +1,8 @@
-"""Evaluation of frozen features: linear probes, nearest neighbors, and the controls that they must beat.
+"""`ikem evaluate`: every protocol on the encoders of a run or of a file, beside the controls, in one file of results.
 
-Features are extracted once, in eval mode and without augmentation. The published probe and the neighbors see their
-mean over time and joints, per modality, fused over three and over all modalities. For small datasets a second probe,
-logistic regression, sees joints and parts of time apart. The same encoder with random weights and linear classifiers
-on the raw coordinates are always evaluated beside.
+Encoders are frozen. The published probe and the neighbors see the mean of their features over time and joints, per
+modality and fused. For small datasets a second probe, logistic regression, sees joints and parts of time apart. The
+same encoders with random weights and linear classifiers on the raw coordinates are always evaluated beside.
 """
 
 from __future__ import annotations

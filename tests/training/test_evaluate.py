@@ -103,7 +103,7 @@ def test_probe_slows_down_at_its_milestones() -> None:
     assert (as_fast - before).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("width", [3, 500])
+@pytest.mark.parametrize("width", [3, 500, 5000])
 def test_logistic_probe_is_the_regression_in_full(width: int) -> None:
     """With more features than clips it works in the clips' span, which changes nothing."""
     generator = torch.Generator().manual_seed(0)

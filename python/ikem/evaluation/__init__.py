@@ -1,6 +1,7 @@
-"""What frozen features are worth, one thing a file.
+"""What frozen encoders are worth, one thing a file.
 
-``split`` and ``streams`` say which clips and which modalities are scored, ``features`` encodes clips; ``linear``,
-``logistic`` and ``neighbors`` are what learns from features, ``scores`` what is counted, ``controls`` what has to be
-beaten; ``stages`` finds the encoders, ``evaluation`` does all of it for each of them, ``table`` prints it.
+``stages`` says whose encoders are evaluated, ``split`` and ``streams`` on which clips and which modalities, ``looks``
+how clips are seen, and ``features`` encodes them. ``linear``, ``logistic`` and ``neighbors`` learn from features,
+``fusion`` weighs streams by what ``folds`` of the training clips say, ``controls`` is what has to be beaten. ``scores``
+counts and keeps the rows, ``evaluation`` does all of it for a stage, ``table`` prints it.
 """

@@ -13,7 +13,6 @@ import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ikem.config import Config
@@ -135,11 +134,8 @@ class Evaluation:
         scores = ridge_scores(raw, self.train_labels, raw_test, self.num_classes)
         self._count_linear("raw", "joint", scores, control="raw")
         if self.options.segments:
-            features = torch.from_numpy(raw), torch.from_numpy(raw_test)
-            with threadpool_limits(1, user_api="blas"):
-                scores = logistic_probe(
-                    features[0], self.train_labels, features[1], self.num_classes, self.options.logistic_c
-                )
+            features, test = torch.from_numpy(raw), torch.from_numpy(raw_test)
+            scores = logistic_probe(features, self.train_labels, test, self.num_classes, self.options.logistic_c)
             self.board.add("logistic", "raw", "joint", scores, control="raw")
 
     def _extract(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 COLUMNS, ROWS = 2048, 256  # features, and clips, that are looked at a time
@@ -109,4 +110,5 @@ def logistic_probe(
 ) -> NDArray[np.float64]:
     """Return the probabilities (m, L) of :func:`regression` from features (n, D) and (m, D)."""
     clips = coordinates(train, test)
-    return regression(clips.train, train_labels, clips.test, num_classes, c)
+    with threadpool_limits(1, user_api="blas"):  # its products are small, and threads would wait for each other
+        return regression(clips.train, train_labels, clips.test, num_classes, c)
