@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     found = checkpoint.get(DESCRIPTION, {}).get("kind")
     if found != kind:
         raise ValueError(f"checkpoint: expected one of `ikem {kind}`, {path} is one of {found or 'something else'}")
-    _require_finite(path, checkpoint["state_dict"])
+    require_finite(path, checkpoint["state_dict"])
     return checkpoint
 
 
@@ -63,7 +63,8 @@ def first_non_finite(values: Any) -> str | None:
     return next((name for name, good in zip(tensors, finite, strict=True) if not good), None)
 
 
-def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+def require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not finite, and name the first of them."""
     if name := first_non_finite(weights):
         raise ValueError(f"checkpoint: {path} is of no use: {name} holds numbers that are not finite")
 
@@ -113,7 +114,7 @@ def load_encoders(path: Path | str) -> dict[str, Encoder]:
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()[DESCRIPTION])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    _require_finite(Path(path), weights)
+    require_finite(Path(path), weights)
     layout = SkeletonLayout.from_dict(metadata["layout"])
     encoders: dict[str, Encoder] = {}
     for modality in metadata["modalities"]:

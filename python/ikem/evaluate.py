@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -29,7 +27,7 @@ from ikem.data.dataset import PreparedDataset
 from ikem.evaluation.evaluation import Evaluation
 from ikem.evaluation.stages import stages_of_file, stages_of_run
 from ikem.evaluation.table import results_tables
-from ikem.files import write_text
+from ikem.files import replacing, write_text
 
 
 def environment() -> dict[str, Any]:
@@ -99,17 +97,11 @@ def evaluate(
         "config": plain(config),
         "environment": environment(),
     }
-    _write_arrays(folder / "evaluation.npz", evaluation.arrays)
+    with replacing(folder / "evaluation.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, **evaluation.arrays)  # type: ignore[arg-type]
     write_text(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
     console = Console()
     for table in results_tables(result):
         console.print(table)
         console.print()
     return result
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ikem.checkpoint import DESCRIPTION, load_encoders, read_torch_file
+from ikem.checkpoint import DESCRIPTION, load_encoders, read_torch_file, require_finite
 from ikem.config import EncoderConfig
 from ikem.encoders import STGCN, Encoder, build_encoder, load_published_state_dict
 from ikem_ext import SkeletonLayout
@@ -66,7 +66,7 @@ def read_weights(
         modality: of a published encoder that stands alone, which does not say.
 
     Raises:
-        ValueError: if there is no such file, it is none of these, or its weights do not fit.
+        ValueError: if there is no such file, it is none of these, or its weights do not fit or are not finite.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint: there is no file {path}")
@@ -99,6 +99,7 @@ def _read_safetensors(path: Path, layout: SkeletonLayout, config: EncoderConfig,
 
 def _of_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
     description = checkpoint[DESCRIPTION]
+    require_finite(path, checkpoint["state_dict"])
     kind, streams = description["kind"], {"pretrain": "query", "distill": "student"}
     if kind not in streams:
         raise ValueError(f"checkpoint: expected one of {', '.join(streams)}, {path} is one of {kind}")
@@ -115,6 +116,7 @@ def _of_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
 def _of_published(path: Path, content: Any, layout: SkeletonLayout, config: EncoderConfig, modality: str) -> Weights:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"checkpoint: {path} holds neither a checkpoint of this project nor a state dict")
+    require_finite(path, content)
     if config.architecture != "st_gcn":
         raise ValueError(f"encoder.architecture: expected st_gcn for a published file, got {config.architecture}")
     state = {_unwrapped(name): value for name, value in content.items()}

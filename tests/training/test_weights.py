@@ -157,6 +157,19 @@ def test_other_files_are_refused_and_run_no_code(tmp_path: Path, finished_run: C
         read_weights(tmp_path / "damaged.ckpt", layout)
 
 
+def test_numbers_that_are_not_finite_are_refused(
+    tmp_path: Path, finished_run: Config, published: dict[str, Tensor]
+) -> None:
+    checkpoint = torch.load(finished_run.run / "pretrain" / "last.ckpt", weights_only=True)
+    checkpoint["state_dict"]["query.motion.encoder.data_norm.weight"][0] = torch.inf
+    torch.save(checkpoint, tmp_path / "spoiled.ckpt")
+    published["data_bn.weight"][0] = torch.nan
+    write(tmp_path / "spoiled.pt", whole(published, "encoder_q"))
+    for name, weight in (("spoiled.ckpt", "query.motion.encoder.data_norm"), ("spoiled.pt", "encoder_q.data_bn")):
+        with pytest.raises(ValueError, match=rf"{name} is of no use: {weight}.weight holds numbers that are not"):
+            read_weights(tmp_path / name, get_layout("ntu25"), SMALL)
+
+
 def test_modalities_have_a_published_name() -> None:
     from ikem.weights import PUBLISHED_ENCODERS
 
