@@ -129,7 +129,9 @@ class st_gcn(nn.Module):
         self.tcn = nn.Sequential(
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, (frames, 1), (stride, 1), ((frames - 1) // 2, 0)),
+            PointwiseConv(out_channels, out_channels, stride)
+            if frames == 1
+            else nn.Conv2d(out_channels, out_channels, (frames, 1), (stride, 1), ((frames - 1) // 2, 0)),
             nn.BatchNorm2d(out_channels),
             nn.Dropout(dropout, inplace=True),
         )
