@@ -298,6 +298,13 @@ class EvaluateConfig:
         neighbors: how many nearest training clips by cosine decide; with 1 this is the field's retrieval protocol.
         early: shares of the test clips; the linear probe is also tested on beginnings of these lengths alone, such as
             [0.1, 0.2, 0.5, 1.0] (early prediction).
+        semi: shares of the training clips that count as labelled, such as [0.01, 0.05, 0.1, 0.2] (semi-supervised).
+        fewshot: how many clips of each class count as labelled, such as [1, 2, 5, 10] (few-shot).
+        draws: how often labelled clips are drawn for either.
+        draw_by: shares are of each ``class`` (AimCLR's way), or of all clips, ``clip`` by clip (MAMP's way).
+        every_class: a share holds at least one clip of each class.
+        classes: names or labels of the classes that are evaluated, such as those held out from pretraining; by default
+            all.
         fusion: by which weights separately trained streams are fused, beside equal ones: ``learned`` on the training
             clips, by cross-fitting; ``aimclr``, the fixed ones of AimCLR's code for joint, motion and bone.
         standardize: scale every feature to mean 0 and deviation 1 over the training clips, before probe and neighbors.
@@ -321,6 +328,12 @@ class EvaluateConfig:
     rotate_degrees: float | None = None
     neighbors: tuple[int, ...] = (1, 20)
     early: tuple[float, ...] = ()
+    semi: tuple[float, ...] = ()
+    fewshot: tuple[int, ...] = ()
+    draws: int = 5
+    draw_by: Literal["class", "clip"] = "class"
+    every_class: bool = True
+    classes: tuple[str, ...] = ()
     fusion: tuple[Literal["learned", "aimclr"], ...] = ()
     standardize: bool = False
     segments: int = 0
@@ -343,6 +356,16 @@ class EvaluateConfig:
             all(0 < share <= 1 for share in self.early),
             f"evaluate.early: expected shares in (0, 1], got {list(self.early)}",
         )
+        _require(
+            all(0 < share <= 1 for share in self.semi) and len(set(self.semi)) == len(self.semi),
+            f"evaluate.semi: expected different shares in (0, 1], got {list(self.semi)}",
+        )
+        _require(
+            all(shots >= 1 for shots in self.fewshot) and len(set(self.fewshot)) == len(self.fewshot),
+            f"evaluate.fewshot: expected different numbers of at least 1, got {list(self.fewshot)}",
+        )
+        _require(self.draws >= 1, f"evaluate.draws: expected at least 1, got {self.draws}")
+        _require(self.draw_by in ("class", "clip"), f"evaluate.draw_by: expected class or clip, got {self.draw_by}")
         _require(
             set(self.fusion) <= {"learned", "aimclr"},
             f"evaluate.fusion: expected some of learned, aimclr, got {', '.join(self.fusion)}",

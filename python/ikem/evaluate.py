@@ -76,6 +76,8 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".features-", dir=folder) as scratch:
         evaluation = Evaluation(config, dataset, Path(scratch))
+        if config.evaluate.classes:
+            print(f"evaluate: only clips of the classes {', '.join(config.evaluate.classes)}")
         for part, count in evaluation.split.unlabelled.items():
             print(f"evaluate: {count} clips of the part {part} have no label and are left out")
         evaluation.add_raw()

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ikem.evaluation.scores import number_of
+from ikem.evaluation.scores import Spread, number_of
 from ikem_ext import MODALITIES, derive_modalities
 from ikem_ext.skeleton import SkeletonLayout
 
@@ -25,6 +25,7 @@ __all__ = [
     "confusion",
     "draw_skeleton",
     "embeddings",
+    "few_labels",
     "modalities",
     "training",
 ]
@@ -450,5 +451,46 @@ def accuracies(rows: Sequence[Mapping[str, Any]], *, chance: float) -> Figure:
         _tidy(axes)
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=6, fontsize=FONT_SIZE, frameon=False
+    )
+    return figure
+
+
+LABELS_TITLES = {"semi": "labelled training clips (%)", "fewshot": "labelled clips of each class"}
+CLASSIFIER_STYLES = {"linear": "-", "retrieval": (0, (3, 2))}
+
+
+def few_labels(
+    curves: Mapping[str, Mapping[tuple[str, str], Mapping[float, Spread]]], *, chance: float, stream: str
+) -> Figure:
+    """Top-1 accuracies by the number of labels: means of the draws, and one standard deviation to each side.
+
+    Args:
+        curves: for ``semi`` and ``fewshot``, whichever there are: by stage and classifier the accuracies by labels.
+        chance: accuracy of guessing. All accuracies are fractions.
+        stream: which the trained stages' curves are of.
+    """
+    figure = _figure(5.2 * len(curves), 4.2)
+    handles: dict[str, Any] = {}
+    for place, (protocol, found) in enumerate(curves.items()):
+        axes = figure.add_subplot(1, len(curves), place + 1)
+        factor = 100 if protocol == "semi" else 1
+        amounts = sorted({labels for at in found.values() for labels in at})
+        for (stage, classifier), at in found.items():
+            x = factor * np.array(list(at))
+            mean, deviation = (100 * np.array([getattr(s, name) or 0 for s in at.values()]) for name in Spread._fields)
+            color, style = STAGE_COLORS[stage], CLASSIFIER_STYLES[classifier]
+            (line,) = axes.plot(x, mean, color=color, linestyle=style, marker="o", markersize=4, linewidth=1.6)
+            axes.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.18, linewidth=0)
+            axes.errorbar(x, mean, deviation, color=color, fmt="none", capsize=3, linewidth=1)
+            handles[f"{STAGE_NAMES[stage]}, {'ridge' if stage == 'raw' else classifier}"] = line
+        handles["guessing"] = axes.axhline(100 * chance, color=VERMILION, linestyle=":", linewidth=1.2)
+        axes.set_xscale("log")
+        axes.set_xticks([factor * labels for labels in amounts], [f"{factor * labels:g}" for labels in amounts])
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(0, 105)
+        axes.set_title(f"top-1 accuracy (%), {stream_name(stream)}", fontsize=FONT_SIZE + 1, loc="left")
+        _tidy(axes, xlabel=LABELS_TITLES[protocol])
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=FONT_SIZE, frameon=False
     )
     return figure

@@ -27,8 +27,8 @@ from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
 from ikem.data.protocols import lacking_for_evaluation
 from ikem.data.synthetic import generate
-from ikem.evaluation.scores import by_stream, number_of
-from ikem.evaluation.table import neighbors_name, numbers_of_neighbors
+from ikem.evaluation.scores import Spread, by_stream, number_of, over_draws
+from ikem.evaluation.table import LABELLED, labels_name, neighbors_name, numbers_of_neighbors
 from ikem.files import write_text
 from ikem_ext import LAYOUTS, MODALITIES
 
@@ -91,6 +91,10 @@ class Run:
     def row(self, stage: str, stream: str) -> Row | None:
         """The accuracies of one stream of one stage, if it was evaluated."""
         return next((row for row in self.rows if (row["stage"], row["stream"]) == (stage, stream)), None)
+
+    def few_labels(self, protocol: str) -> dict[tuple[str, str, str], dict[float, Spread]]:
+        """The accuracies on the test part by ``semi`` or ``fewshot``: stage, stream, classifier -> by labels."""
+        return over_draws((row for row in self.evaluation["rows"] if row["part"] == "test"), protocol)
 
     @property
     def last_stage(self) -> str | None:
@@ -226,10 +230,31 @@ def _accuracy_picture(run: Run) -> tuple[Figure, str] | None:
     )
 
 
+def _few_labels_picture(run: Run) -> tuple[Figure, str] | None:
+    stage = run.last_stage or "random"
+    stream = run.widest_stream(stage) or ""
+    curves = {
+        protocol: {
+            (at_stage, classifier): at
+            for (at_stage, at_stream, classifier), at in run.few_labels(protocol).items()
+            if at_stream == stream or at_stage == "raw"
+        }
+        for protocol in LABELLED
+    }
+    curves = {protocol: found for protocol, found in curves.items() if found}
+    if not curves:
+        return None
+    return pictures.few_labels(curves, chance=1 / len(run.dataset.classes), stream=stream), (
+        "Top-1 accuracy on the test clips when few training clips are labelled, by stage: the means of the draws of "
+        "labelled clips, and one standard deviation to each side. The encoders have seen no label."
+    )
+
+
 PICTURES: dict[str, Callable[[Run], tuple[Figure, str] | None]] = {
     "modalities": _modalities_picture,
     "training": _training_picture,
     "accuracy": _accuracy_picture,
+    "few_labels": _few_labels_picture,
     "confusion": _confusion_picture,
     "embedding": _embedding_picture,
 }
@@ -276,7 +301,41 @@ def results_table(rows: Iterable[Row]) -> str:
             values.append(number_of(row["logistic"]))
         names = [pictures.STAGE_NAMES[row["stage"]], pictures.stream_name(row["stream"])]
         lines.append([*names, *([row["part"]] if several else []), *map(_percent, values)])
+    return _markdown_table(lines)
+
+
+def _markdown_table(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines)
+
+
+def _few_labels_text(run: Run) -> list[str]:
+    """A table for each protocol of few labels that was asked for."""
+    tables = []
+    for protocol, labelled in LABELLED.items():
+        if drawn := run.few_labels(protocol):
+            amounts = sorted({labels for at in drawn.values() for labels in at})
+            names = ["stage", "stream", "classifier"]
+            lines = [[*names, *(labels_name(protocol, labels) for labels in amounts)], ["---"] * 3]
+            lines[1] += ["---:"] * len(amounts)
+            for (stage, stream, classifier), at in sorted(drawn.items(), key=lambda item: STAGES.index(item[0][0])):
+                accuracies = [_mean_and_deviation(at.get(labels)) for labels in amounts]
+                how = "ridge" if stage == "raw" else classifier
+                lines.append([pictures.STAGE_NAMES[stage], pictures.stream_name(stream), how, *accuracies])
+            tables += [f"With {labelled}:", _markdown_table(lines)]
+    if not tables:
+        return []
+    return [
+        "## Few labels",
+        "Accuracy on the test clips in percent, mean ± standard deviation over the draws of labelled clips: of the "
+        "linear probe, and of retrieval (1-NN), which know the labels of these clips alone.",
+        *tables,
+    ]
+
+
+def _mean_and_deviation(spread: Spread | None) -> str:
+    if spread is None or spread.deviation is None:
+        return _percent(spread and spread.mean)
+    return f"{_percent(spread.mean)} ± {_percent(spread.deviation)}"
 
 
 def _conclusions(run: Run) -> list[str]:
@@ -366,6 +425,7 @@ def _accuracy_text(run: Run) -> list[str]:
         "comparison only. Logistic regression, where it was asked for, sees the features of joints and parts of time "
         "apart, and on raw coordinates the coordinates themselves.",
         results_table(by_stream(run.evaluation["rows"])),
+        *_few_labels_text(run),
         "## What the numbers show",
         "Differences in percentage points, with 95 % intervals for the finite number of test clips; they do not "
         "hold what another seed would change.",

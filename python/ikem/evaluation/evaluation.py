@@ -20,6 +20,7 @@ from ikem.data.dataset import PreparedDataset
 from ikem.encoders import Encoder
 from ikem.evaluation import fusion
 from ikem.evaluation.controls import raw_coordinates, ridge_scores
+from ikem.evaluation.draws import Draw, all_draws
 from ikem.evaluation.features import Features, Look, Scaling, extract_features
 from ikem.evaluation.folds import Fold, cross_fitted, folds, groups
 from ikem.evaluation.linear import LinearHeads, ProbeResult, linear_probe
@@ -48,6 +49,7 @@ class Encoded:
         mapping: from the dataset's skeleton to theirs, where it is another.
         train: features of the training clips.
         test: features of all test clips.
+        seen: features of all test clips as the linear probe sees them.
         scaling: of mean features before probe and neighbors, if there is one.
     """
 
@@ -57,6 +59,7 @@ class Encoded:
     mapping: LayoutMapping | None
     train: Features
     test: Features
+    seen: Features
     scaling: Scaling | None
 
     def scale(self, means: Tensor) -> Tensor:
@@ -79,6 +82,7 @@ class Evaluation:
 
     Attributes:
         split: which clips are learned from and tested on.
+        draws: of training clips that count as labelled, where not all do.
         board: counts what is classified rightly, and holds the rows.
         arrays: confusion matrices and features, by name.
         weights: of the streams in a fusion, where they were learned.
@@ -89,7 +93,7 @@ class Evaluation:
         self.options = config.evaluate
         self.dataset = dataset
         self.scratch = scratch
-        self.split = Split.of(dataset, config.data.protocol)
+        self.split = Split.of(dataset, config.data.protocol, config.evaluate.classes)
         self.fabric = Fabric(
             accelerator=config.trainer.accelerator,
             devices=1,
@@ -98,6 +102,7 @@ class Evaluation:
         self.num_classes = len(dataset.classes)
         self.train_labels = dataset.labels[self.split.train]
         self.test_labels = dataset.labels[self.split.test]
+        self.draws = all_draws(self.split, self.train_labels, self.options, config.seed)
         self.board = Scoreboard(self.test_labels, self.split.parts, config.seed)
         self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[self.split.parts["test"]]}
         self.weights: list[dict[str, Any]] = []
@@ -122,9 +127,12 @@ class Evaluation:
         for modality, features in zip(encoders, test.means, strict=True):
             self.arrays[f"features_{stage.name}_{modality}"] = features[self.split.parts["test"]].numpy()
         scaling = Scaling.of(train.means) if self.options.standardize else None
-        encoded = Encoded(stage.name, stage.control, encoders, mapping, train, test, scaling)
+        augments = self.options.probe.augments
+        seen = self._extract(encoders, self.split.test, mapping, look=middle) if augments else test
+        encoded = Encoded(stage.name, stage.control, encoders, mapping, train, test, seen, scaling)
         self._add_linear(encoded)
         self._add_neighbors(encoded)
+        self._add_draws(encoded)
         if self.options.segments:
             self._add_logistic(encoded)
 
@@ -133,6 +141,9 @@ class Evaluation:
         raw, raw_test = (raw_coordinates(self.dataset, clips) for clips in (self.split.train, self.split.test))
         scores = ridge_scores(raw, self.train_labels, raw_test, self.num_classes)
         self._count_linear("raw", "joint", scores, control="raw")
+        for draw in self.draws:
+            scores = ridge_scores(raw[draw.clips], self.train_labels[draw.clips], raw_test, self.num_classes)
+            self._count_draw(draw, "linear", "raw", "joint", scores, control="raw")
         if self.options.segments:
             features, test = torch.from_numpy(raw), torch.from_numpy(raw_test)
             scores = logistic_probe(features, self.train_labels, test, self.num_classes, self.options.logistic_c)
@@ -173,25 +184,25 @@ class Evaluation:
         for share in self.options.early:
             self._add_early(encoded, probe.heads, share)
 
-    def _linear_probe(self, encoded: Encoded) -> ProbeResult:
+    def _linear_probe(self, encoded: Encoded, draw: Draw | None = None) -> ProbeResult:
+        """Train the probe on the labelled clips of a draw, by default on all; the best epoch is told of all alone."""
         options, seed = self.options.probe, self.config.seed
-        look = middle if options.augments else None
-        test = self._extract(encoded.encoders, self.split.test, encoded.mapping, look=look) if look else encoded.test
-        as_they_are = None if options.augments else self._on_device(encoded.scale(encoded.train.means))
+        labelled = draw.clips if draw else np.arange(len(self.split.train))
+        as_they_are = None if options.augments else self._on_device(encoded.scale(encoded.train.means)[:, labelled])
 
         def train(epoch: int) -> Tensor:
             if as_they_are is not None:
                 return as_they_are
             random = RandomLook(options, generator(seed, "probe views", epoch))
-            augmented = self._extract(encoded.encoders, self.split.train, encoded.mapping, look=random)
+            augmented = self._extract(encoded.encoders, self.split.train[labelled], encoded.mapping, look=random)
             return self._on_device(encoded.scale(augmented.means))
 
         return linear_probe(
             train,
-            self._on_device(self.train_labels),
-            self._on_device(encoded.scale(test.means)),
+            self._on_device(self.train_labels[labelled]),
+            self._on_device(encoded.scale(encoded.seen.means)),
             self._on_device(self.test_labels),
-            self.split.parts,
+            {} if draw else self.split.parts,
             encoded.streams,
             self.num_classes,
             options,
@@ -249,7 +260,7 @@ class Evaluation:
         chosen = scores[clips].argmax(1)
         return np.asarray(confusion_matrix(self.test_labels[clips], chosen, labels=range(self.num_classes)))
 
-    # ------------------------------------------------------------------- nearest neighbors, logistic probe
+    # ---------------------------------------------------------------------------------- nearest neighbors
 
     def _add_neighbors(self, encoded: Encoded) -> None:
         if not self.options.neighbors:
@@ -261,6 +272,28 @@ class Evaluation:
                 protocol = "retrieval" if k == 1 else "knn"
                 chosen = vote(nearest[:, :k], self.num_classes)
                 self.board.add(protocol, encoded.stage, stream, classes=chosen, control=encoded.control, neighbors=k)
+
+    # --------------------------------------------------------------------------- some training clips labelled
+
+    def _add_draws(self, encoded: Encoded) -> None:
+        """Score linear probe and retrieval that know the labels of drawn clips alone, on features that all share."""
+        means, test_means = encoded.scale(encoded.train.means), encoded.scale(encoded.test.means)
+        for draw in self.draws:
+            count = partial(self._count_draw, draw, control=encoded.control)
+            probabilities = self._linear_probe(encoded, draw).probabilities.numpy()
+            for stream, scores in zip(encoded.streams.all, probabilities, strict=True):
+                count("linear", encoded.stage, stream, scores)
+            bank, labels = means[:, draw.clips], self.train_labels[draw.clips]
+            for stream, members in encoded.streams.trained.items():
+                nearest = nearest_labels(bank, labels, test_means, members, 1)[:, 0]
+                count("retrieval", encoded.stage, stream, classes=nearest)
+
+    def _count_draw(
+        self, draw: Draw, classifier: str, stage: str, stream: str, scores: Scores | None = None, **more: Any
+    ) -> None:
+        self.board.add(draw.protocol, stage, stream, scores, classifier=classifier, **draw.fields, **more)
+
+    # ---------------------------------------------------------------------------------- logistic probe
 
     def _add_logistic(self, encoded: Encoded) -> None:
         """One regression for each modality; fused, their probabilities are averaged, or pooled by weights."""

@@ -102,14 +102,15 @@ def linear_probe(
 ) -> ProbeResult:
     """Train linear classifiers on frozen features by SGD with momentum 0.9 (Wei et al., arXiv 2309.12009).
 
-    The test clips have no part in it: after every epoch they are classified, so that the best one can be told.
+    The test clips have no part in it: after every epoch they are classified, so that the best one can be told, and
+    where no part of them asks for that, after the last one alone.
 
     Args:
         train: maps an epoch to the features of the training clips in it, (G, n, D).
         train_labels: (n,).
         test: features of all test clips, (G, m, D).
         test_labels: (m,).
-        parts: positions in the test clips, by name of the part.
+        parts: positions in the test clips, by name of the part whose best epoch is told.
         streams: what is trained and fused.
         num_classes: L.
         options: of the probe.
@@ -126,8 +127,9 @@ def linear_probe(
         order = torch.randperm(len(train_labels), generator=generator)
         with threads_for(options.batch_size * heads.weight.numel()):
             _train_epoch(heads, optimizer, features, train_labels, order, options, epoch)
-            probabilities = heads.predict(test)
-        correct = (probabilities.argmax(-1) == test_labels).double()
+            if parts or epoch == options.epochs - 1:
+                probabilities = heads.predict(test)
+                correct = (probabilities.argmax(-1) == test_labels).double()
         best = {part: best[part].maximum(correct[:, clips].mean(-1)) for part, clips in parts.items()}
     return ProbeResult(heads, probabilities.cpu(), {part: values.cpu() for part, values in best.items()})
 

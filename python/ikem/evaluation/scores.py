@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,44 @@ def by_stream(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         else:
             together[row["protocol"]] = row
     return list(found.values())
+
+
+class Spread(NamedTuple):
+    """Accuracies of several draws of labelled clips, in one number and how far they lie apart.
+
+    Attributes:
+        mean: of the draws.
+        deviation: their sample standard deviation; None of one draw.
+    """
+
+    mean: float
+    deviation: float | None
+
+
+def over_draws(rows: Iterable[Mapping[str, Any]], protocol: str) -> dict[tuple[str, str, str], dict[float, Spread]]:
+    """Take together what the draws of labelled clips gave by one protocol, ``semi`` or ``fewshot``.
+
+    Returns:
+        By stage, stream and classifier, in the rows' order, the top-1 accuracies by ``labels``, ascending.
+
+    Example:
+        >>> row = {"protocol": "semi", "stage": "stage1", "stream": "joint", "classifier": "linear", "labels": 0.1}
+        >>> drawn = [{**row, "draw": draw, "top1": top1} for draw, top1 in enumerate((0.25, 0.5, 0.75))]
+        >>> over_draws(drawn, "semi")
+        {('stage1', 'joint', 'linear'): {0.1: Spread(mean=0.5, deviation=0.25)}}
+    """
+    found: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    for row in rows:
+        if row["protocol"] == protocol:
+            at = found.setdefault((row["stage"], row["stream"], row["classifier"]), {})
+            at.setdefault(row["labels"], []).append(row["top1"])
+    return {
+        names: {
+            labels: Spread(float(np.mean(top1)), float(np.std(top1, ddof=1)) if len(top1) > 1 else None)
+            for labels, top1 in sorted(at.items())
+        }
+        for names, at in found.items()
+    }
 
 
 def number_of(accuracies: Mapping[str, Any] | None, name: str = "top1") -> float | None:

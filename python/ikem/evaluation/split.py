@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,16 +31,26 @@ class Split:
     unlabelled: dict[str, int]
 
     @classmethod
-    def of(cls, dataset: PreparedDataset, protocol: str) -> Split:
+    def of(cls, dataset: PreparedDataset, protocol: str, classes: Sequence[str] = ()) -> Split:
         """Return a dataset's split; every part but ``train`` is a test part.
 
+        Args:
+            dataset: of the clips.
+            protocol: which of the dataset's.
+            classes: names or labels of those whose clips are among the labelled ones; by default all.
+
         Raises:
-            ValueError: if the protocol is unknown, or lacks what an evaluation needs.
+            ValueError: if the protocol or a class is unknown, or clips lack what an evaluation needs.
         """
         names = [part for part in dataset.protocols.get(protocol, {}) if part != "train"]
         clips = {name: dataset.split(protocol, name) for name in ["train", *names]}
+        where = f"{protocol!r} of {dataset.folder}"
+        if classes:
+            chosen = np.isin(dataset.labels, [-1, *_labels_of(classes, dataset.classes)])
+            clips = {name: indices[chosen[indices]] for name, indices in clips.items()}
+            where += f", classes {', '.join(classes)},"
         if lacking := lacking_for_evaluation(clips, dataset.labels):
-            raise ValueError(f"data.protocol: {protocol!r} of {dataset.folder} cannot be evaluated: {lacking}")
+            raise ValueError(f"data.protocol: {where} cannot be evaluated: {lacking}")
         labelled = {name: indices[dataset.labels[indices] >= 0] for name, indices in clips.items()}
         test = np.unique(np.concatenate([labelled[name] for name in names]))
         return cls(
@@ -48,3 +59,15 @@ class Split:
             {name: np.searchsorted(test, labelled[name]) for name in names if len(labelled[name])},
             {name: len(clips[name]) - len(labelled[name]) for name in clips if len(labelled[name]) < len(clips[name])},
         )
+
+
+def _labels_of(chosen: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Return the labels of classes by their names, or else by their labels in digits."""
+    known = {str(label): label for label in range(len(classes))}
+    known |= {name: label for label, name in enumerate(classes)}
+    if unknown := [name for name in chosen if name not in known]:
+        raise ValueError(
+            f"evaluate.classes: expected names or labels of the data set's classes, got {', '.join(unknown)}; "
+            f"it has {', '.join(classes)}"
+        )
+    return [known[name] for name in chosen]

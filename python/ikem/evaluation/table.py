@@ -9,14 +9,18 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ikem.evaluation.scores import by_stream, number_of
+from ikem.evaluation.scores import Spread, by_stream, number_of, over_draws
+
+#: What counts as labelled, by protocol.
+LABELLED = {"semi": "a share of the training clips labelled", "fewshot": "so many clips of each class labelled"}
+MOST_AMOUNTS = 5  # of labels, side by side in 80 columns
 
 
 def results_tables(result: Mapping[str, Any]) -> list[Table]:
     """Return the tables of an evaluation: accuracies in percent, one line for each stage and stream.
 
-    For each test part there is one of what learns from whole clips, and one of early prediction where that was asked
-    for.
+    For each test part there is one of what learns from whole clips, and, where they were asked for, one of early
+    prediction and one for each classifier of few labels.
     """
     dataset = result["dataset"]
     tables = []
@@ -26,6 +30,10 @@ def results_tables(result: Mapping[str, Any]) -> list[Table]:
         tables.append(_whole_clips(f"{where}: accuracy in %", by_stream(rows)))
         if early := [row for row in rows if row["protocol"] == "early"]:
             tables.append(_early(f"{where}: accuracy in % when so many % of a clip are seen", early))
+        for protocol, labelled in LABELLED.items():
+            if drawn := over_draws(rows, protocol):
+                title = f"{where}: accuracy in %, {labelled}, mean ± deviation of the draws"
+                tables += _drawn(title, protocol, drawn)
     return tables
 
 
@@ -66,7 +74,28 @@ def _early(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return _table(title, [f"{100 * share:g}" for share in shares], lines)
 
 
-def _table(title: str, columns: Sequence[str], lines: Iterable[tuple[str, str, Sequence[float | None]]]) -> Table:
+def _drawn(title: str, protocol: str, drawn: Mapping[tuple[str, str, str], Mapping[float, Spread]]) -> Iterable[Table]:
+    amounts = sorted({labels for at in drawn.values() for labels in at})
+    for classifier in dict.fromkeys(classifier for _, _, classifier in drawn):
+        chosen = {(stage, stream): at for (stage, stream, found), at in drawn.items() if found == classifier}
+        for some in (amounts[start : start + MOST_AMOUNTS] for start in range(0, len(amounts), MOST_AMOUNTS)):
+            lines = [(stage, stream, [at.get(labels) for labels in some]) for (stage, stream), at in chosen.items()]
+            yield _table(f"{title}: {classifier}", [labels_name(protocol, labels) for labels in some], lines)
+
+
+def labels_name(protocol: str, labels: float) -> str:
+    """Return how many training clips are labelled, for the head of a column.
+
+    Example:
+        >>> labels_name("semi", 0.05), labels_name("fewshot", 2)
+        ('5%', '2')
+    """
+    return f"{100 * labels:g}%" if protocol == "semi" else f"{labels:g}"
+
+
+def _table(
+    title: str, columns: Sequence[str], lines: Iterable[tuple[str, str, Sequence[float | Spread | None]]]
+) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for name in ("stage", "stream"):
         table.add_column(name, no_wrap=True, overflow="fold")
@@ -74,10 +103,19 @@ def _table(title: str, columns: Sequence[str], lines: Iterable[tuple[str, str, S
         table.add_column("\n".join(column.split()), justify="right", no_wrap=True)
     for _, section in groupby(lines, key=lambda line: line[0]):
         for stage, stream, numbers in section:
-            table.add_row(stage, stream, *map(_percent, numbers))
+            table.add_row(stage, stream, *map(percent, numbers))
         table.add_section()
     return table
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | Spread | None) -> str:
+    """Return a fraction in percent, of several draws with their deviation; nothing where there is none.
+
+    Example:
+        >>> percent(0.9312), percent(1.0), percent(Spread(0.51, 0.0234)), percent(None)
+        ('93.1', '100', '51.0±2.3', '')
+    """
+    if isinstance(fraction, Spread):
+        mean = percent(fraction.mean)
+        return mean if fraction.deviation is None else f"{mean}±{100 * fraction.deviation:.1f}"
     return "" if fraction is None else "100" if fraction == 1 else f"{100 * fraction:.1f}"
