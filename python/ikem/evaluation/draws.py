@@ -88,7 +88,7 @@ def order_of_draw(num_clips: int, seed: int, number: int) -> Indices:
 
 
 def share_of_each_class(labels: Labels, order: Indices, share: float, *, every_class: bool = True) -> Indices:
-    """Return the first share of each class's clips, rounded class by class as in AimCLR's code.
+    """Return the first share of each class's clips, rounded class by class as in codes built on AimCLR's.
 
     Args:
         labels: of the clips, (n,).

@@ -49,7 +49,7 @@ class Encoded:
         mapping: from the dataset's skeleton to theirs, where it is another.
         train: features of the training clips.
         test: features of all test clips.
-        seen: features of all test clips as the linear probe sees them.
+        test_as_probed: the same as the linear probe sees them: by their middle, if it augments.
         scaling: of mean features before probe and neighbors, if there is one.
     """
 
@@ -59,7 +59,7 @@ class Encoded:
     mapping: LayoutMapping | None
     train: Features
     test: Features
-    seen: Features
+    test_as_probed: Features
     scaling: Scaling | None
 
     def scale(self, means: Tensor) -> Tensor:
@@ -128,8 +128,8 @@ class Evaluation:
             self.arrays[f"features_{stage.name}_{modality}"] = features[self.split.parts["test"]].numpy()
         scaling = Scaling.of(train.means) if self.options.standardize else None
         augments = self.options.probe.augments
-        seen = self._extract(encoders, self.split.test, mapping, look=middle) if augments else test
-        encoded = Encoded(stage.name, stage.control, encoders, mapping, train, test, seen, scaling)
+        probed = self._extract(encoders, self.split.test, mapping, look=middle) if augments else test
+        encoded = Encoded(stage.name, stage.control, encoders, mapping, train, test, probed, scaling)
         self._add_linear(encoded)
         self._add_neighbors(encoded)
         self._add_draws(encoded)
@@ -188,7 +188,7 @@ class Evaluation:
         """Train the probe on the labelled clips of a draw, by default on all; the best epoch is told of all alone."""
         options, seed = self.options.probe, self.config.seed
         labelled = draw.clips if draw else np.arange(len(self.split.train))
-        as_they_are = None if options.augments else self._on_device(encoded.scale(encoded.train.means)[:, labelled])
+        as_they_are = None if options.augments else self._on_device(encoded.scale(encoded.train.means[:, labelled]))
 
         def train(epoch: int) -> Tensor:
             if as_they_are is not None:
@@ -200,7 +200,7 @@ class Evaluation:
         return linear_probe(
             train,
             self._on_device(self.train_labels[labelled]),
-            self._on_device(encoded.scale(encoded.seen.means)),
+            self._on_device(encoded.scale(encoded.test_as_probed.means)),
             self._on_device(self.test_labels),
             {} if draw else self.split.parts,
             encoded.streams,
