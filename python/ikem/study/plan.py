@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,12 +105,16 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, variant by variant within a seed, so that the first seed tells early how variants compare."""
+        """All runs, seed by seed, so that the first one tells early how variants compare.
+
+        Within a seed those come first whose stage 1 ends first: the others may go on from there.
+        """
+        trained = [variant for variant in self.variants if variant.control is None]
+        trained.sort(key=lambda variant: _end_of_stage1(variant.config))
         return [
             Run(variant.name, replace(variant.config, run=self.folder(variant.name, seed), seed=seed), variant.steps)
             for seed in self.seeds
-            for variant in self.variants
-            if variant.control is None
+            for variant in trained
         ]
 
     def folder(self, variant: str, seed: int) -> Path:
@@ -126,6 +131,10 @@ def step_key(config: Config, step: str, steps: Sequence[str]) -> str:
     if step == "evaluate":
         parts["steps"] = list(steps)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _end_of_stage1(config: Config) -> float:
+    return config.pretrain.exchange_epoch if config.pretrain.exchanges else math.inf
 
 
 def shares_stage1(one: Config, other: Config) -> bool:
@@ -216,9 +225,7 @@ def _measures(given: Any) -> list[Measure]:
                 f"{where}.{name}: expected one of {', '.join(expected or ())}, got {value!r}",
             )
         needed = {"knn": "neighbors", "early": "seen"}.get(measure["protocol"])
-        _require(
-            needed is None or needed in measure, f"{where}: {measure['protocol']} has a row for each {needed}: say it"
-        )
+        _require(needed is None or needed in measure, f"{where}: {measure['protocol']} needs {needed} beside it")
         measures.append({name: measure[name] for name in MEASURE if name in measure})
     _require_different("measure", [json.dumps(measure) for measure in measures])
     return measures

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ikem.files import replacing, write_text
+from ikem.pictures import BLACK, BLUE, SKY
 from ikem.study.plan import FUSED, LAST, Measure, Study, Variant
 from ikem.study.progress import Progress
 
@@ -179,9 +180,9 @@ def plot(results: Mapping[str, Any]) -> Figure:
         for place, found in enumerate(item["variants"].values()):
             values = [100 * value for value in found["values"] if value is not None]
             if values:
-                color = "#0072B2" if names[place] == results["reference"] else "#56B4E9"
+                color = BLUE if names[place] == results["reference"] else SKY
                 axes.barh(place, 100 * found["mean"], 0.6, xerr=100 * (found["deviation"] or 0), color=color)
-                axes.plot(values, [place] * len(values), "o", color="#222222", markersize=3)
+                axes.plot(values, [place] * len(values), "o", color=BLACK, markersize=3)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,380 @@
+"""Studies: what is refused, run, shared and skipped, and what the table says; mostly with commands that are imitated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from scipy import stats
+from training import killed_study
+from training.scripts import run_script
+from training.tiny import tiny_config
+
+from ikem.cli import main
+from ikem.config import Config, plain
+from ikem.evaluate import evaluate
+from ikem.pretrain import Pretraining, pretrain
+from ikem.study import study
+from ikem.study.plan import read_study
+from ikem.study.run import ACTIONS
+
+StudyFile = Callable[..., Path]
+VARIANTS = {"whole": {}, "no-context": {"overrides": {"pretrain.context": False}}}
+
+
+@pytest.fixture
+def study_file(tmp_path: Path, dataset_folder: Path) -> StudyFile:
+    """Writes the file of a tiny study; keyword arguments replace parts of it."""
+    base = plain(tiny_config(tmp_path, dataset_folder))
+    del base["run"], base["seed"]
+
+    def write(**parts: Any) -> Path:
+        content = {"base": base, "variants": VARIANTS, "seeds": [1, 2], "out": str(tmp_path / "study"), **parts}
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write
+
+
+class Commands:
+    """Stand in for the three commands: leave files like theirs, and note what was run.
+
+    A checkpoint is the text of what it was trained from; an accuracy follows from context, student and seed.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[str] = []
+        self.begun_with: dict[str, str] = {}  # run -> the checkpoint that its pretraining found
+        self.fails: dict[str, Exception] = {}  # "run step" -> what it raises
+        for step in ("pretrain", "distill", "evaluate"):
+            monkeypatch.setitem(ACTIONS, step, getattr(self, step))
+
+    def _note(self, config: Config, step: str) -> None:
+        self.ran.append(f"{config.run.name} {step}")
+        if error := self.fails.get(self.ran[-1]):
+            raise error
+
+    def pretrain(self, config: Config) -> None:
+        folder = config.run / "pretrain"
+        if (folder / "last.ckpt").is_file():
+            self.begun_with[config.run.name] = (folder / "last.ckpt").read_text()
+        folder.mkdir(exist_ok=True)
+        (folder / "stage1.ckpt").write_text(f"stage 1 of {config.run.name}")
+        (folder / "metrics.csv").write_text("epoch\n")
+        self._note(config, "pretrain")
+        (folder / "last.ckpt").write_text(f"{config.run.name}")
+
+    def distill(self, config: Config) -> None:
+        self._note(config, "distill")
+        (config.run / "distill").mkdir()
+
+    def evaluate(self, config: Config) -> None:
+        self._note(config, "evaluate")
+        print("a table of accuracies")
+        learned = 0.5 + 0.01 * config.seed**2 + (0.1 + 0.02 * config.seed if config.pretrain.context else 0)
+        stages = {"raw": 0.3, "random": 0.4, "stage1": learned / 2, "stage2": learned}
+        if (config.run / "distill").exists():
+            stages["student"] = learned / 4
+        rows = [
+            {
+                "protocol": protocol,
+                "stage": stage,
+                "stream": stream,
+                "part": part,
+                "control": stage if stage in ("raw", "random") else None,
+                **({"neighbors": neighbors} if neighbors else {}),
+                "top1": top1 + (0.001 if part == "test_marked" else 0) + (0.01 * (neighbors or 0)),
+            }
+            for part in ("test", "test_marked")
+            for stage, top1 in stages.items()
+            for protocol, neighbors in (("linear", None), ("retrieval", 1), ("knn", 5), ("knn", 20))
+            for stream in (("joint",) if stage == "raw" else ("joint", "bone", "fused3", "late_fused3"))
+            if stage != "raw" or protocol == "linear"
+        ]
+        text = json.dumps({"rows": rows, "environment": {"commit": "abc"}})
+        (config.run / "evaluation.json").write_text(text)
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(monkeypatch)
+
+
+def values(results: dict[str, Any], measure: int = 0) -> dict[str, list[float]]:
+    return {name: found["values"] for name, found in results["measures"][measure]["variants"].items()}
+
+
+def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
+    return {**results, "runs": [{**run, "seconds": list(run["seconds"])} for run in results["runs"]]}
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"seed": [1]}, "study: expected base, variants.*got seed"),
+        ({"variants": None}, "has no variants"),
+        ({"base": "nothing"}, "base: config: expected a YAML file or one of demo.*got 'nothing'"),
+        ({"base": {"pretrain": {"epoch": 3}}}, "variants.whole.overrides: .*'epoch'"),
+        ({"variants": {"a": {"overrides": {"pretrain.epoch": 3}}}}, "variants.a.overrides: .*'epoch'"),
+        ({"variants": {"a": {"overrides": {"pretrain.epochs": 0}}}}, "variants.a.overrides: pretrain.epochs: expected"),
+        ({"variants": {"a": {"overrides": {"pretrain": 5}}}}, "variants.a.overrides"),
+        ({"variants": {"a": {"overrides": {"seed": 5}}}}, "variants.a.overrides.seed: the study says it"),
+        (
+            {"variants": {"a": {"overrides": {"pretrain.topk": 1, "pretrain": {"topk": 2}}}}},
+            "pretrain.topk is there tw",
+        ),
+        ({"variants": {"a": {"override": {}}}}, "variants.a: expected overrides, steps, control, of, got override"),
+        ({"variants": {"a": {"steps": ["train"]}}}, "variants.a.steps: expected some of pretrain, .*'train'"),
+        ({"variants": {"a": {"steps": ["distill", "evaluate"]}}}, "variants.a.steps: expected pretrain, or distill"),
+        ({"variants": {"a": {"overrides": {"trainer.devices": 2}}}}, "variants.a: expected trainer.devices = 1, got 2"),
+        ({"variants": {"a/b": {}}}, "variants: expected names of letters.*'a/b'"),
+        ({"variants": {"a": {}, "b": {"overrides": {"pretrain.epochs": 3}}}}, "variants.b: the same as variants.a"),
+        ({"variants": {"a": {}, "b": {"control": "zero"}}}, "variants.b.control: expected one of random, raw"),
+        ({"variants": {"a": {}, "b": {"control": "raw", "of": "c"}}}, "variants.b.of: expected one of a, got 'c'"),
+        ({"variants": {"b": {"control": "raw"}}}, "variants: expected at least one that is no control"),
+        ({"seeds": [1, 2, 1]}, "seeds: 1 is there twice"),
+        ({"seeds": [1, -2]}, "seeds: expected a list of whole numbers"),
+        ({"reference": "best"}, "reference: expected one of whole, no-context, got 'best'"),
+        (
+            {"measure": [{"protocol": "linear", "stage": "stage3"}]},
+            r"measure\[0\].stage: expected one of last, .*stage3",
+        ),
+        ({"measure": [{"stage": "stage1"}]}, r"measure\[0\].protocol: expected one of linear"),
+        ({"measure": [{"protocol": "knn"}]}, r"measure\[0\]: knn needs neighbors beside it"),
+        ({"measure": [{"protocol": "linear"}, {"protocol": "linear"}]}, "measure: .* is there twice"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(
+    study_file: StudyFile, commands: Commands, parts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        study(study_file(**parts))
+    assert not commands.ran
+
+
+def test_a_name_that_is_there_twice_is_refused(study_file: StudyFile) -> None:
+    path = study_file()
+    path.write_text(path.read_text().replace("no-context:", "whole:"))
+    with pytest.raises(ValueError, match=r"line \d+: whole is there twice"):
+        read_study(path)
+
+
+# ----------------------------------------------------------------------------------- what is run, shared, skipped
+
+
+def test_runs_each_once_and_says_how_far_it_is(
+    study_file: StudyFile, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = study(study_file())
+    runs = ("whole-seed1", "no-context-seed1", "whole-seed2", "no-context-seed2")
+    assert commands.ran == [f"{run} {step}" for run in runs for step in ("pretrain", "evaluate")]
+    printed = capsys.readouterr().out
+    assert "study: no-context, seed 2: pretrain (run 4 of 4, 0:00:0" in printed
+    assert "a table of accuracies" not in printed  # but in the run's folder
+
+    commands.ran.clear()
+    again = study(study_file())
+    assert not commands.ran
+    assert again == results
+
+
+def test_stage_1_is_trained_once_for_variants_of_stage_2(study_file: StudyFile, commands: Commands) -> None:
+    no_heads = {"pretrain.implicit": False}
+    variants = {
+        "later": {"overrides": {"pretrain": {"epochs": 4, "exchange_epoch": 3}}},
+        "contrast-alone": {"overrides": {**no_heads, "pretrain.explicit": False}},
+        **VARIANTS,
+        "longer": {"overrides": {"pretrain": {"epochs": 4}}},
+        "cooler": {"overrides": {"pretrain.temperature": 0.1}},
+        "no-heads": {"overrides": no_heads},
+        "earlier-decay": {"overrides": {"pretrain.milestones": [1]}},
+    }
+    study(study_file(variants=variants))
+    sources = {"later": "whole", "contrast-alone": "no-heads", "no-context": "whole", "longer": "whole"}
+    assert commands.begun_with == {
+        f"{name}-seed{seed}": f"stage 1 of {source}-seed{seed}" for name, source in sources.items() for seed in (1, 2)
+    }
+
+
+def test_the_same_training_is_copied(study_file: StudyFile, commands: Commands, tmp_path: Path) -> None:
+    variants = {
+        "usual": {},
+        "other-student": {"overrides": {"distill.temperature": 0.2}},
+        "other-probe": {"overrides": {"evaluate.epochs": 9}},
+    }
+    study(study_file(variants=variants, seeds=[1]))
+    trained = [name for name in commands.ran if not name.endswith("evaluate")]
+    assert trained == ["usual-seed1 pretrain", "usual-seed1 distill", "other-student-seed1 distill"]
+    runs = tmp_path / "study" / "runs"
+    assert (runs / "other-probe-seed1" / "pretrain" / "last.ckpt").read_text() == "usual-seed1"
+    assert yaml.safe_load((runs / "other-probe-seed1" / "config.yaml").read_text())["evaluate"]["epochs"] == 9
+
+
+def test_a_changed_variant_is_refused_and_done_again_on_demand(study_file: StudyFile, commands: Commands) -> None:
+    study(study_file())
+    commands.ran.clear()
+    changed = study_file(variants={**VARIANTS, "no-context": {"overrides": {"pretrain.topk": 2}}})
+    with pytest.raises(ValueError, match=r"no-context, seed 1 \(pretrain, evaluate in .*--overwrite"):
+        study(changed)
+    assert not commands.ran
+    study(changed, overwrite=True)
+    assert commands.ran == [f"no-context-seed{n} {step}" for n in (1, 2) for step in ("pretrain", "evaluate")]
+
+
+def test_a_folder_of_another_origin_is_refused(study_file: StudyFile, commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "study" / "runs" / "whole-seed1" / "pretrain").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"whole, seed 1 \(pretrain in "):
+        study(study_file())
+
+
+def test_a_step_that_is_dropped_counts_as_a_change(study_file: StudyFile, commands: Commands) -> None:
+    variants = {"whole": {"steps": ["pretrain", "distill", "evaluate"]}}
+    study(study_file(variants=variants))
+    with pytest.raises(ValueError, match="distill, evaluate in"):
+        study(study_file(variants={"whole": {}}))
+    results = study(study_file(variants={"whole": {}}), overwrite=True)
+    assert values(results)["whole"][0] == pytest.approx(0.63)  # of stage 2, no student is left
+
+
+def test_a_failure_is_named_and_the_others_go_on(
+    study_file: StudyFile, commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = study_file(), tmp_path / "study"
+    whole = without_seconds(study(file))
+    shutil.rmtree(out)
+    commands.ran.clear()
+    commands.fails = {"no-context-seed1 pretrain": RuntimeError("out of memory\nof 1 GiB")}
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", str(file)])
+    assert stopped.value.code == 2
+    reason = "no-context, seed 1: pretrain: out of memory of 1 GiB"
+    assert f"1 of 4 runs failed: {reason}" in capsys.readouterr().err
+    assert f"- {reason}" in (out / "study.md").read_text()
+    assert "| no-context | 51.00" not in (out / "study.md").read_text()
+    assert "1 of 2" in (out / "study.md").read_text()
+    assert commands.ran[-1] == "no-context-seed2 evaluate"
+
+    commands.fails = {}
+    assert without_seconds(study(file)) == whole
+
+
+# ------------------------------------------------------------------------------------------------------ the table
+
+
+def test_spread_and_paired_differences(study_file: StudyFile, commands: Commands, tmp_path: Path) -> None:
+    results = study(study_file(seeds=[1, 2, 3], reference="no-context"))
+    whole, other = ([0.63, 0.68, 0.75], [0.51, 0.54, 0.59])
+    assert values(results) == {"whole": pytest.approx(whole), "no-context": pytest.approx(other)}
+    found = results["measures"][0]["variants"]["whole"]
+    assert found["mean"] == pytest.approx(sum(whole) / 3)
+    assert found["deviation"] == pytest.approx(stats.tstd(whole))
+    interval = stats.ttest_rel(whole, other).confidence_interval(0.95)
+    assert found["interval"] == pytest.approx([interval.low, interval.high])
+    assert results["measures"][0]["variants"]["no-context"]["interval"] is None
+
+    text = (tmp_path / "study" / "study.md").read_text()
+    assert "| whole | 68.67 ± 6.03 | 3 of 3 | +14.00 | [+9.03, +18.97] |" in text
+    assert "## Missing" not in text
+    stored = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert stored == results
+    assert stored["runs"][0]["environment"] == {"commit": "abc"}
+    assert (tmp_path / "study" / "study.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_one_seed_has_no_spread(study_file: StudyFile, commands: Commands, tmp_path: Path) -> None:
+    study(study_file(seeds=[1]))
+    assert "| no-context | 51.00 | 1 of 1 | -12.00 |  |" in (tmp_path / "study" / "study.md").read_text()
+
+
+def test_measures_choose_rows(study_file: StudyFile, commands: Commands) -> None:
+    measures = [
+        {"protocol": "linear", "stage": "stage1", "stream": "bone"},
+        {"protocol": "knn", "neighbors": 20, "part": "test_marked"},
+        {"protocol": "linear"},
+        {"protocol": "linear", "stage": "student"},
+        {"protocol": "linear", "metric": "top5"},
+    ]
+    results = study(study_file(variants={"whole": {}}, seeds=[1], measure=measures))
+    found = [values(results, place)["whole"] for place in range(len(measures))]
+    assert found[:4] == [pytest.approx([x]) for x in (0.315, 0.63 / 4 + 0.201, 0.63 / 4, 0.63 / 4)]
+    assert found[4] == [None]
+
+
+def test_controls_are_read_from_the_same_evaluation(study_file: StudyFile, commands: Commands) -> None:
+    controls = {"random-weights": {"control": "random"}, "coordinates": {"control": "raw", "of": "no-context"}}
+    results = study(study_file(variants={**VARIANTS, **controls}))
+    assert len(commands.ran) == 8  # none for the controls
+    assert values(results)["random-weights"] == [0.4, 0.4]
+    assert values(results)["coordinates"] == [0.3, 0.3]
+    assert values(results, 1)["coordinates"] == [None, None]  # no retrieval by coordinates
+
+
+# ------------------------------------------------------------------------------------------------- the real thing
+
+
+def test_the_same_bits_as_separate_commands(
+    study_file: StudyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    training_step = Pretraining.training_step
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return training_step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, "training_step", counted)
+        file = study_file()
+        results = study(file)
+    assert steps == 2 * (3 + 1) * 2  # two seeds: three epochs and, after a shared stage 1, one; two steps in each
+
+    for place, run in enumerate(read_study(file).runs):
+        alone = replace(run.config, run=tmp_path / "alone" / run.config.run.name)
+        pretrain(alone)
+        rows = evaluate(alone)["rows"]
+        assert rows == json.loads((run.config.run / "evaluation.json").read_text())["rows"]
+        linear = [row for row in rows if row["stage"] == "stage2" and row["stream"] == "fused3"]
+        linear = [row["top1"] for row in linear if row["protocol"] == "linear" and row["part"] == "test"]
+        assert values(results)[run.variant][place // 2] == linear[0]
+        for name in ("last.ckpt", "stage1.ckpt"):
+            states = [
+                torch.load(folder / "pretrain" / name, weights_only=True) for folder in (run.config.run, alone.run)
+            ]
+            for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+                torch.testing.assert_close(states[0][part], states[1][part], rtol=0, atol=0)
+        tables = [(folder / "pretrain" / "metrics.csv").read_text() for folder in (run.config.run, alone.run)]
+        assert without_speed(tables[0]) == without_speed(tables[1])
+
+
+def without_speed(table: str) -> list[list[str]]:
+    lines = [line.split(",") for line in table.splitlines()]
+    speed = lines[0].index("clips_per_second")
+    return [cells[:speed] + cells[speed + 1 :] for cells in lines]
+
+
+def test_a_killed_study_ends_with_the_same_table(study_file: StudyFile, tmp_path: Path) -> None:
+    variants = {**VARIANTS, "other-student": {"overrides": {"distill.temperature": 0.2}}}
+    files = []
+    for name in ("whole", "killed"):
+        file = study_file(variants=variants, seeds=[1], out=str(tmp_path / name))
+        files.append(file.rename(tmp_path / f"{name}.yaml"))
+    done = run_script(killed_study, *files)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-2]) >= 8  # deaths
+    texts = [(tmp_path / name / "study.md").read_text() for name in ("whole", "killed")]
+    assert texts[0] == texts[1]
+    assert "## Missing" not in texts[0]
+    whole, killed = (json.loads((tmp_path / name / "study.json").read_text()) for name in ("whole", "killed"))
+    assert without_seconds(whole) == without_seconds(killed)
