@@ -1,4 +1,4 @@
-"""Studies: what is refused, run, shared and skipped, and what the table says; mostly with commands that are imitated."""
+"""Studies: what is refused, run, shared and skipped, and what the table says; mostly with imitated commands."""
 
 from __future__ import annotations
 
@@ -168,6 +168,11 @@ def test_a_name_that_is_there_twice_is_refused(study_file: StudyFile) -> None:
     path.write_text(path.read_text().replace("no-context:", "whole:"))
     with pytest.raises(ValueError, match=r"line \d+: whole is there twice"):
         read_study(path)
+
+
+def test_the_example_of_the_docs_is_right() -> None:
+    example = read_study(Path(__file__).parents[2] / "docs" / "study.yaml")
+    assert [variant.name for variant in example.variants if variant.control] == ["random-weights", "coordinates"]
 
 
 # ----------------------------------------------------------------------------------- what is run, shared, skipped
