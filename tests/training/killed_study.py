@@ -18,7 +18,7 @@ from training.killed_training import Calls
 
 from ikem.study import study
 
-DEATHS = 12  # after which a life is as long as it takes
+DEATHS = 8  # after which a life is as long as it takes
 SHARE = 5  # a life is at most the whole study's calls through this
 
 

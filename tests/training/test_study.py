@@ -151,7 +151,12 @@ def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
             r"measure\[0\].stage: expected one of last, .*stage3",
         ),
         ({"measure": [{"stage": "stage1"}]}, r"measure\[0\].protocol: expected one of linear"),
-        ({"measure": [{"protocol": "knn"}]}, r"measure\[0\]: knn needs neighbors beside it"),
+        ({"measure": [{"protocol": "knn"}]}, r"measure\[0\]: knn needs neighbors beside it, got None"),
+        ({"measure": [{"protocol": "linear", "seen": 1}]}, r"measure\[0\]: linear needs neither .*, got seen"),
+        ({"measure": [{"protocol": "retrieval", "metric": "top5"}]}, r"measure\[0\].metric: retrieval has no top5"),
+        ({"measure": [{"protocol": "knn", "neighbors": 7}]}, "variants.whole: expected evaluate.neighbors with .* 7"),
+        ({"measure": [{"protocol": "early", "seen": 0.5}]}, "variants.whole: expected evaluate.early with .* 0.5"),
+        ({"measure": [{"protocol": "logistic"}]}, "variants.whole: expected evaluate.segments > 0"),
         ({"measure": [{"protocol": "linear"}, {"protocol": "linear"}]}, "measure: .* is there twice"),
     ],
 )
@@ -377,7 +382,7 @@ def test_a_killed_study_ends_with_the_same_table(study_file: StudyFile, tmp_path
         files.append(file.rename(tmp_path / f"{name}.yaml"))
     done = run_script(killed_study, *files)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-2]) >= 8  # deaths
+    assert int(done.stdout.split()[0]) > killed_study.DEATHS // 2
     texts = [(tmp_path / name / "study.md").read_text() for name in ("whole", "killed")]
     assert texts[0] == texts[1]
     assert "## Missing" not in texts[0]

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from ikem.config import SECTIONS, Config, find_config, flatten, plain
+from ikem.config import SECTIONS, Config, EvaluateConfig, find_config, flatten, plain
 from ikem.training.schedule import SCHEDULE, learning_rate_factor
 
 STEPS = ("pretrain", "distill", "evaluate")
@@ -224,11 +224,37 @@ def _measures(given: Any) -> list[Measure]:
                 expected is None or value in expected,
                 f"{where}.{name}: expected one of {', '.join(expected or ())}, got {value!r}",
             )
-        needed = {"knn": "neighbors", "early": "seen"}.get(measure["protocol"])
-        _require(needed is None or needed in measure, f"{where}: {measure['protocol']} needs {needed} beside it")
+        _require_in_rows(where, measure)
         measures.append({name: measure[name] for name in MEASURE if name in measure})
     _require_different("measure", [json.dumps(measure) for measure in measures])
     return measures
+
+
+def _require_in_rows(where: str, measure: Measure) -> None:
+    protocol, metric = measure["protocol"], measure["metric"]
+    needed = {"knn": "neighbors", "early": "seen"}.get(protocol)
+    found = [name for name in ("neighbors", "seen") if name in measure]
+    _require(
+        found == ([needed] if needed else []),
+        f"{where}: {protocol} needs {needed or 'neither neighbors nor seen'} beside it, got {', '.join(found) or None}",
+    )
+    has = {"top1": True, "top5": protocol not in ("retrieval", "knn"), "top1_best_epoch": protocol == "linear"}
+    _require(has[metric], f"{where}.metric: {protocol} has no {metric}")
+
+
+def _require_measured(where: str, options: EvaluateConfig, measures: Sequence[Measure]) -> None:
+    """What is not evaluated would be missed only when all is trained."""
+    for measure in measures:
+        option, asked = {
+            "retrieval": ("neighbors", 1),
+            "knn": ("neighbors", measure.get("neighbors")),
+            "early": ("early", measure.get("seen")),
+        }.get(measure["protocol"], ("", None))
+        if option:
+            values = getattr(options, option)
+            _require(asked in values, f"{where}: expected evaluate.{option} with the measured {asked}, got {[*values]}")
+        if measure["protocol"] == "logistic":
+            _require(options.segments > 0, f"{where}: expected evaluate.segments > 0 for the measured logistic, got 0")
 
 
 def _variants(given: Mapping[str, Any], measures: Sequence[Measure]) -> list[Variant]:
@@ -252,8 +278,7 @@ def _variants(given: Mapping[str, Any], measures: Sequence[Measure]) -> list[Var
     for name, part in parts.items():
         where = f"variants.{name}"
         if "control" in part:
-            of = part.get("of", given.get("reference", trained[0]))
-            of = trained[0] if of == name else of
+            of = part.get("of", given["reference"] if given.get("reference") in trained else trained[0])
             _require(
                 part["control"] in CONTROLS,
                 f"{where}.control: expected one of {', '.join(CONTROLS)}, got {part['control']!r}",
@@ -266,6 +291,7 @@ def _variants(given: Mapping[str, Any], measures: Sequence[Measure]) -> list[Var
         _require("of" not in part, f"{where}.of: only a control is of another variant")
         config = _config(f"{where}.overrides", base, overrides[name])
         _require(config.trainer.devices == 1, f"{where}: expected trainer.devices = 1, got {config.trainer.devices}")
+        _require_measured(where, config.evaluate, measures)
         variants.append(Variant(name, config, _steps(where, part.get("steps", usual), config), None, name))
     return variants
 

@@ -51,8 +51,6 @@ class Progress:
             if path.is_dir():
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
-        if not self.keys:
-            (self.folder / "config.yaml").unlink(missing_ok=True)
 
     def begin(self, step: str) -> None:
         """Note from what a step is done."""
