@@ -30,7 +30,7 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        kind: ``pretrain`` or ``distill``.
+        kind: ``pretrain``, ``distill`` or ``finetune``.
 
     Raises:
         ValueError: if there is no such file, it is not a checkpoint of that kind, or its weights are not finite.
@@ -88,18 +88,46 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def export_encoders(
-    path: Path, encoders: Mapping[str, nn.Module], config: EncoderConfig, layout: SkeletonLayout
+def export_modules(
+    path: Path, modules: Mapping[str, nn.Module], config: EncoderConfig, layout: SkeletonLayout, **more: Any
 ) -> None:
-    """Write encoders by modality as safetensors, with what :func:`load_encoders` needs to rebuild them."""
+    """Write encoders by modality, or modules that hold one each, as safetensors.
+
+    Args:
+        path: of the file.
+        modules: by modality.
+        config: of the encoders; with the layout it is what :func:`load_encoders` needs to rebuild them.
+        layout: of the skeletons.
+        more: what else the description says, of JSON's own types.
+    """
     weights = {
         f"{modality}.{name}": value.detach().cpu().contiguous()
-        for modality, encoder in encoders.items()
-        for name, value in encoder.state_dict().items()
+        for modality, module in modules.items()
+        for name, value in module.state_dict().items()
     }
-    metadata = {"modalities": list(encoders), "encoder": plain(config), "layout": layout.to_dict()}
+    metadata = {"modalities": list(modules), "encoder": plain(config), "layout": layout.to_dict(), **more}
     with replacing(path) as temporary:
         temporary.write_bytes(save(weights, {DESCRIPTION: json.dumps(metadata)}))
+
+
+def read_modules(path: Path | str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """Read what :func:`export_modules` wrote: the description, and the weights of each modality's module.
+
+    Raises:
+        ValueError: if a weight is not finite.
+    """
+    with safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()[DESCRIPTION])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    require_finite(Path(path), weights)
+    return description, {
+        modality: {
+            name.removeprefix(f"{modality}."): value
+            for name, value in weights.items()
+            if name.startswith(f"{modality}.")
+        }
+        for modality in description["modalities"]
+    }
 
 
 def load_encoders(path: Path | str) -> dict[str, Encoder]:
@@ -111,15 +139,11 @@ def load_encoders(path: Path | str) -> dict[str, Encoder]:
     Raises:
         ValueError: if a weight is not finite.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = json.loads(file.metadata()[DESCRIPTION])
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    require_finite(Path(path), weights)
-    layout = SkeletonLayout.from_dict(metadata["layout"])
+    description, weights = read_modules(path)
+    layout = SkeletonLayout.from_dict(description["layout"])
     encoders: dict[str, Encoder] = {}
-    for modality in metadata["modalities"]:
-        encoder = build_encoder(EncoderConfig(**metadata["encoder"]), layout)
-        prefix = f"{modality}."
-        encoder.load_state_dict({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
+    for modality, state in weights.items():
+        encoder = build_encoder(EncoderConfig(**description["encoder"]), layout)
+        encoder.load_state_dict(state)
         encoders[modality] = encoder.eval()
     return encoders

@@ -23,6 +23,11 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
     "convert": ("ikem.data.convert", False, "write a prepared dataset as the files that other projects' code reads"),
     "pretrain": ("ikem.pretrain", True, "pretrain one encoder per modality, then let the modalities exchange"),
     "distill": ("ikem.distill", True, "distil the pretrained encoders into a student of fewer modalities"),
+    "finetune": (
+        "ikem.finetune",
+        True,
+        "train whole encoders and a head each on labels, from pretrained or random weights",
+    ),
     "evaluate": ("ikem.evaluate", True, "evaluate frozen encoders of a run or a file, beside controls"),
     "study": ("ikem.study", False, "train and evaluate variants over several seeds, in one table"),
     "report": ("ikem.report", True, "draw the pictures of a run and write its report"),

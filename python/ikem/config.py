@@ -111,43 +111,44 @@ class EncoderConfig:
 
 
 @dataclass
-class OptimizationConfig:
-    """Stochastic gradient descent and its schedule, shared by pretraining and distillation.
+class ScheduleConfig:
+    """The course of stochastic gradient descent, shared by all trainings.
 
     Attributes:
         epochs: length of training. A run may be given more, finished or not, where that changes no epoch that has
             begun: the constant parts of ``step`` allow it, ``cosine`` does not. So may the schedule's later milestones.
-        learning_rate: peak learning rate.
         schedule: ``step`` multiplies the learning rate by ``decay`` at each milestone; ``cosine`` takes it to 0.
         milestones: epochs, for ``step``.
         decay: factor, for ``step``.
         warmup_epochs: the learning rate rises linearly over these first epochs.
         sgd_momentum: of the optimizer.
         weight_decay: L2 penalty of the optimizer.
-        queue_length: embeddings kept as negatives, per modality.
-        temperature: of the softmax over similarities.
-        topk: how many of a queue's most similar entries count as positives in another modality.
     """
 
     epochs: int = 300
-    learning_rate: float = 0.1
     schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[int, ...] = (250,)
     decay: float = 0.1
     warmup_epochs: int = 0
     sgd_momentum: float = 0.9
     weight_decay: float = 1e-4
-    queue_length: int = 32768
-    temperature: float = 0.07
-    topk: int = 1
 
     def __post_init__(self) -> None:
-        section = type(self).__name__.removesuffix("Config").lower()
-        for name in ("epochs", "queue_length", "topk"):
-            _require(getattr(self, name) >= 1, f"{section}.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "temperature"):
-            _require(getattr(self, name) > 0, f"{section}.{name}: expected > 0, got {getattr(self, name)}")
-        _require(self.topk <= self.queue_length, f"{section}.topk: expected <= queue_length, got {self.topk}")
+        self._require_at_least_1("epochs")
+
+    @property
+    def _section(self) -> str:
+        return type(self).__name__.removesuffix("Config").lower()
+
+    def _require_at_least_1(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            _require(value >= 1, f"{self._section}.{name}: expected at least 1, got {value}")
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            _require(value > 0, f"{self._section}.{name}: expected > 0, got {value}")
 
     @property
     def exchanges(self) -> bool:
@@ -157,6 +158,29 @@ class OptimizationConfig:
     def stage(self, epoch: int) -> int:
         """Return the part of the training, from 1, that an epoch belongs to."""
         return 1
+
+
+@dataclass
+class OptimizationConfig(ScheduleConfig):
+    """Contrastive learning with queues, shared by pretraining and distillation.
+
+    Attributes:
+        learning_rate: peak learning rate.
+        queue_length: embeddings kept as negatives, per modality.
+        temperature: of the softmax over similarities.
+        topk: how many of a queue's most similar entries count as positives in another modality.
+    """
+
+    learning_rate: float = 0.1
+    queue_length: int = 32768
+    temperature: float = 0.07
+    topk: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_at_least_1("queue_length", "topk")
+        self._require_positive("learning_rate", "temperature")
+        _require(self.topk <= self.queue_length, f"{self._section}.topk: expected <= queue_length, got {self.topk}")
 
 
 @dataclass
@@ -222,6 +246,56 @@ class DistillConfig(OptimizationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.modalities = _checked_modalities("distill.modalities", self.modalities)
+
+
+@dataclass
+class FinetuneConfig(ScheduleConfig):
+    """Supervised training of whole encoders, each with a new linear head, from pretrained or from random weights.
+
+    Attributes:
+        init: ``pretrained``, or ``random``: the supervised baseline.
+        checkpoint: of the pretrained encoders, whatever `ikem evaluate --checkpoint` takes; by default the last one of
+            this run's pretraining.
+        modalities: whose encoders are trained, each with a loss of its own.
+        labels: share of the training labels that is learned from, drawn within each class; at least one clip of each.
+        draw: number of the draw, where ``labels`` is less than 1. The clips of a share are among those of a larger one.
+        encoder_learning_rate: peak learning rate of the encoders.
+        head_learning_rate: peak learning rate of the heads.
+    """
+
+    epochs: int = 100
+    milestones: tuple[int, ...] = (80,)
+    init: Literal["pretrained", "random"] = "pretrained"
+    checkpoint: Path | None = None
+    modalities: tuple[Modality, ...] = THREE_STREAMS
+    labels: float = 1.0
+    draw: int = 0
+    encoder_learning_rate: float = 0.1
+    head_learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.init in ("pretrained", "random"), f"finetune.init: expected pretrained or random, got {self.init}"
+        )
+        _require(
+            self.init == "pretrained" or self.checkpoint is None,
+            "finetune.checkpoint: expected none with finetune.init random, which begins with random weights",
+        )
+        self.modalities = _checked_modalities("finetune.modalities", self.modalities)
+        _require(0 < self.labels <= 1, f"finetune.labels: expected in (0, 1], got {self.labels}")
+        _require(self.draw >= 0, f"finetune.draw: expected at least 0, got {self.draw}")
+        self._require_positive("encoder_learning_rate", "head_learning_rate")
+
+    @property
+    def name(self) -> str:
+        """What tells it from other finetunings of a run.
+
+        Example:
+            >>> FinetuneConfig(init="random").name, FinetuneConfig(labels=0.05, draw=3).name
+            ('random', 'pretrained-0.05-3')
+        """
+        return self.init if self.labels == 1 else f"{self.init}-{self.labels:g}-{self.draw}"
 
 
 @dataclass(frozen=True)
@@ -431,7 +505,7 @@ class TrainerConfig:
 
 @dataclass
 class Config:
-    """A run: pretraining, distillation and evaluation on one dataset and protocol.
+    """A run: pretraining, distillation, finetuning and evaluation on one dataset and protocol.
 
     Attributes:
         run: the run's folder.
@@ -445,6 +519,7 @@ class Config:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -515,20 +590,29 @@ def find_config(name: str) -> Path:
 SECTIONS = {
     "pretrain": ("seed", "data", "views", "encoder", "pretrain"),
     "distill": ("seed", "data", "views", "encoder", "pretrain", "distill"),
+    "finetune": ("seed", "data", "views", "encoder", "pretrain", "finetune"),
 }
 
 
+def config_folder(config: Config, command: str) -> Path:
+    """Return where the configuration that a command's results follow from is stored.
+
+    It is the run's folder; of a finetuning, which may be one of several in a run, its own.
+    """
+    return config.run / command / config.finetune.name if command == "finetune" else config.run
+
+
 def differences(config: Config, command: str) -> dict[str, tuple[Any, Any]]:
-    """Return in what a configuration differs from the one that a command's results in the run's folder follow from.
+    """Return in what a configuration differs from the one that a command's results follow from.
 
     Args:
         config: the resolved configuration.
-        command: ``pretrain`` or ``distill``.
+        command: ``pretrain``, ``distill`` or ``finetune``.
 
     Returns:
         Dotted name -> the stored value and the given one; empty where there is nothing yet.
     """
-    path = config.run / "config.yaml"
+    path = config_folder(config, command) / "config.yaml"
     if not path.is_file():
         return {}
     stored = dict(flatten(yaml.safe_load(path.read_text())))
@@ -541,6 +625,6 @@ def differences(config: Config, command: str) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def store_config(config: Config) -> None:
-    """Write the resolved configuration into the run's folder."""
-    write_text(config.run / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
+def store_config(config: Config, command: str) -> None:
+    """Write the resolved configuration to where a command's results lie."""
+    write_text(config_folder(config, command) / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))

@@ -25,6 +25,7 @@ import ikem
 from ikem.config import Config, Modality, plain
 from ikem.data.dataset import PreparedDataset
 from ikem.evaluation.evaluation import Evaluation
+from ikem.evaluation.split import Split
 from ikem.evaluation.stages import stages_of_file, stages_of_run
 from ikem.evaluation.table import results_tables
 from ikem.files import replacing, write_text
@@ -43,6 +44,21 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def subject(config: Config, dataset: PreparedDataset, split: Split) -> dict[str, Any]:
+    """Return what the numbers are about: the data set, its protocol, and how many clips have no label."""
+    return {
+        "dataset": {
+            "name": dataset.name,
+            "layout": dataset.layout.name,
+            "classes": list(dataset.classes),
+            "protocol": config.data.protocol,
+            "train_clips": len(split.train),
+            "test_clips": len(split.parts["test"]),
+        },
+        "unlabelled": split.unlabelled,
     }
 
 
@@ -84,15 +100,7 @@ def evaluate(
         for stage in track(stages, "evaluating", disable=not config.trainer.progress, transient=True):
             evaluation.add_encoders(stage)
     result = {
-        "dataset": {
-            "name": dataset.name,
-            "layout": dataset.layout.name,
-            "classes": list(dataset.classes),
-            "protocol": config.data.protocol,
-            "train_clips": len(evaluation.split.train),
-            "test_clips": len(evaluation.split.parts["test"]),
-        },
-        "unlabelled": evaluation.split.unlabelled,
+        **subject(config, dataset, evaluation.split),
         "rows": evaluation.board.rows,
         "fusion_weights": evaluation.weights,
         "checkpoints": {stage.name: dict(stage.origin) for stage in stages if stage.control is None},

@@ -39,7 +39,8 @@ class Weights:
     """Encoders that were read from a file.
 
     Attributes:
-        stage: of the training that they come from: ``stage1``, ``stage2``, ``student``, ``exported`` or ``published``.
+        stage: of the training that they come from: ``stage1``, ``stage2``, ``student``, ``finetuned``, ``exported``
+            or ``published``.
         encoders: by modality, in eval mode.
         config: of the encoders.
         layout: of the skeletons that they see.
@@ -59,7 +60,7 @@ def read_weights(
     """Read encoders from a checkpoint, an export or a published state dict.
 
     Args:
-        path: a checkpoint of `ikem pretrain` or `ikem distill`, an ``encoders.safetensors``, or a state dict as
+        path: a checkpoint of `ikem pretrain`, `distill` or `finetune`, an ``encoders.safetensors``, or a state dict as
             CrosSCLR, AimCLR and IKEM release them, whole or that of one encoder.
         layout: of the skeletons that a published encoder sees.
         config: of a published encoder; the others say themselves what they are. By default as published.
@@ -100,7 +101,7 @@ def _read_safetensors(path: Path, layout: SkeletonLayout, config: EncoderConfig,
 def _of_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
     description = checkpoint[DESCRIPTION]
     require_finite(path, checkpoint["state_dict"])
-    kind, streams = description["kind"], {"pretrain": "query", "distill": "student"}
+    kind, streams = description["kind"], {"pretrain": "query", "distill": "student", "finetune": "streams"}
     if kind not in streams:
         raise ValueError(f"checkpoint: expected one of {', '.join(streams)}, {path} is one of {kind}")
     config, layout = EncoderConfig(**description["encoder"]), SkeletonLayout.from_dict(description["layout"])
@@ -109,7 +110,7 @@ def _of_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
         modality: _filled(path, config, layout, _under(state, f"{modality}.encoder."))
         for modality in description[kind]["modalities"]
     }
-    stage = "student" if kind == "distill" else f"stage{description['stage']}"
+    stage = {"distill": "student", "finetune": "finetuned"}.get(kind) or f"stage{description['stage']}"
     return Weights(stage, encoders, config, layout, description["epochs"])
 
 

@@ -1,4 +1,4 @@
-"""Batches of clips, each with two random views, for contrastive learning."""
+"""Batches of clips with random views: two of each for contrastive learning, one and the labels for supervised."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ from ikem.seeding import derive_seed, generator
 
 
 class Batch(NamedTuple):
-    """Clips and two random views of each.
+    """Clips and random views of each.
 
     Attributes:
         joints: (N, 3, T, V, M) float32, as prepared; the views are not applied yet.
         num_frames: (N,) int64, the clips' original lengths.
-        views: the first (query or teacher) and the second (key or student).
+        views: of contrastive learning the first (query or teacher) and the second (key or student); else one.
         clips: None; or, where ``joints`` and ``num_frames`` are those of the whole data set, (N,) int64, which of them
             the batch is made of.
+        labels: (N,) int64, where the training is supervised.
     """
 
     joints: Tensor
     num_frames: Tensor
-    views: tuple[View, View]
+    views: tuple[View, ...]
     clips: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class Draw(NamedTuple):
-    """Which clips make up a batch, and two random views of each: a batch without its joints."""
+    """Which clips make up a batch, and random views of each: a batch without its joints."""
 
     clips: Tensor
-    views: tuple[View, View]
+    views: tuple[View, ...]
+    labels: Tensor | None = None
 
 
 class BatchPlan(NamedTuple):
@@ -91,7 +94,7 @@ class ShuffledBatches(Sampler[BatchPlan]):
 
 
 class ClipViews(Dataset[Batch | Draw]):
-    """Fetches this process's share of a planned batch at once and draws its views.
+    """Fetches this process's share of a planned batch at once and draws ``number`` views of each clip.
 
     The views are drawn for all processes' clips, and each takes its own, so that W processes see together what one
     process sees. Of a data set that is resident on the device nothing needs to be fetched.
@@ -105,8 +108,12 @@ class ClipViews(Dataset[Batch | Draw]):
         rank: int,
         world_size: int,
         *,
+        number: int = 2,
+        labels: NDArray[np.int64] | None = None,
         resident: bool = False,
     ) -> None:
+        self.number = number
+        self.labels = labels
         self.resident = resident
         self.dataset = dataset
         self.views = views
@@ -119,36 +126,43 @@ class ClipViews(Dataset[Batch | Draw]):
         share = slice(self.rank * count, (self.rank + 1) * count)
         clips = plan.clips[share]
         random = generator(self.seed, "views", plan.step)
-        first, second = (self.views(len(plan.clips), random).share(share) for _ in range(2))
+        views = tuple(self.views(len(plan.clips), random).share(share) for _ in range(self.number))
+        labels = None if self.labels is None else torch.from_numpy(self.labels[clips])
         if self.resident:
-            return Draw(torch.from_numpy(clips), (first, second))
+            return Draw(torch.from_numpy(clips), views, labels)
         return Batch(
             torch.from_numpy(self.dataset.joints[clips]),
             torch.from_numpy(self.dataset.num_frames[clips]),
-            (first, second),
+            views,
+            labels=labels,
         )
 
 
-class ContrastiveData(lightning.LightningDataModule):
-    """The training part of a prepared dataset, in batches with two views per clip.
+class TrainingData(lightning.LightningDataModule):
+    """Clips of a prepared dataset, in batches with random views.
 
     Args:
         config: of the run.
         dataset: opened by the caller.
+        clips: indices of those that are trained on.
+        batch_size: clips per step, over all processes together.
+        number: of views of each clip.
+        labels: of the dataset's clips, where the training is supervised.
 
     Raises:
-        ValueError: if the protocol is unknown or has no training clip, or the batch does not fit the clips or the
-            processes.
+        ValueError: if the batch does not fit the clips or the processes.
     """
 
-    def __init__(self, config: Config, dataset: PreparedDataset) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: PreparedDataset,
+        clips: NDArray[np.int64],
+        batch_size: int,
+        number: int,
+        labels: NDArray[np.int64] | None = None,
+    ) -> None:
         super().__init__()
-        clips = dataset.split(config.data.protocol, "train")
-        if not len(clips):
-            raise ValueError(
-                f"data.protocol: expected one with training clips, but {config.data.protocol!r} of {dataset.folder} "
-                "has none"
-            )
         if config.data.batch_size % config.trainer.devices:
             raise ValueError(
                 f"data.batch_size: expected a multiple of trainer.devices = {config.trainer.devices}, "
@@ -156,7 +170,9 @@ class ContrastiveData(lightning.LightningDataModule):
             )
         self.config = config
         self.dataset = dataset
-        self.batches = ShuffledBatches(clips, config.data.batch_size, config.seed)
+        self.number = number
+        self.labels = labels
+        self.batches = ShuffledBatches(clips, batch_size, config.seed)
         self.views = RandomViews(config.views, *dataset.joints.shape[2:4])
         self.resident: tuple[Tensor, Tensor] | None = None
 
@@ -172,6 +188,8 @@ class ContrastiveData(lightning.LightningDataModule):
                 self.config.seed,
                 rank,
                 world_size,
+                number=self.number,
+                labels=self.labels,
                 resident=self.config.trainer.resident,
             ),
             sampler=self.batches,
@@ -188,4 +206,45 @@ class ContrastiveData(lightning.LightningDataModule):
             arrays = np.array(self.dataset.joints), self.dataset.num_frames
             joints, num_frames = (torch.from_numpy(array).to(batch.clips.device) for array in arrays)
             self.resident = joints, num_frames
-        return Batch(*self.resident, views=batch.views, clips=batch.clips)
+        return Batch(*self.resident, views=batch.views, clips=batch.clips, labels=batch.labels)
+
+
+class ContrastiveData(TrainingData):
+    """The training part of a prepared dataset, in batches with two views per clip.
+
+    Args:
+        config: of the run.
+        dataset: opened by the caller.
+
+    Raises:
+        ValueError: if the protocol is unknown or has no training clip, or the batch does not fit the clips or the
+            processes.
+    """
+
+    def __init__(self, config: Config, dataset: PreparedDataset) -> None:
+        clips = dataset.split(config.data.protocol, "train")
+        if not len(clips):
+            raise ValueError(
+                f"data.protocol: expected one with training clips, but {config.data.protocol!r} of {dataset.folder} "
+                "has none"
+            )
+        super().__init__(config, dataset, clips, config.data.batch_size, number=2)
+
+
+class LabelledData(TrainingData):
+    """Labelled clips of a prepared dataset, in batches with one view per clip.
+
+    Where there are fewer clips than `data.batch_size`, a batch is made of as many as can be shared out.
+
+    Args:
+        config: of the run.
+        dataset: opened by the caller.
+        clips: indices of those that are learned from; the labels of others are not read.
+    """
+
+    def __init__(self, config: Config, dataset: PreparedDataset, clips: NDArray[np.int64]) -> None:
+        devices = config.trainer.devices
+        batch_size = min(config.data.batch_size, len(clips) // devices * devices)
+        labels = np.full(len(dataset.labels), -1)
+        labels[clips] = dataset.labels[clips]
+        super().__init__(config, dataset, clips, batch_size, number=1, labels=labels)

@@ -1,8 +1,8 @@
-"""What pretraining and distillation share: the loop around a method, its schedule, log and checkpoints."""
+"""What all trainings share: the loop around a method, its schedule, log and checkpoints."""
 
 from ikem.training.checkpoints import LAST_CHECKPOINT
 from ikem.training.log import NonFiniteError, contrastive_accuracy
-from ikem.training.loop import ENCODERS, ContrastiveModule, build_trainer, fit, open_data
+from ikem.training.loop import ENCODERS, ContrastiveModule, TrainingModule, build_trainer, fit, open_data
 from ikem.training.schedule import learning_rate_factor
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "LAST_CHECKPOINT",
     "ContrastiveModule",
     "NonFiniteError",
+    "TrainingModule",
     "build_trainer",
     "contrastive_accuracy",
     "fit",

@@ -20,7 +20,7 @@ from ikem.files import replacing
 from ikem.training.log import NonFiniteError
 
 if TYPE_CHECKING:
-    from ikem.training.loop import ContrastiveModule
+    from ikem.training.loop import TrainingModule
 
 LAST_CHECKPOINT = "last.ckpt"
 
@@ -70,7 +70,7 @@ class Checkpoints(Checkpoint):
         self.stopped_by = number
         signal.signal(number, STOPPING[number])
 
-    def on_step_end(self, trainer: lightning.Trainer, module: ContrastiveModule) -> None:
+    def on_step_end(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
         """Save if it is time to, unless the epoch is about to end.
 
         Not a hook of Lightning's: those of callbacks are called before the module's own, where the queues are not yet
@@ -83,12 +83,12 @@ class Checkpoints(Checkpoint):
             self._save(trainer, module)
 
     def on_train_epoch_end(  # type: ignore[override]
-        self, trainer: lightning.Trainer, pl_module: ContrastiveModule
+        self, trainer: lightning.Trainer, pl_module: TrainingModule
     ) -> None:
         """Save."""
         self._save(trainer, pl_module, self.keep.get(trainer.current_epoch + 1))
 
-    def _save(self, trainer: lightning.Trainer, module: ContrastiveModule, also: str | None = None) -> None:
+    def _save(self, trainer: lightning.Trainer, module: TrainingModule, also: str | None = None) -> None:
         module.steps.settle()
         state = {"weights": module.state_dict(), "optimizer": [each.state_dict() for each in trainer.optimizers]}
         if name := trainer.strategy.broadcast(first_non_finite(state)):

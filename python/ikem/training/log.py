@@ -20,7 +20,8 @@ from ikem import cuda_graphs
 from ikem.files import write_text
 
 if TYPE_CHECKING:
-    from ikem.training.loop import ContrastiveModule
+    from ikem.data.batches import TrainingData
+    from ikem.training.loop import TrainingModule
 
 
 class NonFiniteError(ValueError):
@@ -196,7 +197,7 @@ class SkippedSteps(Callback):
         self.stepped = True
 
     def on_train_batch_end(  # type: ignore[override]
-        self, trainer: lightning.Trainer, pl_module: ContrastiveModule, *_: Any
+        self, trainer: lightning.Trainer, pl_module: TrainingModule, *_: Any
     ) -> None:
         """Count."""
         pl_module.steps.skipped_steps += trainer.scaler is not None and not self.stepped
@@ -206,9 +207,8 @@ class SkippedSteps(Callback):
 class MetricsTable(Callback):
     """Writes one row per epoch into ``metrics.csv``: means over the epoch, learning rate and clips per second."""
 
-    def __init__(self, path: Path, batch_size: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.batch_size = batch_size
         self.rows: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -224,14 +224,16 @@ class MetricsTable(Callback):
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(  # type: ignore[override]
-        self, trainer: lightning.Trainer, pl_module: ContrastiveModule
+        self, trainer: lightning.Trainer, pl_module: TrainingModule
     ) -> None:
         """Write the table anew; it is small."""
-        metrics: dict[str, Any] = dict(sorted(pl_module.steps.means().items()))
+        metrics: dict[str, Any] = dict(sorted((pl_module.steps.means() | pl_module.measured).items()))
         if trainer.scaler is not None:
             metrics["skipped_steps"] = pl_module.steps.skipped_steps
         pl_module.steps.reset()
-        clips = (trainer.global_step - self.first_step) * self.batch_size
+        pl_module.measured = {}
+        data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
+        clips = (trainer.global_step - self.first_step) * data.batches.batch_size
         metrics |= {"lr": self.learning_rate, "clips_per_second": clips / (time.perf_counter() - self.started)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
@@ -249,7 +251,7 @@ class ProgressBar(RichProgressBar):
     """Shows the epoch's mean loss so far, and under the scaling of 16-bit gradients the steps that it left out."""
 
     def get_metrics(  # type: ignore[override]
-        self, trainer: lightning.Trainer, pl_module: ContrastiveModule
+        self, trainer: lightning.Trainer, pl_module: TrainingModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return what stands beside the bar; of a GPU, up to the step before the last."""
         steps = pl_module.steps

@@ -7,7 +7,7 @@ import logging
 import shutil
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
-from ikem.checkpoint import DESCRIPTION, export_encoders, read_checkpoint
-from ikem.config import Config, EncoderConfig, OptimizationConfig, plain, store_config
+from ikem.checkpoint import DESCRIPTION, export_modules, read_checkpoint
+from ikem.config import Config, EncoderConfig, OptimizationConfig, ScheduleConfig, plain, store_config
 from ikem.cuda_graphs import CapturedModule
-from ikem.data.batches import Batch, ContrastiveData
+from ikem.data.batches import Batch, ContrastiveData, TrainingData
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import View
 from ikem.encoders import Encoder
@@ -35,8 +35,8 @@ ENCODERS = "encoders.safetensors"
 EPOCH_SO_FAR = "epoch_so_far"  # the key of a checkpoint under which the sums of the epoch's steps stand
 
 
-class ContrastiveModule(lightning.LightningModule):
-    """Base of the two trainings: derives views, seeds each step, logs per modality, sets up SGD.
+class TrainingModule(lightning.LightningModule):
+    """Base of all trainings: derives views, seeds each step, logs per modality, sets up SGD.
 
     Args:
         options: of the optimization.
@@ -44,13 +44,16 @@ class ContrastiveModule(lightning.LightningModule):
         encoder_config: of the encoders that are trained.
         layout: of the skeletons.
         seed: of the run.
-        accuracy_every: contrastive accuracy is measured every so many steps.
+        accuracy_every: accuracy is measured every so many steps.
         cuda_graphs: launch what is between the views and the losses, and its backward pass, as CUDA graphs.
+
+    Attributes:
+        measured: what was measured between an epoch's last step and its row in metrics.csv.
     """
 
     def __init__(
         self,
-        options: OptimizationConfig,
+        options: ScheduleConfig,
         modalities: tuple[str, ...],
         encoder_config: EncoderConfig,
         layout: SkeletonLayout,
@@ -67,6 +70,7 @@ class ContrastiveModule(lightning.LightningModule):
         self.accuracy_every = accuracy_every
         self.captured = CapturedModule(self) if cuda_graphs else None
         self.steps = StepLog(modalities)
+        self.measured: dict[str, float] = {}
         self.checkpoints: Checkpoints | None = None  # to tell that a step has ended, where the training is saved
 
     @property
@@ -84,22 +88,22 @@ class ContrastiveModule(lightning.LightningModule):
         """Return what a checkpoint says of the module beside what all say: ``kind`` and its own options."""
 
     @abstractmethod
-    def enqueue(self, outputs: Mapping[str, Tensor]) -> None:
-        """Let what a step saw replace the oldest entries of the queues, once the gradients are done with them."""
-
-    @abstractmethod
-    def forward(self, first_view: Tensor, second_view: Tensor) -> tuple[Any, ...]:
-        """Map two views to the losses by name, (G,) each, and to what the log and the queues need beside them.
+    def forward(self, *inputs: Tensor) -> tuple[Any, ...]:
+        """Map views, and what else a step takes, to the losses by name, (G,) each, and to what else it needs of them.
 
         All that a step does between its views and the backward pass: tensors in, tensors out, and nothing read that
         changes within a stage but tensors in their place.
         """
 
-    def compare(self, first_view: Tensor, second_view: Tensor) -> tuple[Any, ...]:
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what the optimizer trains, each group at a peak learning rate of its own."""
+
+    def compare(self, *inputs: Tensor) -> tuple[Any, ...]:
         """Call `forward`, or launch the graph that was captured of it."""
         if self.captured is None:
-            return self(first_view, second_view)
-        return self.captured(self.stage, first_view, second_view)
+            return self(*inputs)
+        return self.captured(self.stage, *inputs)
 
     def derive(self, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:
         """Apply a view to a batch and derive modalities, (len(modalities), N, 3, T, V, M)."""
@@ -115,23 +119,19 @@ class ContrastiveModule(lightning.LightningModule):
             group["lr"] = group["initial_lr"] * learning_rate_factor(self.options, self.current_epoch)
 
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
-        """Complete the step by the queues; from here on it may be saved."""
-        self.enqueue(outputs)
+        """The step is complete; from here on it may be saved."""
         if self.checkpoints is not None:
             self.checkpoints.on_step_end(self.trainer, self)
 
-    def log_step(self, losses: Mapping[str, Tensor], q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
-        """Log the losses and, every so many steps, the contrastive accuracy; return the total loss.
+    def log_losses(self, losses: Mapping[str, Tensor], accuracy: Callable[[], Tensor]) -> Tensor:
+        """Log the losses and, every so many steps, an accuracy; return the total loss.
 
         Args:
             losses: the parts of the loss by name, (G,) each.
-            q: (G, N, C), of which the accuracy is measured.
-            k: (G, N, C).
-            queue: (G, K, C).
+            accuracy: measures it, (G,).
         """
         due = self.global_step % self.accuracy_every == 0
-        accuracy = contrastive_accuracy(q, k, queue) if due else None
-        self.steps.add(self.current_epoch, self.global_step + 1, losses, accuracy)
+        self.steps.add(self.current_epoch, self.global_step + 1, losses, accuracy() if due else None)
         return torch.stack(list(losses.values())).sum(0).sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -154,8 +154,7 @@ class ContrastiveModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """SGD, its learning rate changed once per epoch."""
         optimizer = torch.optim.SGD(
-            [parameter for parameter in self.parameters() if parameter.requires_grad],
-            lr=self.options.learning_rate,
+            self.parameter_groups(),
             momentum=self.options.sgd_momentum,
             weight_decay=self.options.weight_decay,
         )
@@ -163,11 +162,45 @@ class ContrastiveModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-def build_trainer(config: Config, folder: Path, *, epochs: int, keep: Mapping[int, str]) -> lightning.Trainer:
+class ContrastiveModule(TrainingModule):
+    """Base of the trainings that compare two views of a clip with each other and with queues of earlier ones."""
+
+    options: OptimizationConfig
+
+    @abstractmethod
+    def enqueue(self, outputs: Mapping[str, Tensor]) -> None:
+        """Let what a step saw replace the oldest entries of the queues, once the gradients are done with them."""
+
+    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Complete the step by the queues."""
+        self.enqueue(outputs)
+        super().on_train_batch_end(outputs, batch, batch_idx)
+
+    def log_step(self, losses: Mapping[str, Tensor], q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
+        """Log the losses and, every so many steps, the contrastive accuracy; return the total loss.
+
+        Args:
+            losses: the parts of the loss by name, (G,) each.
+            q: (G, N, C), of which the accuracy is measured.
+            k: (G, N, C).
+            queue: (G, K, C).
+        """
+        return self.log_losses(losses, lambda: contrastive_accuracy(q, k, queue))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All at one learning rate."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [{"params": trained, "lr": self.options.learning_rate}]
+
+
+def build_trainer(
+    config: Config, folder: Path, *, epochs: int, keep: Mapping[int, str], measures: Sequence[Callback] = ()
+) -> lightning.Trainer:
     """Return the trainer of one of the run's trainings, which writes into ``folder``."""
     callbacks: list[Callback] = [
         SkippedSteps(),
-        MetricsTable(folder / "metrics.csv", config.data.batch_size),
+        *measures,
+        MetricsTable(folder / "metrics.csv"),
         Checkpoints(folder, keep, config.trainer.checkpoint_minutes),
     ]
     if config.trainer.progress:
@@ -202,12 +235,14 @@ def open_data(config: Config) -> ContrastiveData:
 
 
 def fit(
-    module: ContrastiveModule,
-    data: ContrastiveData,
+    module: TrainingModule,
+    data: TrainingData,
     config: Config,
     command: str,
     *,
+    name: str = "",
     keep: Mapping[int, str],
+    measures: Sequence[Callback] = (),
     overwrite: bool,
 ) -> Path:
     """Train a module in the run's folder, from where an interrupted run of the same configuration stopped.
@@ -216,8 +251,10 @@ def fit(
         module: what is trained.
         data: what it is trained on.
         config: of the run.
-        command: ``pretrain`` or ``distill``, the name of the folder too.
+        command: ``pretrain``, ``distill`` or ``finetune``, the name of the folder too.
+        name: of a folder in that one, where a run may hold several such trainings.
         keep: number of epochs done -> name of a checkpoint to keep.
+        measures: at the end of an epoch they add to what the module has ``measured``.
         overwrite: start afresh, whatever the folder holds.
 
     Returns:
@@ -228,19 +265,19 @@ def fit(
         NonFiniteError: if a loss or a weight is not finite, from where on nothing was saved.
         SystemExit: if a signal stopped the training, which was saved before.
     """
-    folder = config.run / command
+    folder = config.run / command / name
     last = folder / LAST_CHECKPOINT
     with _quiet_lightning():
-        trainer = build_trainer(config, folder, epochs=module.options.epochs, keep=keep)
+        trainer = build_trainer(config, folder, epochs=module.options.epochs, keep=keep, measures=measures)
         if trainer.is_global_zero:
             if overwrite:
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 _require_resumable(config, command, last, len(data.batches))
-            store_config(config)
+            store_config(config, command)
         _train(trainer, module, data, last)
     if trainer.is_global_zero:
-        export_encoders(folder / ENCODERS, module.encoders, module.encoder_config, module.layout)
+        export_modules(folder / ENCODERS, module.encoders, module.encoder_config, module.layout)
         print(f"{command}: {last}")
     return last
 
@@ -263,7 +300,7 @@ def _require_resumable(config: Config, command: str, last: Path, steps_per_epoch
         )
 
 
-def _train(trainer: lightning.Trainer, module: ContrastiveModule, data: ContrastiveData, last: Path) -> None:
+def _train(trainer: lightning.Trainer, module: TrainingModule, data: TrainingData, last: Path) -> None:
     checkpoints = trainer.checkpoint_callback
     assert isinstance(checkpoints, Checkpoints)
     module.checkpoints = checkpoints

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ikem.config import SECTIONS, Config, OptimizationConfig, differences
+from ikem.config import SECTIONS, Config, ScheduleConfig, differences
 
 #: The options that say what happens in which epoch. They may change while no epoch that has begun is touched by it.
 SCHEDULE = ("epochs", "schedule", "milestones", "decay", "warmup_epochs", "exchange_epoch")
 
 
-def learning_rate_factor(options: OptimizationConfig, epoch: int) -> float:
+def learning_rate_factor(options: ScheduleConfig, epoch: int) -> float:
     """Return what the peak learning rate is multiplied by in an epoch.
 
     Example:
-        >>> options = OptimizationConfig(epochs=300, milestones=(250,), decay=0.1)
+        >>> options = ScheduleConfig(epochs=300, milestones=(250,), decay=0.1)
         >>> learning_rate_factor(options, 249), learning_rate_factor(options, 250)
         (1.0, 0.1)
     """
@@ -34,7 +34,7 @@ def require_same_run(config: Config, command: str, begun: int) -> None:
 
     Args:
         config: of the run, as it is given now.
-        command: ``pretrain`` or ``distill``.
+        command: ``pretrain``, ``distill`` or ``finetune``.
         begun: how many epochs of it have begun.
 
     Raises:
@@ -48,17 +48,17 @@ def require_same_run(config: Config, command: str, begun: int) -> None:
     listed = "; ".join(f"{name}: {stored!r} there, {given!r} here" for name, (stored, given) in found.items())
     if not all(name in {f"{command}.{option}" for option in SCHEDULE} for name in found):
         raise ValueError(f"run: {config.run} holds a run with another configuration ({listed}); {advice}")
-    options: OptimizationConfig = getattr(config, command)
+    options: ScheduleConfig = getattr(config, command)
     before = replace(options, **{name.split(".")[1]: stored for name, (stored, _) in found.items()})
     if reason := _changed_past(command, before, options, begun) or _builds_on_it(config, command):
         raise ValueError(f"run: {config.run} cannot go on with another schedule ({listed}): {reason}; {advice}")
 
 
-def _changed_past(section: str, before: OptimizationConfig, after: OptimizationConfig, begun: int) -> str | None:
+def _changed_past(section: str, before: ScheduleConfig, after: ScheduleConfig, begun: int) -> str | None:
     """Say how epochs that have begun, or a checkpoint at their end, would have been others under another schedule.
 
     Example:
-        >>> before = OptimizationConfig(epochs=400, milestones=(250,))
+        >>> before = ScheduleConfig(epochs=400, milestones=(250,))
         >>> _changed_past("pretrain", before, replace(before, epochs=500, milestones=(250, 350)), begun=300)
         >>> _changed_past("pretrain", before, replace(before, milestones=(250, 350)), begun=351)
         'epoch 350 was trained at 0.1 times the peak learning rate, which would now be 0.01 times'

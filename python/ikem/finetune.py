@@ -1,0 +1,346 @@
+"""Finetuning: whole encoders, each with a new linear head, learn from labels; from random weights, the baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ikem.checkpoint import export_modules, read_modules
+from ikem.config import Config, EncoderConfig, FinetuneConfig, plain
+from ikem.cuda_graphs import side_by_side
+from ikem.data.batches import Batch, LabelledData
+from ikem.data.dataset import PreparedDataset
+from ikem.encoders import Encoder, build_encoder, encoders_of
+from ikem.evaluate import environment, subject
+from ikem.evaluation.features import extract_features
+from ikem.evaluation.scores import Row, Scoreboard
+from ikem.evaluation.split import Indices, Split
+from ikem.evaluation.streams import Streams
+from ikem.evaluation.table import finetuning_tables
+from ikem.files import write_text
+from ikem.seeding import derive_seed
+from ikem.training import LAST_CHECKPOINT, TrainingModule, fit
+from ikem.weights import Weights, read_weights
+from ikem_ext import SkeletonLayout
+
+CLASSIFIER = "classifier.safetensors"
+TESTED = "tested"  # the key of a checkpoint under which the rows of the last epoch stand
+
+
+class Classifier(nn.Module):
+    """The network of one modality: an encoder and a linear head on its features.
+
+    Args:
+        encoder: maps (N, 3, T, V, M) to features (N, F).
+        num_classes: L.
+    """
+
+    def __init__(self, encoder: Encoder, num_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.feature_width, num_classes)
+        nn.init.normal_(self.head.weight, 0.0, 0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map skeletons (N, 3, T, V, M) to logits (N, L)."""
+        return cast(Tensor, self.head(self.encoder(x)))
+
+
+class Finetuning(TrainingModule):
+    """A classifier for each modality, trained side by side by cross entropy.
+
+    Args:
+        config: of finetuning.
+        encoder_config: of the encoders.
+        encoders: by modality.
+        layout: of the skeletons.
+        num_classes: L.
+        seed: of the run; the heads follow from it, whatever the encoders are.
+        accuracy_every: accuracy is measured every so many steps.
+        cuda_graphs: launch what is between the view and the losses, and its backward pass, as CUDA graphs.
+
+    Attributes:
+        rows: what the test said after the last epoch, as `Scoreboard` has it.
+    """
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        encoder_config: EncoderConfig,
+        encoders: Mapping[str, Encoder],
+        layout: SkeletonLayout,
+        num_classes: int,
+        *,
+        seed: int = 1,
+        accuracy_every: int = 10,
+        cuda_graphs: bool = False,
+    ) -> None:
+        super().__init__(config, tuple(encoders), encoder_config, layout, seed, accuracy_every, cuda_graphs)
+        self.config = config
+        torch.manual_seed(derive_seed(seed, "finetune heads"))
+        self.streams = nn.ModuleDict(
+            {modality: Classifier(encoder, num_classes) for modality, encoder in encoders.items()}
+        )
+        self.train()  # loaded encoders come in eval mode
+        self.rows: list[Row] = []
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """The encoders by modality."""
+        return encoders_of(self.streams)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One step on one view of each clip."""
+        assert batch.labels is not None
+        losses, logits = self.compare(self.derive(batch, batch.views[0], self.modalities), batch.labels)
+        right = logits.argmax(-1) == batch.labels
+        return {"loss": self.log_losses(losses, lambda: right.float().mean(-1))}
+
+    def forward(self, *inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Map a view (G, N, 3, T, V, M) and labels (N,) to the losses (G,) and the logits (G, N, L)."""
+        view, labels = inputs
+        pairs = zip(self.streams.values(), view, strict=True)
+        logits = torch.stack(side_by_side([lambda s=s, x=x: s(x) for s, x in pairs], view.device)).float()
+        losses = torch.stack([functional.cross_entropy(each, labels) for each in logits])
+        return {"cross_entropy": losses}, logits.detach()
+
+    @torch.no_grad()
+    def classify(self, features: Tensor) -> Tensor:
+        """Map features (G, m, F) of clips, on the CPU, to logits (G, m, L)."""
+        heads = [cast(Classifier, stream).head for stream in self.streams.values()]
+        pairs = zip(heads, features, strict=True)
+        return torch.stack([functional.linear(x, head.weight.cpu(), head.bias.cpu()) for head, x in pairs])
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The encoders, and the heads."""
+        streams = [cast(Classifier, stream) for stream in self.streams.values()]
+        return [
+            {
+                "params": [each for stream in streams for each in stream.encoder.parameters()],
+                "lr": self.config.encoder_learning_rate,
+            },
+            {
+                "params": [each for stream in streams for each in stream.head.parameters()],
+                "lr": self.config.head_learning_rate,
+            },
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint says beside encoder and layout."""
+        return {"kind": "finetune", "finetune": plain(self.config)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the test said."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[TESTED] = self.rows
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it over."""
+        super().on_load_checkpoint(checkpoint)
+        self.rows = checkpoint[TESTED]
+
+
+class Test(Callback):
+    """Classifies the test clips after every epoch, in eval mode and as they are; the training does not notice.
+
+    Args:
+        config: of the run.
+        dataset: of the clips.
+        split: which clips are tested on.
+        stage: of the encoders, for the rows.
+    """
+
+    def __init__(self, config: Config, dataset: PreparedDataset, split: Split, stage: str) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.split = split
+        self.stage = stage
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the rows into the module, from where they go into its checkpoints, and the accuracies into the log."""
+        if not trainer.is_global_zero:
+            return
+        module = cast(Finetuning, pl_module)
+        rows = self.rows(module.classify(self.features(module)).numpy(), module.modalities)
+        best = {_where(row): row["top1_best_epoch"] for row in module.rows}
+        for row in rows:
+            row["top1_best_epoch"] = max(row["top1"], best.get(_where(row), 0.0))
+        module.rows = rows
+        module.measured |= {f"{row['part']}_accuracy/{row['stream']}": row["top1"] for row in rows}
+
+    def features(self, module: Finetuning) -> Tensor:
+        """Return the features (G, m, F) of the test clips, by the encoders as they are, left in their mode."""
+        training = module.training
+        trainer = self.config.trainer
+        precision: Any = trainer.precision
+        fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=precision)
+        features = extract_features(module.encoders, self.dataset, self.split.test, fabric=fabric)
+        module.train(training)
+        return features.means
+
+    def rows(self, logits: NDArray[np.float32], modalities: tuple[str, ...]) -> list[Row]:
+        """Count what logits (G, m, L) get right, of single modalities and averaged."""
+        board = Scoreboard(self.dataset.labels[self.split.test], self.split.parts, self.config.seed)
+        options = self.config.finetune
+        for stream, members in Streams.of(modalities).trained.items():
+            board.add(
+                "finetune",
+                self.stage,
+                stream,
+                logits[list(members)].mean(0),
+                control="random" if options.init == "random" else None,
+                draw=options.draw if options.labels < 1 else None,
+                labels=options.labels,
+            )
+        return board.rows
+
+
+def _where(row: Row) -> tuple[str, str]:
+    return row["stream"], row["part"]
+
+
+def labelled_clips(clips: Indices, labels: NDArray[np.int64], share: float, seed: int, draw: int) -> Indices:
+    """Draw a share of the clips of every class, at least one of each; a smaller share is part of a larger one.
+
+    Args:
+        clips: (n,) indices of labelled clips.
+        labels: their classes, (n,).
+        share: in (0, 1].
+        seed: of the run.
+        draw: its number.
+
+    Example:
+        >>> clips, labels = np.arange(40), np.arange(40) % 2
+        >>> few, many = (labelled_clips(clips, labels, share, seed=1, draw=0) for share in (0.05, 0.5))
+        >>> labels[few].tolist(), len(many), set(few) <= set(many)
+        ([0, 1], 20, True)
+    """
+    if share == 1:
+        return clips
+    order = np.random.default_rng(derive_seed(seed, "labels", draw)).permutation(len(clips))
+    drawn = [
+        members[: max(1, round(share * len(members)))]
+        for members in (order[labels[order] == label] for label in np.unique(labels))
+    ]
+    return clips[np.sort(np.concatenate(drawn))]
+
+
+def initial_weights(config: Config, dataset: PreparedDataset) -> Weights:
+    """Return the encoders that a finetuning begins with, in eval mode.
+
+    Raises:
+        ValueError: if the checkpoint does not fit.
+    """
+    options = config.finetune
+    if options.init == "random":
+        torch.manual_seed(derive_seed(config.seed, "finetune"))
+        encoders = {modality: build_encoder(config.encoder, dataset.layout) for modality in options.modalities}
+        return Weights("random", encoders, config.encoder, dataset.layout)
+    path = options.checkpoint or config.run / "pretrain" / LAST_CHECKPOINT
+    weights = read_weights(path, dataset.layout, config.encoder)
+    if weights.layout != dataset.layout:
+        raise ValueError(
+            f"finetune.checkpoint: {path} was trained on the skeleton {weights.layout.name!r}, "
+            f"the dataset's is {dataset.layout.name!r}"
+        )
+    if missing := [modality for modality in options.modalities if modality not in weights.encoders]:
+        raise ValueError(
+            f"finetune.modalities: {path} has encoders of {', '.join(weights.encoders)}, not of {', '.join(missing)}"
+        )
+    chosen = {modality: weights.encoders[modality] for modality in options.modalities}
+    return Weights(weights.stage, chosen, weights.config, weights.layout, weights.epochs)
+
+
+def load_classifier(path: Path | str) -> tuple[nn.ModuleDict, tuple[str, ...]]:
+    """Load what a finetuning wrote as ``classifier.safetensors``.
+
+    Returns:
+        Modality -> classifier in eval mode, which maps (N, 3, T, V, M) to logits (N, L); and the names of the classes.
+
+    Raises:
+        ValueError: if a weight is not finite.
+    """
+    description, weights = read_modules(path)
+    layout, encoder = SkeletonLayout.from_dict(description["layout"]), EncoderConfig(**description["encoder"])
+    classes = tuple(description["classes"])
+    streams = nn.ModuleDict({name: Classifier(build_encoder(encoder, layout), len(classes)) for name in weights})
+    for modality, state in weights.items():
+        streams[modality].load_state_dict(state)
+    return streams.eval(), classes
+
+
+def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+    """Train encoders and heads on the labels of the training part, or go on where an interrupted run stopped.
+
+    Args:
+        config: of the run.
+        overwrite: start afresh, whatever the folder holds.
+
+    Returns:
+        What is written to ``evaluation.json`` in ``<run>/finetune/<init>``, or ``<init>-<labels>-<draw>`` where labels
+        were drawn. ``classifier.safetensors`` beside it holds encoders, heads and the names of the classes.
+
+    Raises:
+        ValueError: if the protocol lacks labelled clips to learn from or to test on, the checkpoint does not fit, or
+            the configuration differs from the stored one.
+    """
+    options = config.finetune
+    dataset = PreparedDataset(config.data.folder)
+    split = Split.of(dataset, config.data.protocol)
+    for part, count in split.unlabelled.items():
+        print(f"finetune: {count} clips of the part {part} have no label and are left out")
+    clips = labelled_clips(split.train, dataset.labels[split.train], options.labels, config.seed, options.draw)
+    weights = initial_weights(config, dataset)
+    module = Finetuning(
+        options,
+        weights.config,
+        weights.encoders,
+        dataset.layout,
+        len(dataset.classes),
+        seed=config.seed,
+        accuracy_every=config.trainer.accuracy_every,
+        cuda_graphs=config.trainer.cuda_graphs,
+    )
+    test = Test(config, dataset, split, weights.stage)
+    last = fit(
+        module,
+        LabelledData(config, dataset, clips),
+        config,
+        "finetune",
+        name=options.name,
+        keep={},
+        measures=[test],
+        overwrite=overwrite,
+    )
+    result = {
+        **subject(config, dataset, split),
+        "labelled_clips": len(clips),
+        "rows": module.rows,
+        "config": plain(config),
+        "environment": environment(),
+    }
+    if module.global_rank == 0:
+        export_modules(
+            last.with_name(CLASSIFIER),
+            dict(module.streams.items()),
+            module.encoder_config,
+            module.layout,
+            classes=list(dataset.classes),
+        )
+        write_text(last.with_name("evaluation.json"), json.dumps(result, indent=1) + "\n")
+        for table in finetuning_tables(result):
+            Console().print(table)
+    return result
