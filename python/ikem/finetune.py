@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -109,11 +110,10 @@ class Finetuning(TrainingModule):
         right = logits.argmax(-1) == batch.labels
         return {"loss": self.log_losses(losses, lambda: right.float().mean(-1))}
 
-    def forward(self, *inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(self, view: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Map a view (G, N, 3, T, V, M) and labels (N,) to the losses (G,) and the logits (G, N, L)."""
-        view, labels = inputs
-        pairs = zip(self.streams.values(), view, strict=True)
-        logits = torch.stack(side_by_side([lambda s=s, x=x: s(x) for s, x in pairs], view.device)).float()
+        calls = [partial(stream, part) for stream, part in zip(self.streams.values(), view, strict=True)]
+        logits = torch.stack(side_by_side(calls, view.device)).float()
         losses = torch.stack([functional.cross_entropy(each, labels) for each in logits])
         return {"cross_entropy": losses}, logits.detach()
 
@@ -247,7 +247,9 @@ def initial_weights(config: Config, dataset: PreparedDataset) -> Weights:
     options = config.finetune
     if options.init == "random":
         torch.manual_seed(derive_seed(config.seed, "finetune"))
-        encoders = {modality: build_encoder(config.encoder, dataset.layout) for modality in options.modalities}
+        encoders: dict[str, Encoder] = {
+            modality: build_encoder(config.encoder, dataset.layout) for modality in options.modalities
+        }
         return Weights("random", encoders, config.encoder, dataset.layout)
     path = options.checkpoint or config.run / "pretrain" / LAST_CHECKPOINT
     weights = read_weights(path, dataset.layout, config.encoder)
@@ -260,11 +262,11 @@ def initial_weights(config: Config, dataset: PreparedDataset) -> Weights:
         raise ValueError(
             f"finetune.modalities: {path} has encoders of {', '.join(weights.encoders)}, not of {', '.join(missing)}"
         )
-    chosen = {modality: weights.encoders[modality] for modality in options.modalities}
+    chosen: dict[str, Encoder] = {modality: weights.encoders[modality] for modality in options.modalities}
     return Weights(weights.stage, chosen, weights.config, weights.layout, weights.epochs)
 
 
-def load_classifier(path: Path | str) -> tuple[nn.ModuleDict, tuple[str, ...]]:
+def load_classifier(path: Path | str) -> tuple[nn.ModuleDict, list[str]]:
     """Load what a finetuning wrote as ``classifier.safetensors``.
 
     Returns:
@@ -275,7 +277,7 @@ def load_classifier(path: Path | str) -> tuple[nn.ModuleDict, tuple[str, ...]]:
     """
     description, weights = read_modules(path)
     layout, encoder = SkeletonLayout.from_dict(description["layout"]), EncoderConfig(**description["encoder"])
-    classes = tuple(description["classes"])
+    classes = list(description["classes"])
     streams = nn.ModuleDict({name: Classifier(build_encoder(encoder, layout), len(classes)) for name in weights})
     for modality, state in weights.items():
         streams[modality].load_state_dict(state)

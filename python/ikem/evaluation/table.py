@@ -43,7 +43,7 @@ def finetuning_tables(result: Mapping[str, Any]) -> list[Table]:
     tables = []
     for part in dict.fromkeys(row["part"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["part"] == part]
-        title = f"{dataset['name']}, {dataset['protocol']}, {part}: accuracy in %, finetuned on {clips} clips"
+        title = f"{dataset['name']}, {dataset['protocol']}, {part}: accuracy in %, {clips} labelled clips"
         names = ("top1", "top5", "top1_best_epoch")
         lines = [(row["stage"], row["stream"], [row[name] for name in names]) for row in rows]
         tables.append(_table(title, ["finetune", "top-5", "best epoch"], lines))

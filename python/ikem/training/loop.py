@@ -88,7 +88,7 @@ class TrainingModule(lightning.LightningModule):
         """Return what a checkpoint says of the module beside what all say: ``kind`` and its own options."""
 
     @abstractmethod
-    def forward(self, *inputs: Tensor) -> tuple[Any, ...]:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Map views, and what else a step takes, to the losses by name, (G,) each, and to what else it needs of them.
 
         All that a step does between its views and the backward pass: tensors in, tensors out, and nothing read that

@@ -1,0 +1,268 @@
+"""Finetuning: it learns, the seed decides everything, it can be resumed to the bit, and test labels have no part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from training.test_runs import InterruptionError, assert_same, table
+
+from ikem import finetune as room
+from ikem.checkpoint import load_encoders
+from ikem.cli import main
+from ikem.config import Config, FinetuneConfig
+from ikem.data.batches import Batch
+from ikem.data.dataset import PreparedDataset, write_dataset
+from ikem.evaluation.features import extract_features
+from ikem.finetune import CLASSIFIER, Classifier, Finetuning, finetune, labelled_clips, load_classifier
+from ikem.pretrain import pretrain
+from ikem.weights import read_weights
+from ikem_ext import derive_modalities
+
+
+def options(**others: Any) -> FinetuneConfig:
+    """Two epochs of two steps on two modalities, from random weights."""
+    rates = {"encoder_learning_rate": 0.02, "head_learning_rate": 0.1}
+    return FinetuneConfig(**{"epochs": 2, "init": "random", "modalities": ("joint", "bone"), **rates, **others})
+
+
+def relabelled(folder: Path, dataset: PreparedDataset, labels: dict[int, int | None]) -> Path:
+    """Write a copy of a dataset in which some clips have other labels."""
+    write_dataset(
+        folder,
+        joints=np.array(dataset.joints),
+        clips=[replace(clip, label=labels.get(i, clip.label)) for i, clip in enumerate(dataset.clips)],
+        classes=dataset.classes,
+        layout=dataset.layout,
+        source="npz",
+        preprocessing={},
+        protocols={name: {part: list(map(int, c)) for part, c in p.items()} for name, p in dataset.protocols.items()},
+    )
+    return folder
+
+
+def weights_of(run: Config) -> dict[str, Tensor]:
+    streams, _ = load_classifier(run.run / "finetune" / run.finetune.name / CLASSIFIER)
+    return dict(streams.state_dict())
+
+
+def test_it_learns_what_can_be_learned(config: Callable[..., Config]) -> None:
+    learning = options(epochs=25, milestones=(20,), encoder_learning_rate=0.05)
+    result = finetune(config(finetune=learning))
+    top1 = {row["stream"]: row["top1"] for row in result["rows"] if row["part"] == "test"}
+    assert list(top1) == ["joint", "bone", "fused2"]
+    assert top1["fused2"] >= 0.9
+
+
+def test_rows_and_files(config: Callable[..., Config], dataset: PreparedDataset) -> None:
+    run = config(finetune=options(epochs=20, milestones=(16,), encoder_learning_rate=0.05, labels=0.8, draw=3))
+    result = finetune(run)
+    folder = run.run / "finetune" / "random-0.8-3"
+    assert json.loads((folder / "evaluation.json").read_text())["rows"] == result["rows"]
+    assert [(row["stream"], row["part"]) for row in result["rows"]] == [
+        (stream, part) for stream in ("joint", "bone", "fused2") for part in ("test", "test_marked")
+    ]
+    said = {"protocol": "finetune", "stage": "random", "control": "random", "seed": 1, "draw": 3, "labels": 0.8}
+    logged = table(run.run, "finetune/random-0.8-3")
+    for row in result["rows"]:
+        assert {name: row[name] for name in said} == said
+        accuracies = [float(line[f"{row['part']}_accuracy/{row['stream']}"]) for line in logged]
+        assert (row["top1"], row["top1_best_epoch"]) == (accuracies[-1], max(accuracies))
+    # What is stored gives these numbers.
+    streams, classes = load_classifier(folder / CLASSIFIER)
+    assert classes == dataset.classes
+    test = dataset.split("halves", "test")
+    x = derive_modalities(
+        torch.from_numpy(dataset.joints[test]),
+        torch.from_numpy(dataset.num_frames[test]),
+        dataset.layout,
+        modalities=("joint", "bone"),
+    )
+    with torch.inference_mode():
+        logits = torch.stack([stream(each) for stream, each in zip(streams.values(), x, strict=True)])
+    labels = torch.from_numpy(dataset.labels[test])
+    found = [float((each.argmax(-1) == labels).double().mean()) for each in (*logits, logits.mean(0))]
+    assert found == [row["top1"] for row in result["rows"] if row["part"] == "test"]
+    for modality, encoder in load_encoders(folder / "encoders.safetensors").items():
+        assert_same(encoder.state_dict(), streams[modality].encoder.state_dict())
+    assert read_weights(folder / "last.ckpt", dataset.layout).stage == "finetuned"
+
+
+def test_the_seed_decides_everything(config: Callable[..., Config]) -> None:
+    runs = [config(name, finetune=options(), seed=seed) for name, seed in (("first", 1), ("second", 1), ("other", 2))]
+    results = [finetune(run) for run in runs]
+    assert results[0]["rows"] == results[1]["rows"]
+    folders = [run.run / "finetune" for run in runs]
+    assert table(folders[0], "random") == table(folders[1], "random") != table(folders[2], "random")
+    assert_same(weights_of(runs[0]), weights_of(runs[1]))
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_interrupted_and_resumed(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Within the first epoch and within the second, whose predecessor was tested before."""
+    whole, broken = (config(name, finetune=options()) for name in ("whole", "broken"))
+    broken = replace(broken, trainer=replace(broken.trainer, checkpoint_minutes=0))
+    expected = finetune(whole)
+    training_step = Finetuning.training_step
+
+    def interrupted(self: Finetuning, batch: Batch, batch_idx: int) -> Any:
+        if self.global_step == step:
+            raise InterruptionError
+        return training_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetuning, "training_step", interrupted)
+        with pytest.raises(InterruptionError):
+            finetune(broken)
+    assert not (broken.run / "finetune" / "random" / "evaluation.json").exists()
+    assert finetune(broken)["rows"] == expected["rows"]
+    assert_same(weights_of(whole), weights_of(broken))
+    assert table(whole.run, "finetune/random") == table(broken.run, "finetune/random")
+    assert finetune(broken)["rows"] == expected["rows"]  # a finished one says again what it said
+
+
+def test_pretrained_weights_are_where_it_begins(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = config(finetune=options(init="pretrained"))
+    with pytest.raises(ValueError, match="there is no file"):
+        finetune(run)
+    pretrain(run)
+    begun: dict[str, dict[str, Tensor]] = {}
+    heads = []
+
+    def noted(self: Finetuning) -> None:
+        if not begun:
+            begun.update({m: {n: v.clone() for n, v in e.state_dict().items()} for m, e in self.encoders.items()})
+        heads.append(self.streams["bone"].head.weight.clone())
+
+    monkeypatch.setattr(Finetuning, "on_fit_start", noted, raising=False)
+    result = finetune(run)
+    exported = load_encoders(run.run / "pretrain" / "encoders.safetensors")
+    for modality, state in begun.items():
+        assert_same(state, dict(exported[modality].state_dict()))
+    assert {(row["stage"], row["control"], row["draw"]) for row in result["rows"]} == {("stage2", None, None)}
+    # The same heads from random weights, in a folder of its own; both stay.
+    finetune(replace(run, finetune=options()))
+    assert_same(*heads)
+    assert sorted(each.name for each in (run.run / "finetune").iterdir()) == ["pretrained", "random"]
+    with pytest.raises(ValueError, match=r"finetune\.encoder_learning_rate: 0\.02 there, 0\.5 here"):
+        finetune(replace(run, finetune=options(encoder_learning_rate=0.5)))
+    with pytest.raises(ValueError, match=r"finetune\.modalities: .*has encoders of joint, motion, bone, not of rot"):
+        finetune(replace(run, finetune=options(init="pretrained", modalities=("joint", "rotation_axis"), draw=1)))
+    with pytest.raises(ValueError, match="was made from it as it is"):
+        pretrain(replace(run, pretrain=replace(run.pretrain, epochs=4)))
+
+
+def test_encoders_and_heads_have_learning_rates_of_their_own(config: Callable[..., Config]) -> None:
+    slow = config("slow", finetune=options(encoder_learning_rate=1e-12, weight_decay=0.0))
+    before = room.initial_weights(slow, PreparedDataset(slow.data.folder)).encoders["joint"]
+    finetune(slow)
+    after = load_classifier(slow.run / "finetune" / "random" / CLASSIFIER)[0]["joint"]
+    for name, value in before.named_parameters():
+        torch.testing.assert_close(after.encoder.get_parameter(name), value.detach(), rtol=0, atol=1e-9)
+    assert after.head.bias.abs().max() > 1e-4
+
+
+def test_modes(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train mode in every step, after a test too and from weights that were loaded in eval mode; eval mode in tests."""
+    run = config(finetune=options(init="pretrained"))
+    pretrain(run)
+    modes: list[tuple[str, bool]] = []
+    forward, extract = Classifier.forward, extract_features
+
+    def noted(self: Classifier, x: Tensor) -> Tensor:
+        modes.append(("step", all(each.training for each in self.modules())))
+        return forward(self, x)
+
+    def noted_extraction(encoders: Any, *arguments: Any, **more: Any) -> Any:
+        found = extract(encoders, *arguments, **more)
+        modes.append(("test", any(each.training for encoder in encoders.values() for each in encoder.modules())))
+        return found
+
+    monkeypatch.setattr(Classifier, "forward", noted)
+    monkeypatch.setattr(room, "extract_features", noted_extraction)
+    finetune(run)
+    steps = [("step", True)] * 4  # two of two modalities
+    assert modes == [*steps, ("test", False), *steps, ("test", False)]
+
+
+def test_labels_of_test_clips_have_no_part(
+    config: Callable[..., Config], dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {clip: (int(dataset.labels[clip]) + 1) % 3 for clip in dataset.split("halves", "test").tolist()}
+    other = relabelled(tmp_path / "relabelled", dataset, changed)
+
+    def weights(name: str, folder: Path) -> dict[str, Tensor]:
+        run = config(name, finetune=options())
+        run = replace(run, data=replace(run.data, folder=folder))
+        finetune(run)
+        return weights_of(run)
+
+    assert_same(weights("true", dataset.folder), weights("false", other))
+
+    def leaking(clips: Any, labels: Any, *arguments: Any) -> Any:
+        return np.arange(40)
+
+    monkeypatch.setattr(room, "labelled_clips", leaking)
+    leaked = [weights(name, folder) for name, folder in (("leak", dataset.folder), ("leak of false", other))]
+    assert any(not torch.equal(leaked[0][name], leaked[1][name]) for name in leaked[0])
+
+
+def test_clips_without_label_are_left_out_and_counted(
+    config: Callable[..., Config], dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = relabelled(tmp_path / "some", dataset, {0: None, 5: None, 30: None})
+    run = config(finetune=options(epochs=1))
+    result = finetune(replace(run, data=replace(run.data, folder=folder)))
+    assert result["unlabelled"] == {"train": 2, "test": 1, "test_marked": 1}
+    assert (result["labelled_clips"], result["dataset"]["test_clips"]) == (18, 19)
+    assert "finetune: 2 clips of the part train have no label and are left out" in capsys.readouterr().out
+    assert read_weights(run.run / "finetune" / "random" / "last.ckpt", dataset.layout).epochs == 1
+
+
+def test_without_labels_it_says_so(
+    config: Callable[..., Config], dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = relabelled(tmp_path / "none", dataset, dict.fromkeys(range(40)))
+    arguments = ["--run", str(tmp_path / "run"), "--data.folder", str(folder), "--data.protocol", "halves"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["finetune", *arguments, "--finetune.init", "random"])
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2
+    assert said.count("\n") == 0 and "cannot be evaluated: " in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_draws_are_nested_and_hold_every_class() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), (1, 3, 10, 40, 100)))
+    clips = 2 * np.arange(len(labels))
+    shares = (0.01, 0.05, 0.1, 0.2, 1.0)
+    found = [labelled_clips(clips, labels, share, seed=1, draw=2) for share in shares]
+    for few, many in pairwise(found):
+        assert set(few) <= set(many)
+    counts = [np.bincount(labels[each // 2]).tolist() for each in found]
+    assert counts == [[1, 1, 1, 1, 1], [1, 1, 1, 2, 5], [1, 1, 1, 4, 10], [1, 1, 2, 8, 20], [1, 3, 10, 40, 100]]
+    assert not np.array_equal(found[2], labelled_clips(clips, labels, 0.1, seed=1, draw=3))
+    assert not np.array_equal(found[2], labelled_clips(clips, labels, 0.1, seed=2, draw=2))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"labels": 0.0}, r"finetune\.labels: expected in \(0, 1\], got 0\.0"),
+        ({"draw": -1}, r"finetune\.draw: expected at least 0, got -1"),
+        ({"head_learning_rate": 0.0}, r"finetune\.head_learning_rate: expected > 0, got 0\.0"),
+        ({"init": "best"}, r"finetune\.init: expected pretrained or random, got best"),
+        ({"checkpoint": Path("x")}, r"finetune\.checkpoint: expected none with finetune\.init random"),
+    ],
+)
+def test_wrong_options_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        options(**wrong)
