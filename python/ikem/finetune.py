@@ -11,7 +11,6 @@ from typing import Any, cast
 import lightning
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from rich.console import Console
@@ -25,7 +24,7 @@ from ikem.data.batches import Batch, LabelledData
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import Encoder, build_encoder, encoders_of
 from ikem.evaluate import environment, subject
-from ikem.evaluation.features import extract_features
+from ikem.evaluation.features import extract_between_steps
 from ikem.evaluation.scores import Row, Scoreboard
 from ikem.evaluation.split import Indices, Split
 from ikem.evaluation.streams import Streams
@@ -174,22 +173,13 @@ class Test(Callback):
         if not trainer.is_global_zero:
             return
         module = cast(Finetuning, pl_module)
-        rows = self.rows(module.classify(self.features(module)).numpy(), module.modalities)
+        features = extract_between_steps(module.encoders, self.dataset, self.split.test, self.config.trainer)
+        rows = self.rows(module.classify(features).numpy(), module.modalities)
         best = {_where(row): row["top1_best_epoch"] for row in module.rows}
         for row in rows:
             row["top1_best_epoch"] = max(row["top1"], best.get(_where(row), 0.0))
         module.rows = rows
         module.measured |= {f"{row['part']}_accuracy/{row['stream']}": row["top1"] for row in rows}
-
-    def features(self, module: Finetuning) -> Tensor:
-        """Return the features (G, m, F) of the test clips, by the encoders as they are, left in their mode."""
-        training = module.training
-        trainer = self.config.trainer
-        precision: Any = trainer.precision
-        fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=precision)
-        features = extract_features(module.encoders, self.dataset, self.split.test, fabric=fabric)
-        module.train(training)
-        return features.means
 
     def rows(self, logits: NDArray[np.float32], modalities: tuple[str, ...]) -> list[Row]:
         """Count what logits (G, m, L) get right, of single modalities and averaged."""

@@ -21,7 +21,7 @@ from ikem.cli import main
 from ikem.config import Config, FinetuneConfig
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset, write_dataset
-from ikem.evaluation.features import extract_features
+from ikem.evaluation import features
 from ikem.finetune import CLASSIFIER, Classifier, Finetuning, finetune, labelled_clips, load_classifier
 from ikem.pretrain import pretrain
 from ikem.weights import read_weights
@@ -175,7 +175,7 @@ def test_modes(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -
     run = config(finetune=options(init="pretrained"))
     pretrain(run)
     modes: list[tuple[str, bool]] = []
-    forward, extract = Classifier.forward, extract_features
+    forward, extract = Classifier.forward, features.extract_features
 
     def noted(self: Classifier, x: Tensor) -> Tensor:
         modes.append(("step", all(each.training for each in self.modules())))
@@ -187,7 +187,7 @@ def test_modes(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -
         return found
 
     monkeypatch.setattr(Classifier, "forward", noted)
-    monkeypatch.setattr(room, "extract_features", noted_extraction)
+    monkeypatch.setattr(features, "extract_features", noted_extraction)
     finetune(run)
     steps = [("step", True)] * 4  # two of two modalities
     assert modes == [*steps, ("test", False), *steps, ("test", False)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.nn import functional
 
+from ikem.config import TrainerConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import View
 from ikem.encoders import Encoder
@@ -87,6 +88,23 @@ def extract_features(
 
     side_by_side(encode, range(len(encoders)), fabric.device)
     return Features(means, parts)
+
+
+def extract_between_steps(
+    encoders: Mapping[str, Encoder], dataset: PreparedDataset, clips: Indices, trainer: TrainerConfig
+) -> Tensor:
+    """Encode clips by encoders that are being trained, and leave these in the modes in which they were.
+
+    Returns:
+        The features' means over time and joints, (G, n, F), on the CPU.
+    """
+    precision: Any = trainer.precision
+    modes = {module: module.training for encoder in encoders.values() for module in encoder.modules()}
+    fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=precision)
+    means = extract_features(encoders, dataset, clips, fabric=fabric).means
+    for module, mode in modes.items():
+        module.training = mode
+    return means
 
 
 def _derive(joints: Tensor, num_frames: Tensor, layout: SkeletonLayout, modality: str, view: View | None) -> Tensor:
