@@ -474,6 +474,8 @@ class TrainerConfig:
         devices: number of devices (processes on a CPU).
         precision: as Lightning's Trainer takes it: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
         accuracy_every: contrastive accuracy is measured every so many steps.
+        watch_every: the features of the training clips are measured every so many epochs of pretraining and
+            distillation: retrieval on those of held-out subjects, and RankMe; 0 for never.
         checkpoint_minutes: the training is saved every so many minutes, besides the end of every epoch; 0 for every
             step.
         progress: show progress bars.
@@ -485,6 +487,7 @@ class TrainerConfig:
     devices: int = 1
     precision: str = "32-true"
     accuracy_every: int = 10
+    watch_every: int = 0
     checkpoint_minutes: float = 10.0
     progress: bool = True
     resident: bool = False
@@ -493,6 +496,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         _require(self.devices >= 1, f"trainer.devices: expected at least 1, got {self.devices}")
         _require(self.accuracy_every >= 1, f"trainer.accuracy_every: expected at least 1, got {self.accuracy_every}")
+        _require(self.watch_every >= 0, f"trainer.watch_every: expected at least 0, got {self.watch_every}")
         _require(
             self.checkpoint_minutes >= 0,
             f"trainer.checkpoint_minutes: expected at least 0, got {self.checkpoint_minutes}",

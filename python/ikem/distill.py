@@ -18,7 +18,7 @@ from ikem.data.batches import Batch
 from ikem.encoders import Encoder, Stream, build_encoder, embed, encoders_of, mlp, unit
 from ikem.pretrain import Pretraining
 from ikem.seeding import derive_seed
-from ikem.training import LAST_CHECKPOINT, ContrastiveModule, fit, open_data
+from ikem.training import LAST_CHECKPOINT, ContrastiveModule, fit, open_data, watches
 from ikem_ext import SkeletonLayout, relational_distillation
 from ikem_ext.nn import KeyQueue
 
@@ -193,4 +193,5 @@ def distill(config: Config, *, overwrite: bool = False) -> Path:
         accuracy_every=config.trainer.accuracy_every,
         cuda_graphs=config.trainer.cuda_graphs,
     )
-    return fit(module, data, config, "distill", keep={}, overwrite=overwrite)
+    measures = watches(config, data.dataset)
+    return fit(module, data, config, "distill", keep={}, measures=measures, overwrite=overwrite)

@@ -20,7 +20,7 @@ from ikem.config import Config, EncoderConfig, PretrainConfig, plain
 from ikem.data.batches import Batch
 from ikem.encoders import Encoder, Stream, build_encoder, embed, encoders_of, mlp, unit
 from ikem.seeding import derive_seed
-from ikem.training import ContrastiveModule, fit, open_data
+from ikem.training import ContrastiveModule, fit, open_data, watches
 from ikem_ext import SkeletonLayout, cross_modal_nce, implicit_exchange, info_nce
 from ikem_ext.nn import KeyQueue
 
@@ -175,4 +175,12 @@ def pretrain(config: Config, *, overwrite: bool = False) -> Path:
     data = open_data(config)
     module = build_pretraining(config, data.dataset.layout)
     stage1_epochs = config.pretrain.exchange_epoch if config.pretrain.exchanges else config.pretrain.epochs
-    return fit(module, data, config, "pretrain", keep={stage1_epochs: STAGE1_CHECKPOINT}, overwrite=overwrite)
+    return fit(
+        module,
+        data,
+        config,
+        "pretrain",
+        keep={stage1_epochs: STAGE1_CHECKPOINT},
+        measures=watches(config, data.dataset),
+        overwrite=overwrite,
+    )

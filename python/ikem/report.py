@@ -30,6 +30,7 @@ from ikem.data.synthetic import generate
 from ikem.evaluation.scores import Spread, by_stream, number_of, over_draws
 from ikem.evaluation.table import LABELLED, labels_name, neighbors_name, numbers_of_neighbors
 from ikem.files import write_text
+from ikem.training.watch import RANK, RETRIEVAL
 from ikem_ext import LAYOUTS, MODALITIES
 
 __all__ = ["report", "results_table"]
@@ -433,6 +434,25 @@ def _accuracy_text(run: Run) -> list[str]:
     ]
 
 
+def _watch_text(run: Run) -> list[str]:
+    """Where the features of the training clips were best while they were trained."""
+    names = {RETRIEVAL: "retrieval on held-out training clips, %", RANK: "RankMe"}
+    lines = []
+    for command, curves in run.curves.items():
+        for column, values in curves.items():
+            measure, _, modality = column.partition("/")
+            if measure in names and not np.isnan(values).all():
+                best = int(np.nanargmax(values))
+                epoch, scale = int(curves["epoch"][best]), 100 if measure == RETRIEVAL else 1
+                there, last = scale * values[best], scale * values[~np.isnan(values)][-1]
+                lines.append(f"| {command} | {names[measure]} | {modality} | {epoch} | {there:.1f} | {last:.1f} |")
+    if not lines:
+        return []
+    head = "| training | measure | modality | best epoch | there | last |\n|---|---|---|---:|---:|---:|"
+    said = "Measured on training clips alone; a last value well below the best one is a sign of overtraining."
+    return ["## Watch", said, "\n".join([head, *lines])]
+
+
 def _markdown(run: Run, captions: Mapping[str, str]) -> str:
     environment = run.evaluation.get("environment", {})
     config = shlex.quote(str(run.folder / "config.yaml"))
@@ -442,6 +462,7 @@ def _markdown(run: Run, captions: Mapping[str, str]) -> str:
         f"# {run.folder.name}",
         _data_text(run),
         *_accuracy_text(run),
+        *_watch_text(run),
         "## Pictures",
         *(f"![{name}](pictures/{name}.png)\n\n{caption}" for name, caption in captions.items()),
         "## How it was made",

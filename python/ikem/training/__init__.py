@@ -2,7 +2,7 @@
 
 from ikem.training.checkpoints import LAST_CHECKPOINT
 from ikem.training.log import NonFiniteError, contrastive_accuracy
-from ikem.training.loop import ENCODERS, ContrastiveModule, TrainingModule, build_trainer, fit, open_data
+from ikem.training.loop import ENCODERS, ContrastiveModule, TrainingModule, build_trainer, fit, open_data, watches
 from ikem.training.schedule import learning_rate_factor
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "fit",
     "learning_rate_factor",
     "open_data",
+    "watches",
 ]

@@ -229,6 +229,15 @@ def _strategy(config: Config) -> Strategy | str:
     return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
 
 
+def watches(config: Config, dataset: PreparedDataset) -> list[Callback]:
+    """Return what looks at the encoders while they are trained, if that was asked for."""
+    if not config.trainer.watch_every:
+        return []
+    from ikem.training.watch import Watch  # scikit-learn, which a training needs for nothing else
+
+    return [Watch(config, dataset)]
+
+
 def open_data(config: Config) -> ContrastiveData:
     """Open the run's prepared dataset for training."""
     return ContrastiveData(config, PreparedDataset(config.data.folder))
