@@ -152,7 +152,7 @@ class Finetuning(TrainingModule):
         self.rows = checkpoint[TESTED]
 
 
-class Test(Callback):
+class EpochTest(Callback):
     """Classifies the test clips after every epoch, in eval mode and as they are; the training does not notice.
 
     Args:
@@ -160,13 +160,15 @@ class Test(Callback):
         dataset: of the clips.
         split: which clips are tested on.
         stage: of the encoders, for the rows.
+        labelled_clips: how many are learned from, for the rows.
     """
 
-    def __init__(self, config: Config, dataset: PreparedDataset, split: Split, stage: str) -> None:
+    def __init__(self, config: Config, dataset: PreparedDataset, split: Split, stage: str, labelled_clips: int) -> None:
         self.config = config
         self.dataset = dataset
         self.split = split
         self.stage = stage
+        self.labelled_clips = labelled_clips
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put the rows into the module, from where they go into its checkpoints, and the accuracies into the log."""
@@ -194,6 +196,7 @@ class Test(Callback):
                 control="random" if options.init == "random" else None,
                 draw=options.draw if options.labels < 1 else None,
                 labels=options.labels,
+                labelled_clips=self.labelled_clips,
             )
         return board.rows
 
@@ -215,12 +218,12 @@ def labelled_clips(clips: Indices, labels: NDArray[np.int64], share: float, seed
     Example:
         >>> clips, labels = np.arange(40), np.arange(40) % 2
         >>> few, many = (labelled_clips(clips, labels, share, seed=1, draw=0) for share in (0.05, 0.5))
-        >>> labels[few].tolist(), len(many), set(few) <= set(many)
+        >>> sorted(labels[few].tolist()), len(many), set(few) <= set(many)
         ([0, 1], 20, True)
     """
     if share == 1:
         return clips
-    order = np.random.default_rng(derive_seed(seed, "labels", draw)).permutation(len(clips))
+    order = np.random.default_rng(derive_seed(seed, "labelled clips", draw)).permutation(len(clips))
     drawn = [
         members[: max(1, round(share * len(members)))]
         for members in (order[labels[order] == label] for label in np.unique(labels))
@@ -228,21 +231,32 @@ def labelled_clips(clips: Indices, labels: NDArray[np.int64], share: float, seed
     return clips[np.sort(np.concatenate(drawn))]
 
 
-def initial_weights(config: Config, dataset: PreparedDataset) -> Weights:
-    """Return the encoders that a finetuning begins with, in eval mode.
+def pretrained_file(config: Config) -> Path | None:
+    """Return the file of the encoders that a finetuning begins with; None where they are random."""
+    if config.finetune.init == "random":
+        return None
+    return config.finetune.checkpoint or config.run / "pretrain" / LAST_CHECKPOINT
+
+
+def initial_weights(config: Config, dataset: PreparedDataset, path: Path | None) -> Weights:
+    """Return the encoders that a finetuning begins with.
+
+    Args:
+        config: of the run.
+        dataset: what is learned from.
+        path: of pretrained encoders; None for random ones, which follow from the run's seed.
 
     Raises:
-        ValueError: if the checkpoint does not fit.
+        ValueError: if the file is none of encoders, or does not fit.
     """
     options = config.finetune
-    if options.init == "random":
+    if path is None:
         torch.manual_seed(derive_seed(config.seed, "finetune"))
         encoders: dict[str, Encoder] = {
             modality: build_encoder(config.encoder, dataset.layout) for modality in options.modalities
         }
         return Weights("random", encoders, config.encoder, dataset.layout)
-    path = options.checkpoint or config.run / "pretrain" / LAST_CHECKPOINT
-    weights = read_weights(path, dataset.layout, config.encoder)
+    weights = read_weights(path, dataset.layout, config.encoder, options.modalities[0])
     if weights.layout != dataset.layout:
         raise ValueError(
             f"finetune.checkpoint: {path} was trained on the skeleton {weights.layout.name!r}, "
@@ -286,8 +300,8 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         were drawn. ``classifier.safetensors`` beside it holds encoders, heads and the names of the classes.
 
     Raises:
-        ValueError: if the protocol lacks labelled clips to learn from or to test on, the checkpoint does not fit, or
-            the configuration differs from the stored one.
+        ValueError: if the protocol lacks labelled clips to learn from or to test on, or has clips in both parts, the
+            checkpoint does not fit, or the configuration differs from the stored one.
     """
     options = config.finetune
     dataset = PreparedDataset(config.data.folder)
@@ -295,7 +309,13 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     for part, count in split.unlabelled.items():
         print(f"finetune: {count} clips of the part {part} have no label and are left out")
     clips = labelled_clips(split.train, dataset.labels[split.train], options.labels, config.seed, options.draw)
-    weights = initial_weights(config, dataset)
+    if leaked := len(np.intersect1d(clips, split.test)):
+        raise ValueError(
+            f"data.protocol: {leaked} of the {len(clips)} labelled clips to learn from are test clips too; expected "
+            "none in both parts"
+        )
+    origin = pretrained_file(config)
+    weights = initial_weights(config, dataset, origin)
     module = Finetuning(
         options,
         weights.config,
@@ -306,7 +326,7 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         accuracy_every=config.trainer.accuracy_every,
         cuda_graphs=config.trainer.cuda_graphs,
     )
-    test = Test(config, dataset, split, weights.stage)
+    test = EpochTest(config, dataset, split, weights.stage, len(clips))
     last = fit(
         module,
         LabelledData(config, dataset, clips),
@@ -319,8 +339,8 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     )
     result = {
         **subject(config, dataset, split),
-        "labelled_clips": len(clips),
         "rows": module.rows,
+        "checkpoints": {} if origin is None else {weights.stage: {"file": str(origin), "epochs": weights.epochs}},
         "config": plain(config),
         "environment": environment(),
     }

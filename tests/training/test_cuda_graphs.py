@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from training.imitated_graphs import ImitatedGraphs, imitate_graphs
-from training.test_runs import assert_same_training
+from training.test_runs import assert_same, assert_same_training
 
 from ikem import cuda_graphs
-from ikem.config import Config, EncoderConfig, TrainerConfig
+from ikem.checkpoint import read_checkpoint
+from ikem.config import Config, EncoderConfig, FinetuneConfig, TrainerConfig
 from ikem.cuda_graphs import CapturedModule, side_by_side
 from ikem.distill import distill
+from ikem.finetune import finetune
 from ikem.pretrain import pretrain
 
 
@@ -48,6 +50,16 @@ def test_graphs_change_no_bit(config: Callable[..., Config], graphs: ImitatedGra
     assert graphs.captures == 3
     assert_same_training(plain, captured)
     assert_same_training(plain, captured, "distill")
+
+
+def test_graphs_change_no_bit_of_a_finetuning(config: Callable[..., Config], graphs: ImitatedGraphs) -> None:
+    plain, captured = with_and_without(config, EncoderConfig("st_gcn", 2, 6, dropout=0.0), accelerator="cpu")
+    options = FinetuneConfig(epochs=2, init="random", modalities=("joint", "bone"), encoder_learning_rate=0.02)
+    rows = [finetune(replace(run, finetune=options))["rows"] for run in (plain, captured)]
+    assert graphs.captures == 1
+    assert rows[0] == rows[1]
+    states = [read_checkpoint(run.run / "finetune" / "random" / "last.ckpt", "finetune") for run in (plain, captured)]
+    assert_same(states[0]["state_dict"], states[1]["state_dict"])
 
 
 @pytest.mark.parametrize("architecture", ["agcn", "ctrgcn"])

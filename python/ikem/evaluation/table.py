@@ -39,13 +39,14 @@ def results_tables(result: Mapping[str, Any]) -> list[Table]:
 
 def finetuning_tables(result: Mapping[str, Any]) -> list[Table]:
     """Return the tables of a finetuning: accuracies in percent, one for each test part and one line for each stream."""
-    dataset, clips = result["dataset"], result["labelled_clips"]
+    dataset = result["dataset"]
     tables = []
     for part in dict.fromkeys(row["part"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["part"] == part]
-        title = f"{dataset['name']}, {dataset['protocol']}, {part}: accuracy in %, {clips} labelled clips"
+        where, clips = f"{dataset['name']}, {dataset['protocol']}, {part}", rows[0]["labelled_clips"]
         names = ("top1", "top5", "top1_best_epoch")
         lines = [(row["stage"], row["stream"], [row[name] for name in names]) for row in rows]
+        title = f"{where}: accuracy in %, {clips} labelled clips"
         tables.append(_table(title, ["finetune", "top-5", "best epoch"], lines))
     return tables
 
