@@ -244,7 +244,7 @@ class LabelledData(TrainingData):
 
     def __init__(self, config: Config, dataset: PreparedDataset, clips: NDArray[np.int64]) -> None:
         devices = config.trainer.devices
-        batch_size = min(config.data.batch_size, len(clips) // devices * devices)
+        batch_size = min(config.data.batch_size, max(len(clips) // devices, 1) * devices)
         labels = np.full(len(dataset.labels), -1)
         labels[clips] = dataset.labels[clips]
         super().__init__(config, dataset, clips, batch_size, number=1, labels=labels)

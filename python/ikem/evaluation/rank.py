@@ -21,5 +21,5 @@ def rank_me(features: Tensor, epsilon: float = 1e-7) -> float:
         (8.0, 1.0)
     """
     values = torch.linalg.svdvals(features.double())
-    p = values / values.sum() + epsilon
+    p = values / values.sum().clamp_min(1e-30) + epsilon  # collapsed features may all be 0
     return float((-p * p.log()).sum().exp())
