@@ -475,7 +475,7 @@ class TrainerConfig:
         precision: as Lightning's Trainer takes it: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
         accuracy_every: contrastive accuracy is measured every so many steps.
         watch_every: the features of the training clips are measured every so many epochs of pretraining and
-            distillation: retrieval on those of held-out subjects, and RankMe; 0 for never.
+            distillation, and after the last one: retrieval on those of held-out subjects, and RankMe; 0 for never.
         checkpoint_minutes: the training is saved every so many minutes, besides the end of every epoch; 0 for every
             step.
         progress: show progress bars.

@@ -286,7 +286,9 @@ def _draw_curves(axes: Axes, values: Array, frames: Array) -> None:
 
 
 def training(curves: Mapping[str, Mapping[str, Array]], exchange_epoch: int | None) -> Figure:
-    """Losses and contrastive accuracies over the epochs.
+    """Losses, contrastive accuracies and, where the training was watched, what the features were worth by epoch.
+
+    Of what was watched, a star marks each modality's best epoch.
 
     Args:
         curves: for ``pretrain`` and, where it took place, ``distill``: the columns of their metrics by name,
@@ -300,7 +302,11 @@ def training(curves: Mapping[str, Mapping[str, Array]], exchange_epoch: int | No
             ("pretrain", "accuracy/", "contrastive accuracy (%)"),
             ("pretrain", "explicit/", "explicit exchange loss"),
             ("pretrain", "implicit/", "implicit exchange loss"),
+            ("pretrain", "held_out_retrieval/", "retrieval, held-out (%)"),
+            ("pretrain", "rankme/", "RankMe"),
             ("distill", "loss/", "loss"),
+            ("distill", "held_out_retrieval/", "retrieval, held-out (%)"),
+            ("distill", "rankme/", "RankMe"),
         )
         if any(name.startswith(prefix) for name in curves.get(command, {}))
     ]
@@ -310,14 +316,17 @@ def training(curves: Mapping[str, Mapping[str, Array]], exchange_epoch: int | No
     handles: dict[str, Any] = {}
     for place, (command, prefix, label) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
-        factor = 100 if prefix == "accuracy/" else 1
+        factor = 100 if prefix in ("accuracy/", "held_out_retrieval/") else 1
         for modality, color in MODALITY_COLORS.items():
             values = curves[command].get(prefix + modality)
             if values is not None:
                 measured = np.isfinite(values)
-                epochs = curves[command]["epoch"][measured]
-                (line,) = axes.plot(epochs, factor * values[measured], color=color, linewidth=1.5)
+                epochs, values = curves[command]["epoch"][measured], factor * values[measured]
+                (line,) = axes.plot(epochs, values, color=color, linewidth=1.5)
                 handles.setdefault(stream_name(modality), line)
+                if prefix in ("held_out_retrieval/", "rankme/"):
+                    best = values.argmax()
+                    axes.plot(epochs[best], values[best], color=color, marker="*", markersize=9, clip_on=False)
         if command == "pretrain" and exchange_epoch is not None:
             handles["start of stage 2"] = axes.axvline(exchange_epoch, color=BLACK, linestyle=":", linewidth=1.2)
         axes.set_title(f"{command}: {label}", fontsize=FONT_SIZE + 1, loc="left")

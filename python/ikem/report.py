@@ -178,7 +178,8 @@ def _training_picture(run: Run) -> tuple[Figure, str] | None:
     return pictures.training(run.curves, options.get("exchange_epoch") if exchanges else None), (
         "Losses per modality over the epochs, and the share of clips whose two views are closer to each other than to "
         "anything in the queue (contrastive accuracy). The dotted line marks the start of stage 2, where the "
-        "modalities exchange knowledge and the loss is another one, the sum of the explicit and the implicit one."
+        "modalities exchange knowledge and the loss is another one, the sum of the explicit and the implicit one. A "
+        "star marks the best epoch of what was watched."
     )
 
 

@@ -58,6 +58,16 @@ def test_folds_cover_all_clips_and_part_the_groups() -> None:
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(parts, again, strict=True))
 
 
+def test_folds_of_few_clips() -> None:
+    """There are no more than the largest class has clips."""
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    assert len(folds(labels, None, seed=1)) == 3
+    assert len(folds(labels, list("abcdef"), seed=1)) == 3
+    assert all(len(learned) and len(held_out) for learned, held_out in folds(labels, None, seed=1))
+    with pytest.raises(ValueError, match="a class of at least two training clips, got one of each"):
+        folds(np.arange(4), None, seed=1)
+
+
 def test_no_clip_is_classified_by_what_has_learned_from_it() -> None:
     labels = np.arange(20) % 2
 

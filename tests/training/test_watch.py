@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from training.test_finetune import relabelled
 from training.test_runs import InterruptionError, assert_same, table
 
+from ikem import pictures
 from ikem.checkpoint import load_encoders, read_checkpoint
 from ikem.config import Config, TrainerConfig
 from ikem.data.dataset import PreparedDataset
@@ -19,6 +21,7 @@ from ikem.distill import distill
 from ikem.evaluation.rank import rank_me
 from ikem.pretrain import Pretraining, pretrain
 from ikem.report import Run, _watch_text
+from ikem.training import NonFiniteError, log
 from ikem.training.watch import Watch
 from ikem_ext import derive_modalities
 
@@ -35,6 +38,7 @@ def test_rank_me() -> None:
     basis = torch.linalg.qr(torch.randn(30, 5, generator=torch.Generator().manual_seed(0)))[0]
     assert rank_me(basis) == pytest.approx(5, abs=1e-4)
     assert rank_me(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(4 / 3**0.75, abs=1e-5)
+    assert rank_me(torch.zeros(30, 5)) == pytest.approx(1, abs=1e-4)  # an encoder that has collapsed
 
 
 def test_the_training_does_not_notice(config: Callable[..., Config]) -> None:
@@ -77,6 +81,52 @@ def test_the_numbers(config: Callable[..., Config], dataset: PreparedDataset) ->
         expected = (dataset.labels[bank][nearest] == dataset.labels[held_out]).mean()
         assert measured(rows[2])[f"held_out_retrieval/{modality}"] == pytest.approx(expected)
         assert measured(rows[2])[f"rankme/{modality}"] == pytest.approx(rank_me(features[2]), rel=1e-4)
+
+
+def test_what_is_kept_is_measured(config: Callable[..., Config]) -> None:
+    """After the last epoch too, whichever its number."""
+    run = config(trainer=replace(WATCHED, watch_every=2))
+    pretrain(run)
+    assert [len(measured(row)) for row in table(run.run)] == [0, 6, 6]
+
+
+def test_a_training_that_is_not_finite_says_so_itself(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the epoch's last step is finite; what the step makes of an encoder is not."""
+    enqueue = Pretraining.enqueue
+
+    def patched(self: Pretraining, outputs: dict[str, torch.Tensor]) -> None:
+        enqueue(self, outputs)
+        if self.global_step == 2:
+            with torch.no_grad():
+                self.encoders["motion"].data_norm.weight[0] = float("nan")
+
+    monkeypatch.setattr(Pretraining, "enqueue", patched)
+    with pytest.raises(NonFiniteError, match=r"after epoch 0, step 2: its weights\.query\.motion\.encoder\.data_norm"):
+        pretrain(config(trainer=WATCHED))
+
+
+def test_measuring_does_not_count_as_slow_training(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by 1 in every step, and by 100 while the features are measured."""
+    now = [0.0]
+
+    def taking(seconds: float, work: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            now[0] += seconds
+            return work(*arguments)
+
+        return call
+
+    monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(Pretraining, "training_step", taking(1, Pretraining.training_step))
+    monkeypatch.setattr(Watch, "on_train_epoch_end", taking(100, Watch.on_train_epoch_end))
+    run = config(trainer=WATCHED)
+    pretrain(run)
+    with (run.run / "pretrain" / "metrics.csv").open(newline="") as file:
+        assert [float(row["clips_per_second"]) for row in csv.DictReader(file)] == [8.0] * 3
 
 
 def test_test_clips_have_no_part(config: Callable[..., Config], dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -134,4 +184,8 @@ def test_the_report_marks_the_best_epoch(dataset: PreparedDataset) -> None:
     assert "| pretrain | retrieval on held-out training clips, % | joint | 3 | 75.0 | 60.0 |" in text
     assert "| pretrain | RankMe | joint | 1 | 9.0 | 7.5 |" in text
     assert text.count("| pretrain |") == 2
+    stars = [
+        line for axes in pictures.training(run.curves, None).axes for line in axes.lines if line.get_marker() == "*"
+    ]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(3, 75), (1, 9)]
     assert _watch_text(Run(Path(), dataset, {}, {}, {"pretrain": {"epoch": np.arange(5.0)}}, {})) == []

@@ -43,11 +43,17 @@ def folds(labels: NDArray[np.int64], kept_together: Sequence[object] | None, see
         labels: (n,).
         kept_together: the groups, (n,); None for none.
         seed: of the run.
+
+    Raises:
+        ValueError: if no class has two clips, of which one could be held out.
     """
-    number, kind, numbered = min(FOLDS, len(labels)), StratifiedKFold, None
+    most = int(np.bincount(labels).max())
+    if most < 2:
+        raise ValueError("labels: expected a class of at least two training clips, got one of each")
+    number, kind, numbered = min(FOLDS, most), StratifiedKFold, None
     if kept_together is not None:
         names = {group: place for place, group in enumerate(dict.fromkeys(kept_together))}
-        number, kind = min(FOLDS, len(names)), StratifiedGroupKFold
+        number, kind = min(number, len(names)), StratifiedGroupKFold
         numbered = np.array([names[group] for group in kept_together])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")

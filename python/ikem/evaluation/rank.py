@@ -10,7 +10,7 @@ def rank_me(features: Tensor, epsilon: float = 1e-7) -> float:
     """Return the effective rank of features, RankMe, between 1 and the lesser of n and F.
 
     It is ``exp(-sum_k p_k log p_k)``, with ``p_k = s_k / sum_j s_j + epsilon`` of the singular values s (Garrido et
-    al., ICML 2023, arXiv 2210.02885, equation 1). No label is needed.
+    al., ICML 2023, arXiv 2210.02885, equation 1). No label is needed. Features that are all 0 have the rank 1.
 
     Args:
         features: (n, F).
@@ -21,5 +21,5 @@ def rank_me(features: Tensor, epsilon: float = 1e-7) -> float:
         (8.0, 1.0)
     """
     values = torch.linalg.svdvals(features.double())
-    p = values / values.sum().clamp_min(1e-30) + epsilon  # collapsed features may all be 0
+    p = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny) + epsilon
     return float((-p * p.log()).sum().exp())

@@ -220,8 +220,13 @@ class MetricsTable(Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock, and note the learning rate before the schedule moves on."""
-        self.started, self.first_step = time.perf_counter(), trainer.global_step
+        self.started = self.ended = time.perf_counter()
+        self.first_step = trainer.global_step
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Note the time: what is measured between epochs is no part of their speed."""
+        self.ended = time.perf_counter()
 
     def on_train_epoch_end(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: TrainingModule
@@ -234,7 +239,7 @@ class MetricsTable(Callback):
         pl_module.measured = {}
         data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
         clips = (trainer.global_step - self.first_step) * data.batches.batch_size
-        metrics |= {"lr": self.learning_rate, "clips_per_second": clips / (time.perf_counter() - self.started)}
+        metrics |= {"lr": self.learning_rate, "clips_per_second": clips / (self.ended - self.started)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
 from ikem.evaluation.features import extract_between_steps
-from ikem.evaluation.folds import FOLDS, Fold, folds, groups
+from ikem.evaluation.folds import Fold, folds, groups
 from ikem.evaluation.neighbors import nearest_labels
 from ikem.evaluation.rank import rank_me
 
@@ -22,7 +22,9 @@ RETRIEVAL, RANK = "held_out_retrieval", "rankme"  # columns of metrics.csv, each
 
 
 class Watch(Callback):
-    """Measures the features of the training clips every so many epochs; the training does not notice.
+    """Measures the features of the training clips every so many epochs, and after the last one.
+
+    The training does not notice.
 
     - Retrieval: how many clips of a fifth of the training subjects have the label of the nearest of the other training
       clips. Where a protocol tests on other cameras or setups, it is those that are held out instead.
@@ -45,7 +47,7 @@ class Watch(Callback):
         """Return positions in the clips: the bank, and those that are held out; None without the labels for it."""
         labelled = np.flatnonzero(self.dataset.labels[self.clips] >= 0)
         labels = self.dataset.labels[self.clips[labelled]]
-        if not len(labels) or np.bincount(labels).max() < FOLDS:
+        if not len(labels) or np.bincount(labels).max() < 2:
             print("watch: too few of the training clips have a label; RankMe is measured alone")
             return None
         others = np.setdiff1d(np.arange(len(self.dataset.clips)), self.clips)
@@ -55,10 +57,14 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put what was measured into the epoch's row."""
-        if (trainer.current_epoch + 1) % self.config.trainer.watch_every or not trainer.is_global_zero:
+        done = trainer.current_epoch + 1
+        due = done % self.config.trainer.watch_every == 0 or done == trainer.max_epochs
+        if not due or not trainer.is_global_zero:
             return
         module = cast("TrainingModule", pl_module)
         means = extract_between_steps(module.encoders, self.dataset, self.clips, self.config.trainer)
+        if not means.isfinite().all():
+            return  # nor are the weights then, and the training is about to stop for that
         labels = self.dataset.labels[self.clips]
         for place, modality in enumerate(module.encoders):
             module.measured[f"{RANK}/{modality}"] = rank_me(means[place])
