@@ -24,6 +24,7 @@ from ikem.data.batches import Batch, LabelledData
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import Encoder, build_encoder, encoders_of
 from ikem.evaluate import environment, subject
+from ikem.evaluation.draws import order_of_draw, share_of_each_class
 from ikem.evaluation.features import extract_between_steps
 from ikem.evaluation.scores import Row, Scoreboard
 from ikem.evaluation.split import Indices, Split
@@ -221,14 +222,7 @@ def labelled_clips(clips: Indices, labels: NDArray[np.int64], share: float, seed
         >>> sorted(labels[few].tolist()), len(many), set(few) <= set(many)
         ([0, 1], 20, True)
     """
-    if share == 1:
-        return clips
-    order = np.random.default_rng(derive_seed(seed, "labelled clips", draw)).permutation(len(clips))
-    drawn = [
-        members[: max(1, round(share * len(members)))]
-        for members in (order[labels[order] == label] for label in np.unique(labels))
-    ]
-    return clips[np.sort(np.concatenate(drawn))]
+    return clips[share_of_each_class(labels, order_of_draw(len(clips), seed, draw), share)]
 
 
 def pretrained_file(config: Config) -> Path | None:
