@@ -465,7 +465,7 @@ def accuracies(rows: Sequence[Mapping[str, Any]], *, chance: float) -> Figure:
 
 
 LABELS_TITLES = {"semi": "labelled training clips (%)", "fewshot": "labelled clips of each class"}
-CLASSIFIER_STYLES = {"linear": "-", "retrieval": (0, (3, 2))}
+CLASSIFIERS = {"linear": "linear probe", "retrieval": "retrieval (1-NN)"}
 
 
 def few_labels(
@@ -478,28 +478,40 @@ def few_labels(
         chance: accuracy of guessing. All accuracies are fractions.
         stream: which the trained stages' curves are of.
     """
-    figure = _figure(5.2 * len(curves), 4.2)
+    figure = _figure(9.6, 3.3 * len(curves) + 0.5)
     handles: dict[str, Any] = {}
-    for place, (protocol, found) in enumerate(curves.items()):
-        axes = figure.add_subplot(1, len(curves), place + 1)
+    panels = [(protocol, classifier) for protocol in curves for classifier in CLASSIFIERS]
+    for place, (protocol, classifier) in enumerate(panels):
+        axes = figure.add_subplot(len(curves), len(CLASSIFIERS), place + 1)
+        chosen = {stage: at for (stage, how), at in curves[protocol].items() if how == classifier}
         factor = 100 if protocol == "semi" else 1
-        amounts = sorted({labels for at in found.values() for labels in at})
-        for (stage, classifier), at in found.items():
-            x = factor * np.array(list(at))
-            mean, deviation = (100 * np.array([getattr(s, name) or 0 for s in at.values()]) for name in Spread._fields)
-            color, style = STAGE_COLORS[stage], CLASSIFIER_STYLES[classifier]
-            (line,) = axes.plot(x, mean, color=color, linestyle=style, marker="o", markersize=4, linewidth=1.6)
-            axes.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.18, linewidth=0)
-            axes.errorbar(x, mean, deviation, color=color, fmt="none", capsize=3, linewidth=1)
-            handles[f"{STAGE_NAMES[stage]}, {'ridge' if stage == 'raw' else classifier}"] = line
+        amounts = sorted({factor * labels for at in chosen.values() for labels in at})
+        for offset, (stage, at) in enumerate(chosen.items()):
+            # Side by side, so that the bars of one stage do not hide those of another.
+            x = factor * np.array(list(at)) * 1.03 ** (offset - (len(chosen) - 1) / 2)
+            mean, deviation = (100 * np.array([spread[i] or 0 for spread in at.values()]) for i in (0, 1))
+            color, style = (BLACK, "--") if stage == "raw" else (STAGE_COLORS[stage], "-")
+            handles[STAGE_NAMES[stage] + (", ridge" if stage == "raw" else "")] = axes.errorbar(
+                x,
+                mean,
+                deviation,
+                color=color,
+                linestyle=style,
+                marker="o",
+                markersize=4,
+                linewidth=1.5,
+                elinewidth=1,
+                capsize=2.5,
+            )
         handles["guessing"] = axes.axhline(100 * chance, color=VERMILION, linestyle=":", linewidth=1.2)
         axes.set_xscale("log")
-        axes.set_xticks([factor * labels for labels in amounts], [f"{factor * labels:g}" for labels in amounts])
+        axes.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
         axes.set_xticks([], minor=True)
         axes.set_ylim(0, 105)
-        axes.set_title(f"top-1 accuracy (%), {stream_name(stream)}", fontsize=FONT_SIZE + 1, loc="left")
+        title = f"{CLASSIFIERS[classifier]}, {stream_name(stream)}: top-1 accuracy (%)"
+        axes.set_title(title, fontsize=FONT_SIZE + 1, loc="left")
         _tidy(axes, xlabel=LABELS_TITLES[protocol])
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=FONT_SIZE, frameon=False
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=FONT_SIZE, frameon=False
     )
     return figure

@@ -32,7 +32,7 @@ def results_tables(result: Mapping[str, Any]) -> list[Table]:
             tables.append(_early(f"{where}: accuracy in % when so many % of a clip are seen", early))
         for protocol, labelled in LABELLED.items():
             if drawn := over_draws(rows, protocol):
-                title = f"{where}: accuracy in %, {labelled}, mean ± deviation of the draws"
+                title = f"{where}: accuracy in % with {labelled}, mean±deviation of draws"
                 tables += _drawn(title, protocol, drawn)
     return tables
 
