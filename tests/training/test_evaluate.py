@@ -16,6 +16,7 @@ from ikem.config import PROBES, Config, ProbeConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import encoders_of
 from ikem.evaluate import evaluate
+from ikem.evaluation.controls import ridge_scores
 from ikem.evaluation.features import Scaling, extract_features
 from ikem.evaluation.linear import LinearHeads, linear_probe
 from ikem.evaluation.logistic import logistic_probe
@@ -117,6 +118,20 @@ def test_logistic_probe_is_the_regression_in_full(width: int) -> None:
     model = LogisticRegression(C=10.0, max_iter=5000, tol=1e-8).fit((z / length).numpy(), labels)
     np.testing.assert_allclose(probabilities[:, :3], model.predict_proba((z_test / length).numpy()), atol=1e-3)
     assert not probabilities[:, 3].any()  # a class without training clips
+
+
+@pytest.mark.parametrize(("clips", "width", "classes"), [(60, 20, 3), (40, 300, 4), (50, 10, 2), (2500, 8, 5)])
+def test_ridge_scores_are_those_of_scikit_learn(clips: int, width: int, classes: int) -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(clips) % classes
+    train, test = (random.normal(5, 1, size=(n, width)).astype(np.float32) for n in (clips, 9))
+    train += 0.3 * random.normal(size=(classes, width))[labels].astype(np.float32)
+    expected = RidgeClassifierCV(np.logspace(-3, 4, 8)).fit(train, labels).decision_function(test)
+    if classes == 2:
+        expected = np.stack([-expected, expected], axis=1)
+    scores = ridge_scores(train, labels, test, classes + 1)
+    np.testing.assert_allclose(scores[:, :classes], expected, atol=1e-4)
+    assert (scores[:, classes] == -np.inf).all()  # a class without training clips
 
 
 def test_nearest_by_cosine() -> None:
