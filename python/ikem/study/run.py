@@ -82,7 +82,7 @@ def _take(step: str, run: Run, runs: Sequence[Run]) -> None:
     progress.begin(step)
     folder = run.config.run / OUTPUTS[step]
     if step != "evaluate" and not folder.exists():
-        store_config(run.config)
+        store_config(run.config, step)
         if (same := _finished_same(step, run, runs)) is not None:
             with _appearing(folder) as copy:
                 shutil.copytree(same.config.run / OUTPUTS[step], copy)
