@@ -58,6 +58,9 @@ STAGE_COLORS = {
     "stage1": SKY,
     "stage2": BLUE,
     "student": ORANGE,
+    "exported": GREEN,
+    "published": PURPLE,
+    "finetuned": VERMILION,
 }
 STAGE_NAMES = {
     "raw": "raw coordinates",
@@ -65,6 +68,9 @@ STAGE_NAMES = {
     "stage1": "after stage 1 (contrast)",
     "stage2": "after stage 2 (exchange)",
     "student": "student (distilled)",
+    "exported": "exported encoders",
+    "published": "published encoders",
+    "finetuned": "finetuned encoders",
 }
 FONT_SIZE = 9
 
@@ -464,8 +470,12 @@ def accuracies(rows: Sequence[Mapping[str, Any]], *, chance: float) -> Figure:
     return figure
 
 
-LABELS_TITLES = {"semi": "labelled training clips (%)", "fewshot": "labelled clips of each class"}
-CLASSIFIERS = {"linear": "linear probe", "retrieval": "retrieval (1-NN)"}
+LABELS_TITLES = {
+    "semi": "labelled training clips (%)",
+    "fewshot": "labelled clips of each class",
+    "finetune": "labelled training clips (%)",
+}
+CLASSIFIERS = {"linear": "linear probe", "retrieval": "retrieval (1-NN)", "finetune": "finetuned"}
 
 
 def few_labels(
@@ -474,17 +484,19 @@ def few_labels(
     """Top-1 accuracies by the number of labels: means of the draws, and one standard deviation to each side.
 
     Args:
-        curves: for ``semi`` and ``fewshot``, whichever there are: by stage and classifier the accuracies by labels.
+        curves: for ``semi``, ``fewshot`` and ``finetune``, whichever there are: by stage and classifier the accuracies
+            by labels.
         chance: accuracy of guessing. All accuracies are fractions.
         stream: which the trained stages' curves are of.
     """
-    figure = _figure(9.6, 3.3 * len(curves) + 0.5)
+    classifiers = [each for each in CLASSIFIERS if any(each == how for found in curves.values() for _, how in found)]
+    figure = _figure(4.8 * max(len(classifiers), 2), 3.3 * len(curves) + 0.5)
     handles: dict[str, Any] = {}
-    panels = [(protocol, classifier) for protocol in curves for classifier in CLASSIFIERS]
+    panels = [(protocol, classifier) for protocol in curves for classifier in classifiers]
     for place, (protocol, classifier) in enumerate(panels):
-        axes = figure.add_subplot(len(curves), len(CLASSIFIERS), place + 1)
+        axes = figure.add_subplot(len(curves), len(classifiers), place + 1)
         chosen = {stage: at for (stage, how), at in curves[protocol].items() if how == classifier}
-        factor = 100 if protocol == "semi" else 1
+        factor = 1 if protocol == "fewshot" else 100
         amounts = sorted({factor * labels for at in chosen.values() for labels in at})
         for offset, (stage, at) in enumerate(chosen.items()):
             # Side by side, so that the bars of one stage do not hide those of another.

@@ -13,7 +13,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from ikem_ext import LAYOUTS, MODALITIES
 __all__ = ["report", "results_table"]
 
 Row = Mapping[str, Any]
+Drawn = dict[tuple[str, str, str], dict[float, Spread]]
 STAGES = tuple(pictures.STAGE_NAMES)
 TRAINED = ("stage1", "stage2", "student")
 
@@ -51,6 +52,7 @@ class Run:
         arrays: ``evaluation.npz``: confusion matrices and features.
         curves: command -> column of ``metrics.csv`` -> (epochs,), NaN where a quantity was not measured.
         options: ``config.yaml``.
+        finetunings: ``evaluation.json`` of every finetuning in it, by folder.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Run:
     arrays: Mapping[str, NDArray[Any]]
     curves: Mapping[str, Mapping[str, NDArray[np.float64]]]
     options: Mapping[str, Any]
+    finetunings: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, dataset: PreparedDataset) -> Run:
@@ -82,6 +85,10 @@ class Run:
                 if (folder / command / "metrics.csv").is_file()
             },
             options=options,
+            finetunings={
+                path.parent: json.loads(path.read_text(encoding="utf-8"))
+                for path in sorted(folder.glob("finetune/*/evaluation.json"))
+            },
         )
 
     @property
@@ -93,9 +100,14 @@ class Run:
         """The accuracies of one stream of one stage, if it was evaluated."""
         return next((row for row in self.rows if (row["stage"], row["stream"]) == (stage, stream)), None)
 
-    def few_labels(self, protocol: str) -> dict[tuple[str, str, str], dict[float, Spread]]:
+    def few_labels(self, protocol: str) -> Drawn:
         """The accuracies on the test part by ``semi`` or ``fewshot``: stage, stream, classifier -> by labels."""
         return over_draws((row for row in self.evaluation["rows"] if row["part"] == "test"), protocol)
+
+    def finetuning(self) -> Drawn:
+        """Likewise those of finetuning, by the stage that it began with."""
+        rows = (row for result in self.finetunings.values() for row in result["rows"])
+        return over_draws(({**row, "classifier": "finetune"} for row in rows if row["part"] == "test"), "finetune")
 
     @property
     def last_stage(self) -> str | None:
@@ -105,9 +117,12 @@ class Run:
 
     def widest_stream(self, stage: str) -> str | None:
         """The stream that fuses most modalities, or the first one."""
-        streams = [row["stream"] for row in self.rows if row["stage"] == stage]
-        fused = sorted((s for s in streams if s.startswith("fused")), key=lambda s: int(s.removeprefix("fused")))
-        return fused[-1] if fused else next(iter(streams), None)
+        return _widest([row["stream"] for row in self.rows if row["stage"] == stage])
+
+
+def _widest(streams: Sequence[str]) -> str | None:
+    fused = sorted((s for s in streams if s.startswith("fused")), key=lambda s: int(s.removeprefix("fused")))
+    return fused[-1] if fused else next(iter(streams), None)
 
 
 def _not_evaluated(dataset: PreparedDataset, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,11 +267,24 @@ def _few_labels_picture(run: Run) -> tuple[Figure, str] | None:
     )
 
 
+def _finetuning_picture(run: Run) -> tuple[Figure, str] | None:
+    drawn = run.finetuning()
+    stream = _widest([stream for _, stream, _ in drawn])
+    chosen = {(stage, how): at for (stage, found, how), at in drawn.items() if found == stream}
+    if stream is None or len({labels for at in chosen.values() for labels in at}) < 2:
+        return None
+    return pictures.few_labels({"finetune": chosen}, chance=1 / len(run.dataset.classes), stream=stream), (
+        "Top-1 accuracy on the test clips of whole encoders that have learned from a share of the training labels, by "
+        "what they began with: the means of the draws of labelled clips, and one standard deviation to each side."
+    )
+
+
 PICTURES: dict[str, Callable[[Run], tuple[Figure, str] | None]] = {
     "modalities": _modalities_picture,
     "training": _training_picture,
     "accuracy": _accuracy_picture,
     "few_labels": _few_labels_picture,
+    "finetuning": _finetuning_picture,
     "confusion": _confusion_picture,
     "embedding": _embedding_picture,
 }
@@ -315,15 +343,7 @@ def _few_labels_text(run: Run) -> list[str]:
     tables = []
     for protocol, labelled in LABELLED.items():
         if drawn := run.few_labels(protocol):
-            amounts = sorted({labels for at in drawn.values() for labels in at})
-            names = ["stage", "stream", "classifier"]
-            lines = [[*names, *(labels_name(protocol, labels) for labels in amounts)], ["---"] * 3]
-            lines[1] += ["---:"] * len(amounts)
-            for (stage, stream, classifier), at in sorted(drawn.items(), key=lambda item: STAGES.index(item[0][0])):
-                accuracies = [_mean_and_deviation(at.get(labels)) for labels in amounts]
-                how = "ridge" if stage == "raw" else classifier
-                lines.append([pictures.STAGE_NAMES[stage], pictures.stream_name(stream), how, *accuracies])
-            tables += [f"With {labelled}:", _markdown_table(lines)]
+            tables += [f"With {labelled}:", _drawn_table(protocol, drawn)]
     if not tables:
         return []
     return [
@@ -332,6 +352,32 @@ def _few_labels_text(run: Run) -> list[str]:
         "linear probe, and of retrieval (1-NN), which know the labels of these clips alone.",
         *tables,
     ]
+
+
+def _finetuning_text(run: Run) -> list[str]:
+    """A table of all finetunings in the run, if there are any."""
+    drawn = run.finetuning()
+    if not drawn:
+        return []
+    return [
+        "## Finetuning",
+        "Accuracy on the test clips in percent after the last epoch, by the share of the training labels that whole "
+        "encoders and their heads have learned from, mean ± standard deviation over the draws where there are several. "
+        "What begins with random weights is the supervised baseline. Fused streams average the logits of single ones.",
+        _drawn_table("semi", drawn),
+    ]
+
+
+def _drawn_table(protocol: str, drawn: Drawn) -> str:
+    """The accuracies by labels, as a Markdown table, stage by stage."""
+    amounts = sorted({labels for at in drawn.values() for labels in at})
+    lines = [["stage", "stream", "classifier", *(labels_name(protocol, labels) for labels in amounts)], ["---"] * 3]
+    lines[1] += ["---:"] * len(amounts)
+    for (stage, stream, classifier), at in sorted(drawn.items(), key=lambda item: STAGES.index(item[0][0])):
+        accuracies = [_mean_and_deviation(at.get(labels)) for labels in amounts]
+        how = "ridge" if stage == "raw" else classifier
+        lines.append([pictures.STAGE_NAMES[stage], pictures.stream_name(stream), how, *accuracies])
+    return _markdown_table(lines)
 
 
 def _mean_and_deviation(spread: Spread | None) -> str:
@@ -454,20 +500,26 @@ def _watch_text(run: Run) -> list[str]:
     return ["## Watch", said, "\n".join([head, *lines])]
 
 
+def _command(name: str, folder: Path) -> str:
+    return f"ikem {name} --config {shlex.quote(str(folder / 'config.yaml'))}"
+
+
 def _markdown(run: Run, captions: Mapping[str, str]) -> str:
     environment = run.evaluation.get("environment", {})
-    config = shlex.quote(str(run.folder / "config.yaml"))
     evaluated = [] if "lacking" in run.evaluation else ["evaluate"]
-    commands = [command for command in ("pretrain", "distill") if command in run.curves] + [*evaluated, "report"]
+    commands = [(command, run.folder) for command in ("pretrain", "distill") if command in run.curves]
+    commands += [("finetune", folder) for folder in run.finetunings]
+    commands += [(command, run.folder) for command in (*evaluated, "report")]
     sections = [
         f"# {run.folder.name}",
         _data_text(run),
         *_accuracy_text(run),
+        *_finetuning_text(run),
         *_watch_text(run),
         "## Pictures",
         *(f"![{name}](pictures/{name}.png)\n\n{caption}" for name, caption in captions.items()),
         "## How it was made",
-        "```\n" + "\n".join(f"ikem {command} --config {config}" for command in commands) + "\n```",
+        "```\n" + "\n".join(_command(*each) for each in commands) + "\n```",
         "\n".join(f"- {name}: {value}" for name, value in environment.items() if value is not None),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
