@@ -17,7 +17,6 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ikem.checkpoint import export_modules, read_modules
 from ikem.config import Config, EncoderConfig, FinetuneConfig, plain
 from ikem.cuda_graphs import side_by_side
 from ikem.data.batches import Batch, LabelledData
@@ -33,31 +32,11 @@ from ikem.evaluation.table import finetuning_tables
 from ikem.files import write_text
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT, TrainingModule, fit
+from ikem.use.classifier import CLASSIFIER, ActionClassifier, Classifier, keep_classifier
 from ikem.weights import Weights, read_weights
 from ikem_ext import SkeletonLayout
 
-CLASSIFIER = "classifier.safetensors"
 TESTED = "tested"  # the key of a checkpoint under which the rows of the last epoch stand
-
-
-class Classifier(nn.Module):
-    """The network of one modality: an encoder and a linear head on its features.
-
-    Args:
-        encoder: maps (N, 3, T, V, M) to features (N, F).
-        num_classes: L.
-    """
-
-    def __init__(self, encoder: Encoder, num_classes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(encoder.feature_width, num_classes)
-        nn.init.normal_(self.head.weight, 0.0, 0.02)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map skeletons (N, 3, T, V, M) to logits (N, L)."""
-        return cast(Tensor, self.head(self.encoder(x)))
 
 
 class Finetuning(TrainingModule):
@@ -264,24 +243,6 @@ def initial_weights(config: Config, dataset: PreparedDataset, path: Path | None)
     return Weights(weights.stage, chosen, weights.config, weights.layout, weights.epochs)
 
 
-def load_classifier(path: Path | str) -> tuple[nn.ModuleDict, list[str]]:
-    """Load what a finetuning wrote as ``classifier.safetensors``.
-
-    Returns:
-        Modality -> classifier in eval mode, which maps (N, 3, T, V, M) to logits (N, L); and the names of the classes.
-
-    Raises:
-        ValueError: if a weight is not finite.
-    """
-    description, weights = read_modules(path)
-    layout, encoder = SkeletonLayout.from_dict(description["layout"]), EncoderConfig(**description["encoder"])
-    classes = list(description["classes"])
-    streams = nn.ModuleDict({name: Classifier(build_encoder(encoder, layout), len(classes)) for name in weights})
-    for modality, state in weights.items():
-        streams[modality].load_state_dict(state)
-    return streams.eval(), classes
-
-
 def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     """Train encoders and heads on the labels of the training part, or go on where an interrupted run stopped.
 
@@ -308,8 +269,8 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
             f"data.protocol: {leaked} of the {len(clips)} labelled clips to learn from are test clips too; expected "
             "none in both parts"
         )
-    origin = pretrained_file(config)
-    weights = initial_weights(config, dataset, origin)
+    path = pretrained_file(config)
+    weights = initial_weights(config, dataset, path)
     module = Finetuning(
         options,
         weights.config,
@@ -334,17 +295,23 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     result = {
         **subject(config, dataset, split),
         "rows": module.rows,
-        "checkpoints": {} if origin is None else {weights.stage: {"file": str(origin), "epochs": weights.epochs}},
+        "checkpoints": {} if path is None else {weights.stage: {"file": str(path), "epochs": weights.epochs}},
         "config": plain(config),
         "environment": environment(),
     }
     if module.global_rank == 0:
-        export_modules(
+        origin = {"dataset": dataset.name, "protocol": config.data.protocol, "seed": config.seed}
+        streams = {modality: cast(Classifier, stream) for modality, stream in module.streams.items()}
+        keep_classifier(
             last.with_name(CLASSIFIER),
-            dict(module.streams.items()),
-            module.encoder_config,
-            module.layout,
-            classes=list(dataset.classes),
+            dataset,
+            lambda recipe: ActionClassifier(
+                streams,
+                module.encoder_config,
+                dataset.classes,
+                recipe,
+                origin={"command": "finetune", "stage": weights.stage, **origin},
+            ),
         )
         write_text(last.with_name("evaluation.json"), json.dumps(result, indent=1) + "\n")
         for table in finetuning_tables(result):

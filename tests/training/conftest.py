@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from training.tiny import tiny_config
 
 from ikem.config import Config, PretrainConfig
 from ikem.data.dataset import Clip, PreparedDataset, write_dataset
+from ikem.data.preprocess import Preprocessing
 from ikem_ext import get_layout
 
 CLASSES = 3
@@ -34,7 +36,7 @@ def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         classes=["walk", "wave", "sit"],
         layout=layout,
         source="npz",
-        preprocessing={},
+        preprocessing=asdict(Preprocessing(8, 1, center="frame", align="none", lost_frames="interpolate")),
         protocols={"halves": {"train": list(range(20)), "test": test, "test_marked": test[::2]}},
     )
     return folder

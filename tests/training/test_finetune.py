@@ -22,8 +22,9 @@ from ikem.config import Config, FinetuneConfig
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset, write_dataset
 from ikem.evaluation import features
-from ikem.finetune import CLASSIFIER, Classifier, Finetuning, finetune, labelled_clips, load_classifier
+from ikem.finetune import Finetuning, finetune, labelled_clips
 from ikem.pretrain import pretrain
+from ikem.use.classifier import CLASSIFIER, Classifier, load_classifier
 from ikem.weights import read_weights
 from ikem_ext import derive_modalities
 
@@ -43,15 +44,14 @@ def relabelled(folder: Path, dataset: PreparedDataset, labels: dict[int, int | N
         classes=dataset.classes,
         layout=dataset.layout,
         source="npz",
-        preprocessing={},
+        preprocessing=dataset.preprocessing,
         protocols={name: {part: list(map(int, c)) for part, c in p.items()} for name, p in dataset.protocols.items()},
     )
     return folder
 
 
 def weights_of(run: Config) -> dict[str, Tensor]:
-    streams, _ = load_classifier(run.run / "finetune" / run.finetune.name / CLASSIFIER)
-    return dict(streams.state_dict())
+    return dict(load_classifier(run.run / "finetune" / run.finetune.name / CLASSIFIER).state_dict())
 
 
 def test_it_learns_what_can_be_learned(config: Callable[..., Config]) -> None:
@@ -78,22 +78,18 @@ def test_rows_and_files(config: Callable[..., Config], dataset: PreparedDataset)
         accuracies = [float(line[f"{row['part']}_accuracy/{row['stream']}"]) for line in logged]
         assert (row["top1"], row["top1_best_epoch"]) == (accuracies[-1], max(accuracies))
     # What is stored gives these numbers.
-    streams, classes = load_classifier(folder / CLASSIFIER)
-    assert classes == dataset.classes
+    classifier = load_classifier(folder)
+    assert classifier.classes == dataset.classes
     test = dataset.split("halves", "test")
-    x = derive_modalities(
-        torch.from_numpy(dataset.joints[test]),
-        torch.from_numpy(dataset.num_frames[test]),
-        dataset.layout,
-        modalities=("joint", "bone"),
-    )
+    joints, num_frames = torch.from_numpy(dataset.joints[test]), torch.from_numpy(dataset.num_frames[test])
     with torch.inference_mode():
-        logits = torch.stack([stream(each) for stream, each in zip(streams.values(), x, strict=True)])
-    labels = torch.from_numpy(dataset.labels[test])
-    found = [float((each.argmax(-1) == labels).double().mean()) for each in (*logits, logits.mean(0))]
+        x = derive_modalities(joints, num_frames, dataset.layout, modalities=("joint", "bone"))
+        single = [stream(each) for stream, each in zip(classifier.streams.values(), x, strict=True)]
+        chosen = torch.stack([*single, classifier(joints, num_frames)]).argmax(-1)
+    found = (chosen == torch.from_numpy(dataset.labels[test])).double().mean(-1).tolist()
     assert found == [row["top1"] for row in result["rows"] if row["part"] == "test"]
     for modality, encoder in load_encoders(folder / "encoders.safetensors").items():
-        assert_same(encoder.state_dict(), streams[modality].encoder.state_dict())
+        assert_same(encoder.state_dict(), classifier.streams[modality].encoder.state_dict())
     assert read_weights(folder / "last.ckpt", dataset.layout).stage == "finetuned"
 
 
@@ -167,7 +163,7 @@ def test_encoders_and_heads_have_learning_rates_of_their_own(config: Callable[..
     slow = config("slow", finetune=options(encoder_learning_rate=1e-12, weight_decay=0.0))
     before = room.initial_weights(slow, PreparedDataset(slow.data.folder), None).encoders["joint"]
     finetune(slow)
-    after = load_classifier(slow.run / "finetune" / "random" / CLASSIFIER)[0]["joint"]
+    after = load_classifier(slow.run / "finetune" / "random").streams["joint"]
     for name, value in before.named_parameters():
         torch.testing.assert_close(after.encoder.get_parameter(name), value.detach(), rtol=0, atol=1e-9)
     assert after.head.bias.abs().max() > 1e-4

@@ -73,6 +73,7 @@ class PreparedDataset:
         classes: the names of the classes.
         layout: the skeleton.
         preprocessing: the options it was prepared with.
+        selection: which clips and bodies of the recordings were taken.
         protocols: protocol -> part -> indices of clips; the parts ``train`` and ``test`` are always there.
 
     Raises:
@@ -156,6 +157,7 @@ class PreparedDataset:
             self.classes: list[str] = description["classes"]
             self.layout = SkeletonLayout.from_dict(description["layout"])
             self.preprocessing: dict[str, Any] = description["preprocessing"]
+            self.selection: dict[str, Any] = description.get("selection", {})  # which older ones do not say
             self.protocols: Protocols = description["protocols"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder / _DESCRIPTION}: not the description of a data set ({error!r})") from error

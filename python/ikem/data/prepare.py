@@ -16,15 +16,16 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from ikem_ext.layout_mapping import LayoutMapping
-from ikem_ext.skeleton import SkeletonLayout, Third, get_layout
+from ikem_ext.skeleton import SkeletonLayout, Third
 
 from .bodies import BodySelection, KeepBodies
 from .dataset import Clip, DatasetWriter
-from .formats import FORMATS, Align, ClipSource, Format, LostFrames, PoseFiles
+from .formats import FORMATS, Align, ClipSource, Format, LostFrames
 from .formats.ntu import Ntu120, find_missing_lists, read_missing_lists
 from .preprocess import Center, ImageThird, LostJoints, NoBodyError, Preprocessed, Preprocessing, Scale
 from .progress import track
 from .protocols import Protocols, lacking_for_evaluation, make_protocols, named_subjects
+from .recordings import open_format, read_layout
 from .selection import ALL, Chosen, Only
 from .summary import DamagedClipsError, PrepareSummary, some_of
 from .units import Reach, reach_of, warn_of_units
@@ -140,8 +141,8 @@ def prepare(
         raise ValueError(f"out: {out} holds the recordings {raw}, and would replace them")
     if max_bodies is not None and bodies is not None:
         raise ValueError(f"max_bodies: {max_bodies} is given, and {bodies} by its other name, bodies; give one of them")
-    recordings = _open(format, raw, labels)
-    recorded = _choose_layout(layout, recordings)
+    recordings = open_format(format, raw, labels)
+    recorded = read_layout(layout or recordings.layout, raw)
     mapping = _choose_mapping(recorded, layout_out)
     skeleton = recorded if mapping is None else mapping.target
     recordings.begin(recorded, scratch=out.parent)
@@ -397,34 +398,10 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _open(format: FormatName, raw: Path, labels: Path | None) -> Format:
-    reader = FORMATS[format]
-    if issubclass(reader, PoseFiles):
-        return reader(raw, labels)
-    if labels is not None:
-        raise ValueError(
-            f"labels: expected none, as recordings of {format} say themselves what they show, got {labels}"
-        )
-    return reader(raw)
-
-
-def _choose_layout(layout: str | None, recordings: Format) -> SkeletonLayout:
-    chosen = layout or recordings.layout
-    if chosen is None:
-        raise ValueError(f"layout: {recordings.raw} does not name its layout; give the name of one or a YAML file")
-    return _read_layout(chosen)
-
-
-def _read_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
-    if isinstance(layout, str) and layout.endswith((".yaml", ".yml")):
-        return SkeletonLayout.from_yaml(layout)
-    return get_layout(layout)
-
-
 def _choose_mapping(recorded: SkeletonLayout, layout_out: str | None) -> LayoutMapping | None:
     if layout_out is None:
         return None
-    mapping = SkeletonLayout.mapping(recorded, _read_layout(layout_out))
+    mapping = SkeletonLayout.mapping(recorded, read_layout(layout_out, Path(layout_out)))
     try:
         mapping.require_all()
     except ValueError as error:

@@ -401,4 +401,4 @@ def scale_to_body(joints: Joints, layout: SkeletonLayout) -> Joints:
     bones = np.delete(joints - joints[:, :, list(layout.parents)], layout.root, axis=2)
     lengths = np.linalg.norm(bones, axis=0).mean(axis=1)  # (frames, M)
     seen = lengths > 0
-    return joints * (seen.sum() / lengths.sum()) if seen.any() else joints
+    return (joints * (seen.sum() / lengths.sum())).astype(np.float32) if seen.any() else joints

@@ -1,0 +1,1 @@
+"""What a training is good for: naming actions, finding clips that are alike, exporting."""
