@@ -249,43 +249,209 @@ class DistillConfig(OptimizationConfig):
 
 
 @dataclass
-class FinetuneConfig(ScheduleConfig):
-    """Supervised training of whole encoders, each with a new linear head, from pretrained or from random weights.
+class LearningConfig(ScheduleConfig):
+    """How encoders and heads learn from labels.
 
     Attributes:
-        init: ``pretrained``, or ``random``: the supervised baseline.
-        checkpoint: of the pretrained encoders, whatever `ikem evaluate --checkpoint` takes; by default the last one of
-            this run's pretraining.
-        modalities: whose encoders are trained, each with a loss of its own.
-        labels: share of the training labels that is learned from, drawn within each class; at least one clip of each.
-        draw: number of the draw, where ``labels`` is less than 1. The clips of a share are among those of a larger one.
+        optimizer: ``sgd``, with momentum; or ``adamw``, whose weight decay spares biases and norms.
+        nesterov: Nesterov's momentum, for ``sgd``.
         encoder_learning_rate: peak learning rate of the encoders.
         head_learning_rate: peak learning rate of the heads.
+        layer_decay: of pretrained encoders block b of B learns at ``layer_decay ** (B + 1 - b)`` times their learning
+            rate, and the norm of the coordinates as a block 0.
+        label_smoothing: this share of a clip's label is spread over all classes.
+        batch_size: clips per step, over all processes together; None for `data.batch_size`.
+        pretraining_views: clips are seen by the random views of pretraining, the `views` section.
+        least_window: without these, in every step another part of each clip, at least this share of it and 64 frames,
+            is stretched to its full length, and of test clips the middle 95 % is seen; 1 for all of every clip.
+        rotate_degrees: without these, clips are turned about each axis by up to this angle.
     """
 
     epochs: int = 100
     milestones: tuple[int, ...] = (80,)
-    init: Literal["pretrained", "random"] = "pretrained"
-    checkpoint: Path | None = None
-    modalities: tuple[Modality, ...] = THREE_STREAMS
-    labels: float = 1.0
-    draw: int = 0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    nesterov: bool = False
     encoder_learning_rate: float = 0.1
     head_learning_rate: float = 0.1
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    batch_size: int | None = None
+    pretraining_views: bool = True
+    least_window: float = 1.0
+    rotate_degrees: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_positive("encoder_learning_rate", "head_learning_rate")
+        _require(self.optimizer in ("sgd", "adamw"), f"finetune.optimizer: expected sgd or adamw, got {self.optimizer}")
         _require(
-            self.init in ("pretrained", "random"), f"finetune.init: expected pretrained or random, got {self.init}"
+            not self.nesterov or (self.optimizer == "sgd" and self.sgd_momentum > 0),
+            "finetune.nesterov: expected finetune.optimizer sgd and finetune.sgd_momentum > 0 with it",
+        )
+        _require(0 < self.layer_decay <= 1, f"finetune.layer_decay: expected in (0, 1], got {self.layer_decay}")
+        _require(
+            0 <= self.label_smoothing < 1, f"finetune.label_smoothing: expected in [0, 1), got {self.label_smoothing}"
         )
         _require(
-            self.init == "pretrained" or self.checkpoint is None,
+            self.batch_size is None or self.batch_size >= 2,
+            f"finetune.batch_size: expected at least 2, got {self.batch_size}",
+        )
+        _require(0 < self.least_window <= 1, f"finetune.least_window: expected in (0, 1], got {self.least_window}")
+        _require(self.rotate_degrees >= 0, f"finetune.rotate_degrees: expected >= 0, got {self.rotate_degrees}")
+        _require(
+            not self.pretraining_views or (self.least_window == 1 and self.rotate_degrees == 0),
+            "finetune.least_window, finetune.rotate_degrees: expected finetune.pretraining_views false with them; the "
+            "views of pretraining have windows and turns of their own",
+        )
+
+    @property
+    def _section(self) -> str:
+        return "finetune"
+
+    @property
+    def augments(self) -> bool:
+        """Whether clips are cut and turned as by a probe that augments, and test clips are seen by their middle."""
+        return self.least_window < 1 or self.rotate_degrees > 0
+
+
+#: How published codes finetune, by name (docs/evaluation.md says where they come from), and this project's own way.
+LEARNING = {
+    "default": LearningConfig(),
+    "aimclr": LearningConfig(80, milestones=(10, 30, 50), nesterov=True, batch_size=128, pretraining_views=False),
+    "hiclr": LearningConfig(
+        70, milestones=(30, 55), warmup_epochs=5, nesterov=True, batch_size=64, pretraining_views=False
+    ),
+    "cmd": LearningConfig(
+        80,
+        milestones=(50, 70),
+        weight_decay=0.0,
+        encoder_learning_rate=0.01,
+        head_learning_rate=0.01,
+        batch_size=64,
+        pretraining_views=False,
+        least_window=0.5,
+    ),
+    "mamp": LearningConfig(
+        100,
+        schedule="cosine",
+        warmup_epochs=5,
+        weight_decay=0.05,
+        optimizer="adamw",
+        encoder_learning_rate=3e-4,
+        head_learning_rate=3e-4,
+        layer_decay=0.8,
+        label_smoothing=0.1,
+        batch_size=48,
+        pretraining_views=False,
+        least_window=0.5,
+        rotate_degrees=17.2,  # 0.3 rad
+    ),
+}
+
+
+@dataclass
+class FinetuneConfig:
+    """Supervised training of whole encoders, each with a new linear head, from pretrained or from random weights.
+
+    Attributes:
+        preset: how they learn: ``default``, or as in a published code: ``aimclr`` (AimCLR, ActCLR), ``hiclr``, ``cmd``
+            or ``mamp``. Each of the options from ``epochs`` to ``rotate_degrees`` replaces what the preset says.
+        init: ``pretrained``; ``random``: the supervised baseline; or ``both``, one after the other.
+        checkpoint: of the pretrained encoders, whatever `ikem evaluate --checkpoint` takes; by default the last one of
+            this run's pretraining.
+        modalities: whose encoders are trained, each with a loss of its own.
+        semi: shares of the training labels, such as [0.01, 0.05, 0.1, 0.2]; one finetuning for each of them and each
+            draw (semi-supervised). Of 1.0, all labels, there is one.
+        draws: how often the labels of each share in ``semi`` are drawn.
+        labels: share of the training labels of a single finetuning.
+        draw: number of its draw, where ``labels`` is less than 1. The clips of a share are among those of a larger one.
+        draw_by: shares are of each ``class`` (AimCLR's way), or of all clips, ``clip`` by clip (MAMP's way).
+        every_class: a share holds at least one clip of each class.
+        epochs: length of training.
+        schedule: ``step`` multiplies the learning rate by ``decay`` at each milestone; ``cosine`` takes it to 0.
+        milestones: epochs, for ``step``.
+        decay: factor, for ``step``.
+        warmup_epochs: the learning rate rises linearly over these first epochs.
+        optimizer: ``sgd``, or ``adamw``, whose weight decay spares biases and norms.
+        sgd_momentum: of ``sgd``.
+        nesterov: Nesterov's momentum, for ``sgd``.
+        weight_decay: L2 penalty of ``sgd``; of ``adamw`` its own.
+        encoder_learning_rate: peak learning rate of the encoders.
+        head_learning_rate: peak learning rate of the heads.
+        layer_decay: of pretrained encoders each block learns at this fraction of the learning rate of the one after it.
+        label_smoothing: this share of a clip's label is spread over all classes.
+        batch_size: clips per step, over all processes together; by default `data.batch_size`.
+        pretraining_views: clips are seen by the random views of pretraining, the `views` section.
+        least_window: without these, another part of each clip, at least this share of it and 64 frames, is stretched to
+            its full length in every step, and the middle 95 % of test clips are seen; 1 for all of every clip.
+        rotate_degrees: without these, clips are turned about each axis by up to this angle.
+    """
+
+    preset: Literal["default", "aimclr", "hiclr", "cmd", "mamp"] = "default"
+    init: Literal["pretrained", "random", "both"] = "pretrained"
+    checkpoint: Path | None = None
+    modalities: tuple[Modality, ...] = THREE_STREAMS
+    semi: tuple[float, ...] = ()
+    draws: int = 5
+    labels: float = 1.0
+    draw: int = 0
+    draw_by: Literal["class", "clip"] = "class"
+    every_class: bool = True
+    epochs: int | None = None
+    schedule: Literal["step", "cosine"] | None = None
+    milestones: tuple[int, ...] | None = None
+    decay: float | None = None
+    warmup_epochs: int | None = None
+    optimizer: Literal["sgd", "adamw"] | None = None
+    sgd_momentum: float | None = None
+    nesterov: bool | None = None
+    weight_decay: float | None = None
+    encoder_learning_rate: float | None = None
+    head_learning_rate: float | None = None
+    layer_decay: float | None = None
+    label_smoothing: float | None = None
+    batch_size: int | None = None
+    pretraining_views: bool | None = None
+    least_window: float | None = None
+    rotate_degrees: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.preset in LEARNING, f"finetune.preset: expected one of {', '.join(LEARNING)}, got {self.preset}")
+        _require(
+            self.init in ("pretrained", "random", "both"),
+            f"finetune.init: expected pretrained, random or both, got {self.init}",
+        )
+        _require(
+            self.init != "random" or self.checkpoint is None,
             "finetune.checkpoint: expected none with finetune.init random, which begins with random weights",
         )
         self.modalities = _checked_modalities("finetune.modalities", self.modalities)
+        _require(
+            all(0 < share <= 1 for share in self.semi) and len(set(self.semi)) == len(self.semi),
+            f"finetune.semi: expected different shares in (0, 1], got {list(self.semi)}",
+        )
+        _require(self.draws >= 1, f"finetune.draws: expected at least 1, got {self.draws}")
         _require(0 < self.labels <= 1, f"finetune.labels: expected in (0, 1], got {self.labels}")
         _require(self.draw >= 0, f"finetune.draw: expected at least 0, got {self.draw}")
-        self._require_positive("encoder_learning_rate", "head_learning_rate")
+        _require(
+            not self.semi or (self.labels == 1 and self.draw == 0),
+            "finetune.semi: expected none with finetune.labels or finetune.draw, which are of a single finetuning",
+        )
+        _require(self.draw_by in ("class", "clip"), f"finetune.draw_by: expected class or clip, got {self.draw_by}")
+        _ = self.learning  # checks what it is made of
+
+    @property
+    def learning(self) -> LearningConfig:
+        """The preset, with what the other options replace of it.
+
+        Example:
+            >>> FinetuneConfig(preset="mamp", epochs=10).learning.epochs, FinetuneConfig(preset="mamp").learning.epochs
+            (10, 100)
+        """
+        given = {item.name: getattr(self, item.name) for item in dataclasses.fields(LearningConfig)}
+        return dataclasses.replace(
+            LEARNING[self.preset], **{name: value for name, value in given.items() if value is not None}
+        )
 
     @property
     def name(self) -> str:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ikem.config import Config, EncoderConfig, FinetuneConfig, plain
+from ikem.config import Config, EncoderConfig, FinetuneConfig, LearningConfig, plain
 from ikem.cuda_graphs import side_by_side
 from ikem.data.batches import Batch, LabelledData
 from ikem.data.dataset import PreparedDataset
+from ikem.data.views import View
 from ikem.encoders import Encoder, build_encoder, encoders_of
 from ikem.evaluate import environment, subject
-from ikem.evaluation.draws import order_of_draw, share_of_each_class
+from ikem.evaluation.draws import order_of_draw, share_of
 from ikem.evaluation.features import extract_between_steps
+from ikem.evaluation.looks import RandomLook, middle
 from ikem.evaluation.scores import Row, Scoreboard
 from ikem.evaluation.split import Indices, Split
 from ikem.evaluation.streams import Streams
@@ -68,8 +72,9 @@ class Finetuning(TrainingModule):
         accuracy_every: int = 10,
         cuda_graphs: bool = False,
     ) -> None:
-        super().__init__(config, tuple(encoders), encoder_config, layout, seed, accuracy_every, cuda_graphs)
+        super().__init__(config.learning, tuple(encoders), encoder_config, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
+        self.learning = config.learning
         torch.manual_seed(derive_seed(seed, "finetune heads"))
         self.streams = nn.ModuleDict(
             {modality: Classifier(encoder, num_classes) for modality, encoder in encoders.items()}
@@ -93,7 +98,8 @@ class Finetuning(TrainingModule):
         """Map a view (G, N, 3, T, V, M) and labels (N,) to the losses (G,) and the logits (G, N, L)."""
         calls = [partial(stream, part) for stream, part in zip(self.streams.values(), view, strict=True)]
         logits = torch.stack(side_by_side(calls, view.device)).float()
-        losses = torch.stack([functional.cross_entropy(each, labels) for each in logits])
+        smoothing = self.learning.label_smoothing
+        losses = torch.stack([functional.cross_entropy(each, labels, label_smoothing=smoothing) for each in logits])
         return {"cross_entropy": losses}, logits.detach()
 
     @torch.no_grad()
@@ -104,18 +110,26 @@ class Finetuning(TrainingModule):
         return torch.stack([functional.linear(x, head.weight.cpu(), head.bias.cpu()) for head, x in pairs])
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The encoders, and the heads."""
+        """The encoders' layers, from the last to the first, and the heads.
+
+        What is nearer to the skeleton learns slower by `layer_decay`, as in Clark et al., ICLR 2020 (ELECTRA), if it
+        has been pretrained: random weights have nothing to keep.
+        """
         streams = [cast(Classifier, stream) for stream in self.streams.values()]
-        return [
-            {
-                "params": [each for stream in streams for each in stream.encoder.parameters()],
-                "lr": self.config.encoder_learning_rate,
-            },
-            {
-                "params": [each for stream in streams for each in stream.head.parameters()],
-                "lr": self.config.head_learning_rate,
-            },
-        ]
+        layers = list(zip(*(reversed(stream.encoder.layers()) for stream in streams), strict=True))
+        decay = self.learning.layer_decay if self.config.init == "pretrained" else 1.0
+        rates = [self.learning.encoder_learning_rate * decay**depth for depth in range(1, len(layers) + 1)]
+        groups = [*zip(layers, rates, strict=True), ([s.head for s in streams], self.learning.head_learning_rate)]
+        return [{"params": [p for each in same for p in each.parameters()], "lr": rate} for same, rate in groups]
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return what makes the steps: SGD, or AdamW."""
+        groups, options = self.parameter_groups(), self.learning
+        if options.optimizer == "adamw":
+            return torch.optim.AdamW(_spare_vectors(groups), weight_decay=options.weight_decay)
+        return torch.optim.SGD(
+            groups, momentum=options.sgd_momentum, weight_decay=options.weight_decay, nesterov=options.nesterov
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint says beside encoder and layout."""
@@ -132,8 +146,33 @@ class Finetuning(TrainingModule):
         self.rows = checkpoint[TESTED]
 
 
+def _spare_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the groups cut in two: what weight decay takes part in, and vectors (biases, norms), which it spares."""
+    cut = [
+        {**group, "params": [p for p in group["params"] if (p.ndim > 1) == decayed], **decay}
+        for group in groups
+        for decayed, decay in ((True, {}), (False, {"weight_decay": 0.0}))
+    ]
+    return [group for group in cut if group["params"]]
+
+
+class Looks:
+    """Draws how training clips are seen without the views of pretraining: cut and turned, or as they are.
+
+    Args:
+        learning: how much.
+    """
+
+    def __init__(self, learning: LearningConfig) -> None:
+        self.learning = learning
+
+    def __call__(self, num_frames: Tensor, generator: torch.Generator) -> View:
+        """Draw a view of each of some clips, of these lengths (n,)."""
+        return RandomLook(self.learning, generator)(num_frames)
+
+
 class EpochTest(Callback):
-    """Classifies the test clips after every epoch, in eval mode and as they are; the training does not notice.
+    """Classifies the test clips after every epoch, in eval mode and without chance; the training does not notice.
 
     Args:
         config: of the run.
@@ -155,7 +194,8 @@ class EpochTest(Callback):
         if not trainer.is_global_zero:
             return
         module = cast(Finetuning, pl_module)
-        features = extract_between_steps(module.encoders, self.dataset, self.split.test, self.config.trainer)
+        look = middle if module.learning.augments else None
+        features = extract_between_steps(module.encoders, self.dataset, self.split.test, self.config.trainer, look)
         rows = self.rows(module.classify(features).numpy(), module.modalities)
         best = {_where(row): row["top1_best_epoch"] for row in module.rows}
         for row in rows:
@@ -173,7 +213,7 @@ class EpochTest(Callback):
                 self.stage,
                 stream,
                 logits[list(members)].mean(0),
-                control="random" if options.init == "random" else None,
+                control="supervised" if options.init == "random" else None,
                 draw=options.draw if options.labels < 1 else None,
                 labels=options.labels,
                 labelled_clips=self.labelled_clips,
@@ -185,8 +225,47 @@ def _where(row: Row) -> tuple[str, str]:
     return row["stream"], row["part"]
 
 
-def labelled_clips(clips: Indices, labels: NDArray[np.int64], share: float, seed: int, draw: int) -> Indices:
-    """Draw a share of the clips of every class, at least one of each; a smaller share is part of a larger one.
+def finetunings(config: Config) -> list[Config]:
+    """Return the single finetunings that a configuration asks for: of each `init`, each share and each draw.
+
+    Each is what ``config.yaml`` in its own folder says, `config_folder(single, "finetune")`, and a finetuning is one
+    of those: the same alone and among others.
+
+    Example:
+        >>> options = FinetuneConfig(init="both", semi=(0.05, 1.0), draws=2)
+        >>> [single.finetune.name for single in finetunings(Config(finetune=options))]
+        ['pretrained-0.05-0', 'pretrained-0.05-1', 'pretrained', 'random-0.05-0', 'random-0.05-1', 'random']
+    """
+    options = config.finetune
+    draws = [(share, draw) for share in options.semi for draw in range(options.draws if share < 1 else 1)]
+    return [
+        replace(
+            config,
+            finetune=replace(
+                options,
+                init=init,
+                checkpoint=options.checkpoint if init == "pretrained" else None,
+                semi=(),
+                draws=FinetuneConfig.draws,
+                labels=labels,
+                draw=draw,
+            ),
+        )
+        for init in (("pretrained", "random") if options.init == "both" else (options.init,))
+        for labels, draw in draws or [(options.labels, options.draw)]
+    ]
+
+
+def labelled_clips(
+    clips: Indices,
+    labels: NDArray[np.int64],
+    share: float,
+    seed: int,
+    draw: int,
+    by: Literal["class", "clip"] = "class",
+    every_class: bool = True,
+) -> Indices:
+    """Draw a share of clips as an evaluation does; a smaller share is part of a larger one.
 
     Args:
         clips: (n,) indices of labelled clips.
@@ -194,6 +273,8 @@ def labelled_clips(clips: Indices, labels: NDArray[np.int64], share: float, seed
         share: in (0, 1].
         seed: of the run.
         draw: its number.
+        by: the share is of each ``class``, or of all clips, ``clip`` by clip.
+        every_class: at least one clip of each class.
 
     Example:
         >>> clips, labels = np.arange(40), np.arange(40) % 2
@@ -201,7 +282,7 @@ def labelled_clips(clips: Indices, labels: NDArray[np.int64], share: float, seed
         >>> sorted(labels[few].tolist()), len(many), set(few) <= set(many)
         ([0, 1], 20, True)
     """
-    return clips[share_of_each_class(labels, order_of_draw(len(clips), seed, draw), share)]
+    return clips[share_of(labels, order_of_draw(len(clips), seed, draw), share, by=by, every_class=every_class)]
 
 
 def pretrained_file(config: Config) -> Path | None:
@@ -247,28 +328,63 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     """Train encoders and heads on the labels of the training part, or go on where an interrupted run stopped.
 
     Args:
-        config: of the run.
+        config: of the run; it may ask for several finetunings, one after the other.
         overwrite: start afresh, whatever the folder holds.
 
     Returns:
         What is written to ``evaluation.json`` in ``<run>/finetune/<init>``, or ``<init>-<labels>-<draw>`` where labels
-        were drawn. ``classifier.safetensors`` beside it holds encoders, heads and the names of the classes.
+        were drawn; of several finetunings, with the rows of all. ``classifier.safetensors`` beside it holds encoders,
+        heads and the names of the classes.
 
     Raises:
-        ValueError: if the protocol lacks labelled clips to learn from or to test on, or has clips in both parts, the
-            checkpoint does not fit, or the configuration differs from the stored one.
+        ValueError: if the protocol lacks labelled clips to learn from or to test on, or has clips in both parts, a draw
+            holds clips of one class alone, the checkpoint does not fit, or the configuration differs from the stored
+            one.
     """
-    options = config.finetune
     dataset = PreparedDataset(config.data.folder)
     split = Split.of(dataset, config.data.protocol)
     for part, count in split.unlabelled.items():
-        print(f"finetune: {count} clips of the part {part} have no label and are left out")
-    clips = labelled_clips(split.train, dataset.labels[split.train], options.labels, config.seed, options.draw)
+        _say(f"{count} clips of the part {part} have no label and are left out")
+    singles = finetunings(config)
+    drawn = [_draw(single, dataset, split) for single in singles]  # what cannot be is refused before anything is done
+    results = []
+    for place, (single, clips) in enumerate(zip(singles, drawn, strict=True), 1):
+        if len(singles) > 1:
+            _say(f"{place} of {len(singles)}, {single.finetune.name}: {len(clips)} labelled clips")
+        results.append(_finetune(single, dataset, split, clips, overwrite))
+    result = {
+        **results[0],
+        "rows": [row for each in results for row in each["rows"]],
+        "checkpoints": {stage: origin for each in results for stage, origin in each["checkpoints"].items()},
+        "config": plain(config),
+    }
+    _show(result)
+    return result
+
+
+def _draw(single: Config, dataset: PreparedDataset, split: Split) -> Indices:
+    """Return the clips that one finetuning learns from."""
+    options, labels = single.finetune, dataset.labels[split.train]
+    draw = options.labels, single.seed, options.draw, options.draw_by, options.every_class
+    clips = labelled_clips(split.train, labels, *draw)
     if leaked := len(np.intersect1d(clips, split.test)):
         raise ValueError(
             f"data.protocol: {leaked} of the {len(clips)} labelled clips to learn from are test clips too; expected "
             "none in both parts"
         )
+    if len(np.unique(dataset.labels[clips])) < 2:
+        raise ValueError(
+            f"finetune.labels: expected labelled clips of at least two classes, and {options.labels:g} gives "
+            f"{len(clips)} of one at most (draw {options.draw})"
+        )
+    return clips
+
+
+def _finetune(
+    config: Config, dataset: PreparedDataset, split: Split, clips: Indices, overwrite: bool
+) -> dict[str, Any]:
+    """Do one finetuning on some clips, and return what it writes."""
+    options, learning = config.finetune, config.finetune.learning
     path = pretrained_file(config)
     weights = initial_weights(config, dataset, path)
     module = Finetuning(
@@ -281,15 +397,15 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         accuracy_every=config.trainer.accuracy_every,
         cuda_graphs=config.trainer.cuda_graphs,
     )
-    test = EpochTest(config, dataset, split, weights.stage, len(clips))
+    batch_size = learning.batch_size or config.data.batch_size
     last = fit(
         module,
-        LabelledData(config, dataset, clips),
+        LabelledData(config, dataset, clips, batch_size, None if learning.pretraining_views else Looks(learning)),
         config,
         "finetune",
         name=options.name,
         keep={},
-        measures=[test],
+        measures=[EpochTest(config, dataset, split, weights.stage, len(clips))],
         overwrite=overwrite,
     )
     result = {
@@ -314,6 +430,15 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
             ),
         )
         write_text(last.with_name("evaluation.json"), json.dumps(result, indent=1) + "\n")
-        for table in finetuning_tables(result):
-            Console().print(table)
     return result
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    print(f"finetune: {message}")
+
+
+@rank_zero_only
+def _show(result: Mapping[str, Any]) -> None:
+    for table in finetuning_tables(result):
+        Console().print(table)

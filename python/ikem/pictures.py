@@ -55,6 +55,7 @@ MODALITY_TITLES = {
 STAGE_COLORS = {
     "raw": GREY,
     "random": "#8C8C8C",
+    "supervised": BLACK,
     "stage1": SKY,
     "stage2": BLUE,
     "student": ORANGE,
@@ -65,6 +66,7 @@ STAGE_COLORS = {
 STAGE_NAMES = {
     "raw": "raw coordinates",
     "random": "randomly initialized",
+    "supervised": "supervised, from random weights",
     "stage1": "after stage 1 (contrast)",
     "stage2": "after stage 2 (exchange)",
     "student": "student (distilled)",

@@ -27,7 +27,7 @@ from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
 from ikem.data.protocols import lacking_for_evaluation
 from ikem.data.synthetic import generate
-from ikem.evaluation.scores import Spread, by_stream, number_of, over_draws
+from ikem.evaluation.scores import Spread, by_stream, number_of, origin, over_draws
 from ikem.evaluation.table import LABELLED, labels_name, neighbors_name, numbers_of_neighbors
 from ikem.files import write_text
 from ikem.training.watch import RANK, RETRIEVAL
@@ -105,9 +105,9 @@ class Run:
         return over_draws((row for row in self.evaluation["rows"] if row["part"] == "test"), protocol)
 
     def finetuning(self) -> Drawn:
-        """Likewise those of finetuning, by the stage that it began with."""
-        rows = (row for result in self.finetunings.values() for row in result["rows"])
-        return over_draws(({**row, "classifier": "finetune"} for row in rows if row["part"] == "test"), "finetune")
+        """Likewise those of finetuning, by what it began with: a stage's encoders, or, ``supervised``, random ones."""
+        rows = (row for result in self.finetunings.values() for row in result["rows"] if row["part"] == "test")
+        return over_draws(({**row, "stage": origin(row), "classifier": "finetune"} for row in rows), "finetune")
 
     @property
     def last_stage(self) -> str | None:
@@ -363,7 +363,7 @@ def _finetuning_text(run: Run) -> list[str]:
         "## Finetuning",
         "Accuracy on the test clips in percent after the last epoch, by the share of the training labels that whole "
         "encoders and their heads have learned from, mean ± standard deviation over the draws where there are several. "
-        "What begins with random weights is the supervised baseline. Fused streams average the logits of single ones.",
+        "Supervised is what begins with random weights, the baseline. Fused streams average the logits of single ones.",
         _drawn_table("semi", drawn),
     ]
 

@@ -70,7 +70,7 @@ def test_rows_and_files(config: Callable[..., Config], dataset: PreparedDataset)
     assert [(row["stream"], row["part"]) for row in result["rows"]] == [
         (stream, part) for stream in ("joint", "bone", "fused2") for part in ("test", "test_marked")
     ]
-    said = {"protocol": "finetune", "stage": "random", "control": "random", "seed": 1, "draw": 3, "labels": 0.8}
+    said = {"protocol": "finetune", "stage": "random", "control": "supervised", "seed": 1, "draw": 3, "labels": 0.8}
     said["labelled_clips"] = 17  # of 7, 7 and 6
     logged = table(run.run, "finetune/random-0.8-3")
     for row in result["rows"]:
@@ -259,7 +259,7 @@ def test_draws_are_nested_and_hold_every_class() -> None:
         ({"labels": 0.0}, r"finetune\.labels: expected in \(0, 1\], got 0\.0"),
         ({"draw": -1}, r"finetune\.draw: expected at least 0, got -1"),
         ({"head_learning_rate": 0.0}, r"finetune\.head_learning_rate: expected > 0, got 0\.0"),
-        ({"init": "best"}, r"finetune\.init: expected pretrained or random, got best"),
+        ({"init": "best"}, r"finetune\.init: expected pretrained, random or both, got best"),
         ({"checkpoint": Path("x")}, r"finetune\.checkpoint: expected none with finetune\.init random"),
     ],
 )

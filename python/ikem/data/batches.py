@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import lightning
@@ -93,6 +93,10 @@ class ShuffledBatches(Sampler[BatchPlan]):
             yield BatchPlan(self.epoch * len(self) + index, order[start : start + self.batch_size])
 
 
+#: Draws a view of each of some clips, whose original lengths (n,) it is told.
+Views = Callable[[Tensor, torch.Generator], View]
+
+
 class ClipViews(Dataset[Batch | Draw]):
     """Fetches this process's share of a planned batch at once and draws ``number`` views of each clip.
 
@@ -103,7 +107,7 @@ class ClipViews(Dataset[Batch | Draw]):
     def __init__(
         self,
         dataset: PreparedDataset,
-        views: RandomViews,
+        views: Views,
         seed: int,
         rank: int,
         world_size: int,
@@ -126,13 +130,14 @@ class ClipViews(Dataset[Batch | Draw]):
         share = slice(self.rank * count, (self.rank + 1) * count)
         clips = plan.clips[share]
         random = generator(self.seed, "views", plan.step)
-        views = tuple(self.views(len(plan.clips), random).share(share) for _ in range(self.number))
+        num_frames = torch.from_numpy(self.dataset.num_frames[plan.clips])
+        views = tuple(self.views(num_frames, random).share(share) for _ in range(self.number))
         labels = None if self.labels is None else torch.from_numpy(self.labels[clips])
         if self.resident:
             return Draw(torch.from_numpy(clips), views, labels)
         return Batch(
             torch.from_numpy(self.dataset.joints[clips]),
-            torch.from_numpy(self.dataset.num_frames[clips]),
+            num_frames[share],
             views,
             labels=labels,
         )
@@ -148,6 +153,7 @@ class TrainingData(lightning.LightningDataModule):
         batch_size: clips per step, over all processes together.
         number: of views of each clip.
         labels: of the dataset's clips, where the training is supervised.
+        views: draws them; by default those of the `views` section.
 
     Raises:
         ValueError: if the batch does not fit the clips or the processes.
@@ -161,19 +167,16 @@ class TrainingData(lightning.LightningDataModule):
         batch_size: int,
         number: int,
         labels: NDArray[np.int64] | None = None,
+        views: Views | None = None,
     ) -> None:
         super().__init__()
-        if config.data.batch_size % config.trainer.devices:
-            raise ValueError(
-                f"data.batch_size: expected a multiple of trainer.devices = {config.trainer.devices}, "
-                f"got {config.data.batch_size}"
-            )
+        _require_even_shares(batch_size, config.trainer.devices)
         self.config = config
         self.dataset = dataset
         self.number = number
         self.labels = labels
         self.batches = ShuffledBatches(clips, batch_size, config.seed)
-        self.views = RandomViews(config.views, *dataset.joints.shape[2:4])
+        self.views = views or RandomViews(config.views, *dataset.joints.shape[2:4])
         self.resident: tuple[Tensor, Tensor] | None = None
 
     def train_dataloader(self) -> DataLoader[Batch | Draw]:
@@ -209,6 +212,14 @@ class TrainingData(lightning.LightningDataModule):
         return Batch(*self.resident, views=batch.views, clips=batch.clips, labels=batch.labels)
 
 
+def _require_even_shares(batch_size: int, devices: int) -> None:
+    if batch_size % devices:
+        raise ValueError(
+            "data.batch_size, or finetune.batch_size where it counts: expected a multiple of trainer.devices = "
+            f"{devices}, got {batch_size}"
+        )
+
+
 class ContrastiveData(TrainingData):
     """The training part of a prepared dataset, in batches with two views per clip.
 
@@ -234,17 +245,27 @@ class ContrastiveData(TrainingData):
 class LabelledData(TrainingData):
     """Labelled clips of a prepared dataset, in batches with one view per clip.
 
-    Where there are fewer clips than `data.batch_size`, a batch is made of as many as can be shared out.
+    Where there are fewer clips than that many, a batch is made of as many as can be shared out.
 
     Args:
         config: of the run.
         dataset: opened by the caller.
         clips: indices of those that are learned from; the labels of others are not read.
+        batch_size: clips per step, over all processes together.
+        views: draws them; by default those of the `views` section.
     """
 
-    def __init__(self, config: Config, dataset: PreparedDataset, clips: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: PreparedDataset,
+        clips: NDArray[np.int64],
+        batch_size: int,
+        views: Views | None = None,
+    ) -> None:
         devices = config.trainer.devices
-        batch_size = min(config.data.batch_size, max(len(clips) // devices, 1) * devices)
+        _require_even_shares(batch_size, devices)
+        most = max(len(clips) // devices, 1) * devices
         labels = np.full(len(dataset.labels), -1)
         labels[clips] = dataset.labels[clips]
-        super().__init__(config, dataset, clips, batch_size, number=1, labels=labels)
+        super().__init__(config, dataset, clips, min(batch_size, most), number=1, labels=labels, views=views)

@@ -165,9 +165,9 @@ class RandomViews:
         self.joints = joints
         self.crop_padding = frames // config.crop_ratio if config.crop_ratio else 0
 
-    def __call__(self, num_clips: int, generator: torch.Generator) -> View:
-        """Draw one view of each of ``num_clips`` clips from a CPU generator."""
-        config = self.config
+    def __call__(self, clips: int | Tensor, generator: torch.Generator) -> View:
+        """Draw one view of each of so many clips, or of clips of these original lengths (n,), from a CPU generator."""
+        config, num_clips = self.config, clips if isinstance(clips, int) else len(clips)
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(num_clips, *shape, generator=generator)

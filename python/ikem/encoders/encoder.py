@@ -108,6 +108,10 @@ class Encoder(nn.Module):
         if isinstance(bias, nn.Parameter):
             nn.init.zeros_(bias)
 
+    def layers(self) -> list[nn.Module]:
+        """Return what holds the parameters, from the skeleton on: the norm of the coordinates, then the blocks."""
+        return [self.data_norm, *self.blocks]
+
     def forward(self, x: Tensor) -> Tensor:
         """Map skeletons (N, 3, T, V, M) to features (N, F), the mean of the feature map over time and joints."""
         return _BodyMean.apply(self.body_maps(x), x.shape[-1])

@@ -7,7 +7,7 @@ among those of a larger one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,8 @@ def _draws(labels: Labels, options: EvaluateConfig, seed: int) -> Iterator[Draw]
     for number in range(options.draws if options.semi or options.fewshot else 0):
         order = order_of_draw(len(labels), seed, number)
         for share in options.semi:
-            draw = share_of_each_class if options.draw_by == "class" else share_of_all
-            yield Draw("semi", share, number, draw(labels, order, share, every_class=options.every_class))
+            drawn = share_of(labels, order, share, by=options.draw_by, every_class=options.every_class)
+            yield Draw("semi", share, number, drawn)
         for shots in options.fewshot:
             yield Draw("fewshot", shots, number, clips_of_each_class(labels, order, shots))
 
@@ -85,6 +85,14 @@ def order_of_draw(num_clips: int, seed: int, number: int) -> Indices:
         array([3, 4, 1, 2, 0])
     """
     return np.random.default_rng(derive_seed(seed, "labelled clips", number)).permutation(num_clips)
+
+
+def share_of(
+    labels: Labels, order: Indices, share: float, *, by: Literal["class", "clip"], every_class: bool
+) -> Indices:
+    """Return the first share of each class's clips, or of all, ``clip`` by clip."""
+    draw = share_of_each_class if by == "class" else share_of_all
+    return draw(labels, order, share, every_class=every_class)
 
 
 def share_of_each_class(labels: Labels, order: Indices, share: float, *, every_class: bool = True) -> Indices:

@@ -91,9 +91,20 @@ def extract_features(
 
 
 def extract_between_steps(
-    encoders: Mapping[str, Encoder], dataset: PreparedDataset, clips: Indices, trainer: TrainerConfig
+    encoders: Mapping[str, Encoder],
+    dataset: PreparedDataset,
+    clips: Indices,
+    trainer: TrainerConfig,
+    look: Look | None = None,
 ) -> Tensor:
     """Encode clips by encoders that are being trained, and leave these in the modes in which they were.
+
+    Args:
+        encoders: G encoders by modality.
+        dataset: where the clips are.
+        clips: (m,) indices into the dataset.
+        trainer: device and precision.
+        look: how the clips are seen; by default as they are.
 
     Returns:
         The features' means over time and joints, (G, n, F), on the CPU.
@@ -101,7 +112,7 @@ def extract_between_steps(
     precision: Any = trainer.precision
     modes = {module: module.training for encoder in encoders.values() for module in encoder.modules()}
     fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=precision)
-    means = extract_features(encoders, dataset, clips, fabric=fabric).means
+    means = extract_features(encoders, dataset, clips, fabric=fabric, look=look).means
     for module, mode in modes.items():
         module.training = mode
     return means

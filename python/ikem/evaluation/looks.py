@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ikem.config import ProbeConfig
+from ikem.config import LearningConfig, ProbeConfig
 from ikem.data.views import View, rotation
 
 LEAST_FRAMES = 64  # of the recording, that a window of a probe's training clip holds
@@ -13,13 +13,13 @@ MIDDLE = 0.95  # of a test clip, that such a probe sees
 
 
 class RandomLook:
-    """The training clips of a probe that augments: a random part of each, stretched, and turned about each axis.
+    """The training clips of a probe that augments, or of finetuning: a random part of each, turned about each axis.
 
     As the published codes of CMD and MAMP do: the part's length is uniform between the least share and all, but at
     least 64 frames; the angles about x, y and z, one after another, are uniform in plus or minus the limit.
 
     Args:
-        options: of the probe.
+        options: of the probe, or of a finetuning.
         generator: draws.
 
     Example:
@@ -29,7 +29,7 @@ class RandomLook:
         tensor([0., 1.])
     """
 
-    def __init__(self, options: ProbeConfig, generator: torch.Generator) -> None:
+    def __init__(self, options: ProbeConfig | LearningConfig, generator: torch.Generator) -> None:
         self.options = options
         self.generator = generator
 

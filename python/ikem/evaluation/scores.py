@@ -31,8 +31,8 @@ class Scoreboard:
 
     A row says by what protocol it came about (``protocol``), of which encoders (``stage``, ``stream``) and test clips
     (``part``), from what ``seed`` and ``draw`` of labelled clips (None where all are), and, of a control, which one
-    (``control``: ``random`` weights, ``raw`` coordinates; else None); then what else the protocol has to say, and
-    ``top1`` and ``top5``, fractions.
+    (``control``: ``random`` weights, ``raw`` coordinates, ``supervised`` training from random weights; else None); then
+    what else the protocol has to say, and ``top1`` and ``top5``, fractions.
 
     Args:
         labels: of all test clips, (m,).
@@ -145,6 +145,16 @@ def over_draws(rows: Iterable[Mapping[str, Any]], protocol: str) -> dict[tuple[s
         }
         for names, at in found.items()
     }
+
+
+def origin(row: Mapping[str, Any]) -> str:
+    """Return what a finetuning began with, as tables call it: a stage's encoders; or which control it is.
+
+    Example:
+        >>> origin({"stage": "stage2", "control": None}), origin({"stage": "random", "control": "supervised"})
+        ('stage2', 'supervised')
+    """
+    return str(row.get("control") or row["stage"])
 
 
 def number_of(accuracies: Mapping[str, Any] | None, name: str = "top1") -> float | None:

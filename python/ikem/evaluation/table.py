@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ikem.evaluation.scores import Spread, by_stream, number_of, over_draws
+from ikem.evaluation.scores import Spread, by_stream, number_of, origin, over_draws
 
 #: What counts as labelled, by protocol.
 LABELLED = {"semi": "a share of the training clips labelled", "fewshot": "so many clips of each class labelled"}
@@ -38,12 +38,19 @@ def results_tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def finetuning_tables(result: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of a finetuning: accuracies in percent, one for each test part and one line for each stream."""
+    """Return the tables of finetunings: accuracies in percent, for each test part one line for each origin and stream.
+
+    Of several shares or draws of the labels there are means and deviations of the draws by share.
+    """
     dataset = result["dataset"]
-    tables = []
+    tables: list[Table] = []
     for part in dict.fromkeys(row["part"] for row in result["rows"]):
-        rows = [row for row in result["rows"] if row["part"] == part]
+        rows = [{**row, "stage": origin(row)} for row in result["rows"] if row["part"] == part]
         where, clips = f"{dataset['name']}, {dataset['protocol']}, {part}", rows[0]["labelled_clips"]
+        if len({(row["labels"], row["draw"]) for row in rows}) > 1:
+            title = f"{where}: accuracy in % with {LABELLED['semi']}, mean±deviation of draws"
+            tables += _drawn(title, "semi", over_draws(({**row, "classifier": "finetune"} for row in rows), "finetune"))
+            continue
         names = ("top1", "top5", "top1_best_epoch")
         lines = [(row["stage"], row["stream"], [row[name] for name in names]) for row in rows]
         title = f"{where}: accuracy in %, {clips} labelled clips"

@@ -36,7 +36,7 @@ EPOCH_SO_FAR = "epoch_so_far"  # the key of a checkpoint under which the sums of
 
 
 class TrainingModule(lightning.LightningModule):
-    """Base of all trainings: derives views, seeds each step, logs per modality, sets up SGD.
+    """Base of all trainings: derives views, seeds each step, logs per modality, sets up the optimizer.
 
     Args:
         options: of the optimization.
@@ -151,13 +151,14 @@ class TrainingModule(lightning.LightningModule):
         """Take over the epoch so far."""
         self.steps.load_state_dict(checkpoint[EPOCH_SO_FAR])
 
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return what makes the steps: SGD."""
+        momentum, decay = self.options.sgd_momentum, self.options.weight_decay
+        return torch.optim.SGD(self.parameter_groups(), momentum=momentum, weight_decay=decay)
+
     def configure_optimizers(self) -> Any:
-        """SGD, its learning rate changed once per epoch."""
-        optimizer = torch.optim.SGD(
-            self.parameter_groups(),
-            momentum=self.options.sgd_momentum,
-            weight_decay=self.options.weight_decay,
-        )
+        """The optimizer, its learning rate changed once per epoch."""
+        optimizer = self.build_optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: learning_rate_factor(self.options, epoch))
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

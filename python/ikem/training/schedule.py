@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ikem.config import SECTIONS, Config, ScheduleConfig, differences
+from ikem.config import SECTIONS, Config, FinetuneConfig, ScheduleConfig, differences
 
 #: The options that say what happens in which epoch. They may change while no epoch that has begun is touched by it.
 SCHEDULE = ("epochs", "schedule", "milestones", "decay", "warmup_epochs", "exchange_epoch")
@@ -48,10 +48,14 @@ def require_same_run(config: Config, command: str, begun: int) -> None:
     listed = "; ".join(f"{name}: {stored!r} there, {given!r} here" for name, (stored, given) in found.items())
     if not all(name in {f"{command}.{option}" for option in SCHEDULE} for name in found):
         raise ValueError(f"run: {config.run} holds a run with another configuration ({listed}); {advice}")
-    options: ScheduleConfig = getattr(config, command)
-    before = replace(options, **{name.split(".")[1]: stored for name, (stored, _) in found.items()})
-    if reason := _changed_past(command, before, options, begun) or _builds_on_it(config, command):
+    given = getattr(config, command)
+    before = replace(given, **{name.split(".")[1]: stored for name, (stored, _) in found.items()})
+    if reason := _changed_past(command, _course(before), _course(given), begun) or _builds_on_it(config, command):
         raise ValueError(f"run: {config.run} cannot go on with another schedule ({listed}): {reason}; {advice}")
+
+
+def _course(options: ScheduleConfig | FinetuneConfig) -> ScheduleConfig:
+    return options.learning if isinstance(options, FinetuneConfig) else options
 
 
 def _changed_past(section: str, before: ScheduleConfig, after: ScheduleConfig, begun: int) -> str | None:
