@@ -12,7 +12,6 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -90,15 +89,14 @@ def evaluate(
         stages = stages_of_file(checkpoint, config, dataset, modality)
         folder = output or checkpoint.with_name(f"{checkpoint.stem}-evaluation")
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".features-", dir=folder) as scratch:
-        evaluation = Evaluation(config, dataset, Path(scratch))
-        if config.evaluate.classes:
-            print(f"evaluate: only clips of the classes {', '.join(config.evaluate.classes)}")
-        for part, count in evaluation.split.unlabelled.items():
-            print(f"evaluate: {count} clips of the part {part} have no label and are left out")
-        evaluation.add_raw()
-        for stage in track(stages, "evaluating", disable=not config.trainer.progress, transient=True):
-            evaluation.add_encoders(stage)
+    evaluation = Evaluation(config, dataset, folder)
+    if config.evaluate.classes:
+        print(f"evaluate: only clips of the classes {', '.join(config.evaluate.classes)}")
+    for part, count in evaluation.split.unlabelled.items():
+        print(f"evaluate: {count} clips of the part {part} have no label and are left out")
+    evaluation.add_raw()
+    for stage in track(stages, "evaluating", disable=not config.trainer.progress, transient=True):
+        evaluation.add_encoders(stage)
     result = {
         **subject(config, dataset, evaluation.split),
         "rows": evaluation.board.rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -266,13 +267,14 @@ def test_features_in_a_mapped_file(finished_run: Config, dataset: PreparedDatase
     encoders = dict(read_weights(finished_run.run / "pretrain" / "last.ckpt", dataset.layout).encoders)
     clips = np.arange(20)
     expected = extract_features(encoders, dataset, clips, fabric=FABRIC, segments=2)
-    file = tmp_path / "parts.npy"
-    mapped = extract_features(encoders, dataset, clips, fabric=FABRIC, segments=2, file=file)
+    mapped = extract_features(encoders, dataset, clips, fabric=FABRIC, segments=2, folder=tmp_path)
+    half = extract_features(encoders, dataset, clips, fabric=FABRIC, segments=2, folder=tmp_path, dtype=torch.float16)
+    if sys.platform == "linux":
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        assert sum(str(tmp_path) in line for line in maps) == 2
+    assert not list(tmp_path.iterdir())  # nothing that a killed process could leave behind
     assert torch.equal(mapped.parts, expected.parts)
-    half = extract_features(encoders, dataset, clips, fabric=FABRIC, segments=2, file=file, dtype=torch.float16)
-    assert np.load(file, mmap_mode="r").dtype == np.float16
     assert torch.equal(half.parts, expected.parts.half())
-    assert torch.equal(mapped.parts, expected.parts)  # what was mapped before is not touched
     z, z_half = (coordinates(parts[0, :12], parts[0, 12:]) for parts in (expected.parts, half.parts))
     np.testing.assert_allclose(z_half.train @ z_half.train.T, z.train @ z.train.T, atol=0.02)
 

@@ -78,7 +78,7 @@ class Evaluation:
     Args:
         config: of the run.
         dataset: what is evaluated on.
-        scratch: a folder for features that are too many for the memory; by default they stay there.
+        folder: for files of features that are too many for the memory; by default they stay there.
 
     Attributes:
         split: which clips are learned from and tested on.
@@ -88,11 +88,11 @@ class Evaluation:
         weights: of the streams in a fusion, where they were learned.
     """
 
-    def __init__(self, config: Config, dataset: PreparedDataset, scratch: Path | None = None) -> None:
+    def __init__(self, config: Config, dataset: PreparedDataset, folder: Path | None = None) -> None:
         self.config = config
         self.options = config.evaluate
         self.dataset = dataset
-        self.scratch = scratch
+        self.folder = folder
         self.split = Split.of(dataset, config.data.protocol, config.evaluate.classes)
         self.fabric = Fabric(
             accelerator=config.trainer.accelerator,
@@ -121,8 +121,8 @@ class Evaluation:
             require_few(len(self.split.train), len(self.split.test), width)
         mapping = stage.mapping_from(self.dataset.layout)
         train, test = (
-            self._extract(encoders, clips, mapping, part)
-            for clips, part in ((self.split.train, "train"), (self.split.test, "test"))
+            self._extract(encoders, clips, mapping, segments=self.options.segments)
+            for clips in (self.split.train, self.split.test)
         )
         for modality, features in zip(encoders, test.means, strict=True):
             self.arrays[f"features_{stage.name}_{modality}"] = features[self.split.parts["test"]].numpy()
@@ -154,19 +154,19 @@ class Evaluation:
         encoders: Mapping[str, Encoder],
         clips: Indices,
         mapping: LayoutMapping | None,
-        part: str | None = None,
         look: Look | None = None,
+        segments: int = 0,
     ) -> Features:
-        """Encode clips; the features of joints and parts of time only where a name for their file is given."""
+        """Encode clips."""
         return extract_features(
             encoders,
             self.dataset,
             clips,
             fabric=self.fabric,
-            segments=self.options.segments if part else 0,
+            segments=segments,
             look=look,
             mapping=mapping,
-            file=self.scratch / f"{part}.npy" if part and self.scratch else None,
+            folder=self.folder,
             dtype=getattr(torch, self.options.parts_dtype),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def extract_features(
     segments: int = 0,
     look: Look | None = None,
     mapping: LayoutMapping | None = None,
-    file: Path | None = None,
+    folder: Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Features:
     """Encode clips in eval mode.
@@ -61,13 +62,14 @@ def extract_features(
         segments: S, into how many parts of time the features of single joints are averaged.
         look: how the clips are seen; by default as they are.
         mapping: from the dataset's skeleton to that of the encoders, where it is another.
-        file: receives the features of single joints, which are then mapped; by default they are in memory.
+        folder: the features of single joints are in a mapped file there, which has no name and so ends with the
+            process; by default they are in memory.
         dtype: of the features of single joints, float32 or float16.
     """
     width = next(iter(encoders.values())).feature_width
     means = torch.empty(len(encoders), len(clips), width)
     layout = mapping.target if mapping else dataset.layout
-    parts = _empty((len(encoders), len(clips), width * segments * layout.num_joints), dtype, file)
+    parts = _empty((len(encoders), len(clips), width * segments * layout.num_joints), dtype, folder)
     view = look(torch.from_numpy(dataset.num_frames[clips])) if look else None
     batch = BATCH_ON_CPU if fabric.device.type == "cpu" else BATCH
 
@@ -131,12 +133,12 @@ def _by_part(maps: Tensor, segments: int) -> Tensor:
     return functional.adaptive_avg_pool2d(maps, (segments, maps.shape[3]))
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) -> Tensor:
-    if file is None or 0 in shape:
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
+    if folder is None or 0 in shape:
         return torch.empty(shape, dtype=dtype)
-    file.unlink(missing_ok=True)  # what is mapped of an earlier one stays as it is
     kind = np.float16 if dtype == torch.float16 else np.float32
-    return torch.from_numpy(np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape))
+    with TemporaryFile(dir=folder) as file:
+        return torch.from_numpy(np.memmap(file, mode="w+", dtype=kind, shape=shape))
 
 
 class Scaling(NamedTuple):
