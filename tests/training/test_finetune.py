@@ -13,20 +13,28 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from training.test_runs import InterruptionError, assert_same, table
 
 from ikem import finetune as room
 from ikem.checkpoint import load_encoders
 from ikem.cli import main
-from ikem.config import Config, FinetuneConfig
+from ikem.config import Config, EncoderConfig, EvaluateConfig, FinetuneConfig, LearningConfig, differences
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset, write_dataset
+from ikem.data.views import View
+from ikem.encoders import build_encoder
 from ikem.evaluation import features
-from ikem.finetune import Finetuning, finetune, labelled_clips
+from ikem.evaluation.draws import all_draws
+from ikem.evaluation.scores import Spread
+from ikem.evaluation.split import Split
+from ikem.evaluation.table import percent
+from ikem.finetune import Finetuning, finetune, finetunings, labelled_clips
 from ikem.pretrain import pretrain
+from ikem.training import learning_rate_factor
 from ikem.use.classifier import CLASSIFIER, Classifier, load_classifier
 from ikem.weights import read_weights
-from ikem_ext import derive_modalities
+from ikem_ext import derive_modalities, get_layout
 
 
 def options(**others: Any) -> FinetuneConfig:
@@ -253,9 +261,181 @@ def test_draws_are_nested_and_hold_every_class() -> None:
     assert not np.array_equal(found[2], labelled_clips(clips, labels, 0.1, seed=2, draw=2))
 
 
+def test_draws_are_those_of_an_evaluation(dataset: PreparedDataset) -> None:
+    split = Split.of(dataset, "halves")
+    labels = dataset.labels[split.train]
+    for how in ({"draw_by": "class"}, {"draw_by": "clip"}, {"draw_by": "clip", "every_class": False}):
+        drawn = all_draws(split, labels, EvaluateConfig(semi=(0.1, 0.3), draws=2, **how), seed=1)
+        for draw in drawn:
+            of_finetuning = labelled_clips(split.train, labels, draw.labels, 1, draw.number, *how.values())
+            assert np.array_equal(np.sort(of_finetuning), split.train[draw.clips])
+
+
+def test_several_by_one_command(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed between two, it goes on with the one that was not finished, and each is what it would be alone."""
+    run = config(finetune=options(epochs=1, modalities=("joint",), semi=(0.3, 1.0), draws=2, draw_by="clip"))
+    names = ["random-0.3-0", "random-0.3-1", "random"]
+    assert [single.finetune.name for single in finetunings(run)] == names
+    begun: list[str] = []
+    killed, fit = True, room.fit
+
+    def counted(module: Finetuning, *arguments: Any, name: str, **more: Any) -> Path:
+        begun.append(name)
+        if killed and name == names[1]:
+            raise InterruptionError
+        return fit(module, *arguments, name=name, **more)
+
+    steps: list[int] = []
+    training_step = Finetuning.training_step
+    monkeypatch.setattr(room, "fit", counted)
+    monkeypatch.setattr(Finetuning, "training_step", lambda *given: steps.append(1) or training_step(*given))
+    with pytest.raises(InterruptionError):
+        finetune(run)
+    assert begun == names[:2] and len(steps) == 1
+    killed = False
+    result = finetune(run)
+    assert begun == [*names[:2], *names]
+    assert len(steps) == 1 + 1 + 2  # the first was not trained again; of all 20 clips there are two batches
+    rows = [row for row in result["rows"] if row["part"] == "test"]
+    assert [(row["labels"], row["draw"], row["labelled_clips"]) for row in rows] == [
+        (0.3, 0, 6),
+        (0.3, 1, 6),
+        (1.0, None, 20),
+    ]
+    assert {row["control"] for row in rows} == {"supervised"}
+    printed = capsys.readouterr().out
+    mean, deviation = np.mean([row["top1"] for row in rows[:2]]), np.std([row["top1"] for row in rows[:2]], ddof=1)
+    expected = [percent(Spread(mean, deviation)), percent(rows[2]["top1"])]
+    assert ["supervised", "joint", *expected] in [line.split() for line in printed.splitlines()]
+    assert "finetune: 2 of 3, random-0.3-1: 6 labelled clips" in printed
+    # The same alone, also from the configuration that lies beside it.
+    single = replace(run, run=run.run.with_name("single"), finetune=replace(run.finetune, semi=(), labels=0.3, draw=1))
+    assert finetune(single)["rows"] == [row for row in result["rows"] if row["draw"] == 1]
+    assert_same(weights_of(single), weights_of(finetunings(run)[1]))
+    assert not differences(finetunings(run)[1], "finetune")
+
+
+def test_from_both_kinds_of_weights(config: Callable[..., Config], capsys: pytest.CaptureFixture[str]) -> None:
+    run = config(finetune=options(epochs=1, init="both", modalities=("joint",)))
+    pretrain(run)
+    result = finetune(run)
+    assert [(row["stage"], row["control"]) for row in result["rows"] if row["part"] == "test"] == [
+        ("stage2", None),
+        ("random", "supervised"),
+    ]
+    assert sorted(each.name for each in (run.run / "finetune").iterdir()) == ["pretrained", "random"]
+    begun = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["stage2", "joint"] in begun and ["supervised", "joint"] in begun
+    file = run.run / "pretrain" / "last.ckpt"
+    singles = finetunings(replace(run, finetune=replace(run.finetune, checkpoint=file)))
+    assert [single.finetune.checkpoint for single in singles] == [file, None]
+
+
+def test_presets_and_what_replaces_them() -> None:
+    default, aimclr, mamp = (FinetuneConfig(preset=name).learning for name in ("default", "aimclr", "mamp"))
+    assert default == LearningConfig(100, "step", (80,), 0.1, 0, 0.9, 1e-4, encoder_learning_rate=0.1)
+    assert (aimclr.milestones, aimclr.nesterov, aimclr.batch_size) == ((10, 30, 50), True, 128)
+    assert not aimclr.pretraining_views and not aimclr.augments and mamp.augments
+    assert [round(1e4 * mamp.encoder_learning_rate * learning_rate_factor(mamp, e), 2) for e in (0, 4, 5, 99)] == [
+        0.5,
+        2.5,
+        3.0,
+        0.0,
+    ]
+    replaced = FinetuneConfig(
+        preset="mamp", optimizer="sgd", layer_decay=1.0, milestones=(3,), schedule="step"
+    ).learning
+    assert replaced == replace(mamp, optimizer="sgd", layer_decay=1.0, milestones=(3,), schedule="step")
+
+
+def module_of(finetuning: FinetuneConfig) -> Finetuning:
+    encoder = EncoderConfig(base_width=2, feature_width=6)
+    encoders = {modality: build_encoder(encoder, get_layout("sbu15")) for modality in ("joint", "bone")}
+    return Finetuning(finetuning, encoder, encoders, get_layout("sbu15"), 3)
+
+
+def test_layers_nearer_to_the_skeleton_learn_slower() -> None:
+    module = module_of(
+        FinetuneConfig(preset="mamp", layer_decay=0.5, encoder_learning_rate=1.0, head_learning_rate=3.0)
+    )
+    optimizer = module.build_optimizer()
+    assert type(optimizer) is torch.optim.AdamW
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    named = dict(module.named_parameters())
+    assert found.keys() == {id(parameter) for parameter in named.values()}
+    for name, parameter in named.items():
+        place = name.split(".")
+        depth = 1 + int(place[4]) if "blocks" in place else 0  # of ten blocks; the coordinates' norm before them
+        expected = 3.0 if "head" in place else 0.5 ** (11 - depth)
+        assert found[id(parameter)] == (expected, 0.0 if parameter.ndim == 1 else 0.05), name
+    # Random weights have nothing to keep.
+    random = module_of(FinetuneConfig(preset="mamp", init="random")).build_optimizer()
+    assert {group["lr"] for group in random.param_groups} == {3e-4}
+    plain = module_of(FinetuneConfig(preset="hiclr")).build_optimizer()
+    assert type(plain) is torch.optim.SGD
+    assert {(group["nesterov"], group["weight_decay"]) for group in plain.param_groups} == {(True, 1e-4)}
+
+
+def test_smoothed_labels() -> None:
+    plain, smooth = (module_of(FinetuneConfig(label_smoothing=share)).eval() for share in (0.0, 0.3))
+    smooth.load_state_dict(plain.state_dict())
+    view, labels = torch.randn(2, 4, 3, 8, 15, 1, generator=torch.Generator().manual_seed(0)), torch.arange(4) % 3
+    losses, logits = plain(view, labels)
+    spread = -functional.log_softmax(logits, -1).mean((1, 2))
+    torch.testing.assert_close(smooth(view, labels)[0]["cross_entropy"], 0.7 * losses["cross_entropy"] + 0.3 * spread)
+
+
+def test_clips_as_published_codes_see_them(
+    config: Callable[..., Config], dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[View]] = {"train": [], "test": []}
+    derive, extract = Finetuning.derive, room.extract_between_steps
+
+    def noted(self: Finetuning, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:
+        seen["train"].append(view)
+        return derive(self, batch, view, modalities)
+
+    def noted_extraction(*arguments: Any) -> Tensor:
+        look = arguments[-1]
+        seen["test"] += [] if look is None else [look(torch.tensor([100]))]
+        return extract(*arguments)
+
+    monkeypatch.setattr(Finetuning, "derive", noted)
+    monkeypatch.setattr(room, "extract_between_steps", noted_extraction)
+    few = {"epochs": 1, "modalities": ("joint",), "init": "random", "batch_size": 20}
+    finetune(config("plain", finetune=FinetuneConfig(preset="aimclr", **few)))
+    (view,) = seen["train"]  # one batch of the preset's size, not of data.batch_size
+    assert not seen["test"] and view.crop_padding == 0
+    torch.testing.assert_close(view.shear, torch.eye(3).expand_as(view.shear))
+    assert view.window is not None
+    torch.testing.assert_close(view.window, torch.tensor([0.0, 1.0]).expand_as(view.window))
+    finetune(config("turned", finetune=FinetuneConfig(preset="mamp", **few)))
+    view = seen["train"][1]
+    assert view.window is not None and seen["test"][0].window is not None
+    # Clips of 30 to 49 frames are seen whole, and turned.
+    torch.testing.assert_close(view.window, torch.tensor([0.0, 1.0]).expand_as(view.window))
+    assert (view.shear - torch.eye(3)).abs().amax((1, 2)).min() > 0.01
+    torch.testing.assert_close(seen["test"][0].window, torch.tensor([[0.025, 0.95]]))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"preset": "best"}, r"finetune\.preset: expected one of default, aimclr, hiclr, cmd, mamp, got best"),
+        ({"semi": (0.1,), "labels": 0.5}, r"finetune\.semi: expected none with finetune\.labels"),
+        ({"semi": (0.1, 0.1)}, r"finetune\.semi: expected different shares in \(0, 1\]"),
+        ({"draws": 0}, r"finetune\.draws: expected at least 1, got 0"),
+        ({"epochs": 0}, r"finetune\.epochs: expected at least 1, got 0"),
+        ({"least_window": 0.5}, r"finetune\.least_window.*: expected finetune\.pretraining_views false"),
+        ({"preset": "mamp", "nesterov": True}, r"finetune\.nesterov: expected finetune\.optimizer sgd"),
+        ({"layer_decay": 0.0}, r"finetune\.layer_decay: expected in \(0, 1\], got 0\.0"),
+        ({"label_smoothing": 1.0}, r"finetune\.label_smoothing: expected in \[0, 1\), got 1\.0"),
         ({"labels": 0.0}, r"finetune\.labels: expected in \(0, 1\], got 0\.0"),
         ({"draw": -1}, r"finetune\.draw: expected at least 0, got -1"),
         ({"head_learning_rate": 0.0}, r"finetune\.head_learning_rate: expected > 0, got 0\.0"),
@@ -266,3 +446,21 @@ def test_draws_are_nested_and_hold_every_class() -> None:
 def test_wrong_options_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options(**wrong)
+
+
+def test_a_draw_of_one_class_is_refused_before_anything_is_trained(config: Callable[..., Config]) -> None:
+    run = config(finetune=options(semi=(1.0, 0.05), draw_by="clip", every_class=False))
+    with pytest.raises(ValueError, match=r"at least two classes, and 0\.05 gives 1 of one at most \(draw 0\)"):
+        finetune(run)
+    assert not run.run.exists()
+
+
+def test_the_schedule_of_a_finished_one_may_grow(config: Callable[..., Config]) -> None:
+    run = config(finetune=options(epochs=1, modalities=("joint",)))
+    finetune(run)
+    finetune(replace(run, finetune=replace(run.finetune, epochs=2, milestones=(80,))))
+    assert len(table(run.run, "finetune/random")) == 2
+    with pytest.raises(ValueError, match=r"finetune\.preset: 'default' there, 'aimclr' here"):
+        finetune(replace(run, finetune=replace(run.finetune, preset="aimclr")))
+    with pytest.raises(ValueError, match="epoch 0 was trained at 1 times the peak learning rate"):
+        finetune(replace(run, finetune=replace(run.finetune, epochs=2, milestones=(0,))))
