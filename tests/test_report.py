@@ -229,6 +229,7 @@ def test_a_new_report_takes_away_pictures_that_no_longer_hold(tmp_path, monkeypa
 def write_finetuning(run, name, stage, labels, draw, top1):
     """A finetuning as its command leaves it."""
     origin = {"protocol": "finetune", "stage": stage, "stream": "fused3", "seed": 1, "draw": draw, "labels": labels}
+    origin["control"] = "supervised" if stage == "random" else None
     rows = [
         {**origin, "part": part, "top1": top1, "top1_best_epoch": 0.99} for part in ("test", "test_without_repeats")
     ]
@@ -244,7 +245,7 @@ def test_shows_what_was_finetuned(tmp_path, monkeypatch):
     write_finetuning(config.run, "pretrained", "stage2", 1.0, None, 0.875)
     write_finetuning(config.run, "random", "random", 1.0, None, 0.75)
     text = report(config).read_text()
-    assert "| randomly initialized | fused three | finetune | 75.0 |" in text
+    assert "| supervised, from random weights | fused three | finetune | 75.0 |" in text
     assert f"ikem finetune --config {config.run}/finetune/random/config.yaml" in text
     assert not shown(text)  # one share of labels is no curve
     for draw, top1 in enumerate((0.5, 0.6, 0.7)):
@@ -253,7 +254,7 @@ def test_shows_what_was_finetuned(tmp_path, monkeypatch):
     table = tables(text[text.index("## Finetuning") :])
     assert [table[0], *table[2:4]] == [
         ["stage", "stream", "classifier", "10%", "100%"],
-        ["randomly initialized", "fused three", "finetune", "", "75.0"],
+        ["supervised, from random weights", "fused three", "finetune", "", "75.0"],
         ["after stage 2 (exchange)", "fused three", "finetune", "60.0 ± 10.0", "87.5"],
     ]
     assert shown(text) == ["pictures/finetuning.png"]

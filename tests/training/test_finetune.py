@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from training.test_runs import InterruptionError, assert_same, table
 
@@ -384,6 +384,10 @@ def test_layers_nearer_to_the_skeleton_learn_slower() -> None:
 
 def test_smoothed_labels() -> None:
     plain, smooth = (module_of(FinetuneConfig(label_smoothing=share)).eval() for share in (0.0, 0.3))
+    for stream in plain.streams.values():
+        nn.init.normal_(
+            stream.head.bias
+        )  # features of untrained encoders are next to nothing, so this makes the logits
     smooth.load_state_dict(plain.state_dict())
     view, labels = torch.randn(2, 4, 3, 8, 15, 1, generator=torch.Generator().manual_seed(0)), torch.arange(4) % 3
     losses, logits = plain(view, labels)
