@@ -61,6 +61,19 @@ class ViewsConfig:
         tilt_degrees: and about the horizontal axis across the view by up to this one.
         bone_jitter: the length of each bone is multiplied by exp(bone_jitter * n), n normal.
         least_window: a part of the clip, at least this share of it, is stretched to its full length; 1 for all of it.
+        mirror_probability: how often left and right change places: x is negated, and each joint takes the place of its
+            partner in ``layout.left_right``.
+        speed: the clip is played faster by a factor that is uniform in [least, most], about its middle: frame t shows
+            what was at c + factor * (t - c), c = (T - 1) / 2, linearly interpolated and mirrored at the clip's ends.
+        speed_probability: how often.
+        scale: all coordinates are multiplied by a factor that is uniform in [least, most].
+        scale_probability: how often.
+        jitter: deviation of the normal noise that is added to each coordinate in each frame, in the data's units.
+        jitter_probability: how often.
+        mask_joints: share of the joints that are set to 0 in all frames; round(share * V) of them.
+        mask_joints_probability: how often.
+        mask_frames: share of the frames in which all joints are set to 0; round(share * T) of them.
+        mask_frames_probability: how often.
     """
 
     shear_amplitude: float = 0.5
@@ -69,11 +82,31 @@ class ViewsConfig:
     tilt_degrees: float = 0.0
     bone_jitter: float = 0.0
     least_window: float = 1.0
+    mirror_probability: float = 0.0
+    speed: tuple[float, float] = (1.0, 1.0)
+    speed_probability: float = 1.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    scale_probability: float = 1.0
+    jitter: float = 0.0
+    jitter_probability: float = 1.0
+    mask_joints: float = 0.0
+    mask_joints_probability: float = 1.0
+    mask_frames: float = 0.0
+    mask_frames_probability: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("shear_amplitude", "crop_ratio", "turn_degrees", "tilt_degrees", "bone_jitter"):
+        for name in ("shear_amplitude", "crop_ratio", "turn_degrees", "tilt_degrees", "bone_jitter", "jitter"):
             _require(getattr(self, name) >= 0, f"views.{name}: expected >= 0, got {getattr(self, name)}")
         _require(0 < self.least_window <= 1, f"views.least_window: expected in (0, 1], got {self.least_window}")
+        for name in ("speed", "scale"):
+            least, most = getattr(self, name)
+            _require(0 < least <= most, f"views.{name}: expected 0 < least <= most, got {[least, most]}")
+            setattr(self, name, (least, most))
+        for name in ("mirror", "speed", "scale", "jitter", "mask_joints", "mask_frames"):
+            share = getattr(self, f"{name}_probability")
+            _require(0 <= share <= 1, f"views.{name}_probability: expected in [0, 1], got {share}")
+        for name in ("mask_joints", "mask_frames"):
+            _require(0 <= getattr(self, name) < 1, f"views.{name}: expected in [0, 1), got {getattr(self, name)}")
 
 
 @dataclass
@@ -780,12 +813,13 @@ def differences(config: Config, command: str) -> dict[str, tuple[Any, Any]]:
         command: ``pretrain``, ``distill`` or ``finetune``.
 
     Returns:
-        Dotted name -> the stored value and the given one; empty where there is nothing yet.
+        Dotted name -> the stored value and the given one; empty where there is nothing yet. An option that came after
+        the run was stored is taken to have been at its default, which changes nothing.
     """
     path = config_folder(config, command) / "config.yaml"
     if not path.is_file():
         return {}
-    stored = dict(flatten(yaml.safe_load(path.read_text())))
+    stored = {**dict(flatten(plain(Config()))), **dict(flatten(yaml.safe_load(path.read_text())))}
     given = dict(flatten(plain(config)))
     done = [section for section in SECTIONS[command] if section != command or (config.run / command).exists()]
     return {

@@ -135,7 +135,10 @@ def test_a_batch_larger_than_the_training_part_is_refused() -> None:
 
 
 def test_processes_share_the_joined_batch(dataset: PreparedDataset) -> None:
-    views = RandomViews(ViewsConfig(bone_jitter=0.1, least_window=0.5), frames=8, joints=15)
+    config = ViewsConfig(
+        bone_jitter=0.1, least_window=0.5, mirror_probability=0.5, speed=(0.5, 2), jitter=0.1, mask_joints=0.3
+    )
+    views = RandomViews(config, frames=8, joints=15)
     plan = next(iter(ShuffledBatches(dataset.split("halves", "train"), batch_size=8, seed=1)))
     joined = ClipViews(dataset, views, 1, rank=0, world_size=1)[plan]
     np.testing.assert_array_equal(joined.joints, dataset.joints[plan.clips])

@@ -85,7 +85,8 @@ def test_pretrain_distill_and_evaluate(tmp_path: Path, prepared: Path) -> None:
 def test_views_stay_in_the_plane(prepared: Path) -> None:
     dataset = PreparedDataset(prepared)
     assert (dataset.layout.name, dataset.joints.shape) == ("coco17", (CLIPS, 3, 8, 17, 1))
-    views = RandomViews(ViewsConfig(turn_degrees=40, tilt_degrees=40, bone_jitter=0.2, least_window=0.5), 8, 17)
+    changes = {"bone_jitter": 0.2, "least_window": 0.5, "mirror_probability": 0.5, "speed": (0.5, 2), "jitter": 0.1}
+    views = RandomViews(ViewsConfig(turn_degrees=40, tilt_degrees=40, scale=(0.8, 1.2), **changes), 8, 17)
     joints, num_frames = torch.from_numpy(np.array(dataset.joints)), torch.from_numpy(dataset.num_frames)
     view = views(CLIPS, torch.Generator().manual_seed(0))
     joint, motion, axis = view.derive(joints, num_frames, dataset.layout, ("joint", "motion", "rotation_axis"))

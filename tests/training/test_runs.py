@@ -85,11 +85,8 @@ class InterruptionError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
-def test_interrupted_and_resumed(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """In the middle of the first epoch, of the second, and of stage 2; each epoch has two steps."""
-    whole, broken = config("whole"), config("broken")
-    pretrain(whole)
+def interrupt(monkeypatch: pytest.MonkeyPatch, run: Config, step: int) -> None:
+    """Begin a pretraining, which ends in the middle of a step."""
     training_step = Pretraining.training_step
 
     def interrupted(self: Pretraining, batch: Batch, batch_idx: int) -> Any:
@@ -100,10 +97,59 @@ def test_interrupted_and_resumed(config: Callable[..., Config], monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(Pretraining, "training_step", interrupted)
         with pytest.raises(InterruptionError):
-            pretrain(broken)
+            pretrain(run)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_interrupted_and_resumed(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """In the middle of the first epoch, of the second, and of stage 2; each epoch has two steps."""
+    whole, broken = config("whole"), config("broken")
+    pretrain(whole)
+    interrupt(monkeypatch, broken, step)
     assert (broken.run / "pretrain" / "last.ckpt").exists() == (step > 1)
     pretrain(broken)
     assert_same_training(whole, broken)
+
+
+ALL_VIEWS = ViewsConfig(
+    turn_degrees=10,
+    bone_jitter=0.1,
+    least_window=0.5,
+    mirror_probability=0.5,
+    speed=(0.7, 1.5),
+    speed_probability=0.5,
+    scale=(0.7, 1.2),
+    jitter=0.05,
+    jitter_probability=0.5,
+    mask_joints=0.2,
+    mask_frames=0.2,
+)
+
+
+@pytest.mark.parametrize("options", [{"views": ALL_VIEWS}], ids=lambda options: "-".join(options))
+def test_options_are_resumed(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    whole, broken, plain = config("whole", **options), config("broken", **options), config("plain")
+    for run in (whole, plain):
+        pretrain(run)
+    assert table(whole.run) != table(plain.run)
+    interrupt(monkeypatch, broken, 3)
+    pretrain(broken)
+    assert_same_training(whole, broken)
+
+
+def test_a_run_goes_on_when_there_are_new_options(config: Callable[..., Config]) -> None:
+    """An option that the stored configuration does not know had no effect, which is what its default says."""
+    run = config()
+    pretrain(run)
+    path = run.run / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["views"]["jitter"]
+    path.write_text(yaml.safe_dump(stored))
+    pretrain(run)
+    with pytest.raises(ValueError, match=r"views\.jitter: 0\.0 there, 0\.1 here"):
+        pretrain(config(views=ViewsConfig(jitter=0.1)))
 
 
 def test_interrupted_distillation(finished_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,8 @@ class TrainingData(lightning.LightningDataModule):
         views: draws them; by default those of the `views` section.
 
     Raises:
-        ValueError: if the batch does not fit the clips or the processes.
+        ValueError: if the batch does not fit the clips or the processes, or a mirror is asked for and the skeleton has
+            neither left nor right.
     """
 
     def __init__(
@@ -171,12 +172,17 @@ class TrainingData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         _require_even_shares(batch_size, config.trainer.devices)
+        if views is None and config.views.mirror_probability and not dataset.layout.left_right:
+            raise ValueError(
+                "views.mirror_probability: expected 0, as the layout "
+                f"{dataset.layout.name} of {dataset.folder} does not tell left from right (left_right)"
+            )
         self.config = config
         self.dataset = dataset
         self.number = number
         self.labels = labels
         self.batches = ShuffledBatches(clips, batch_size, config.seed)
-        self.views = views or RandomViews(config.views, *dataset.joints.shape[2:4])
+        self.views = views or RandomViews(config.views, *dataset.joints.shape[2:])
         self.resident: tuple[Tensor, Tensor] | None = None
 
     def train_dataloader(self) -> DataLoader[Batch | Draw]:
