@@ -116,9 +116,13 @@ class EncoderConfig:
     Attributes:
         architecture: ``st_gcn``, the method's; ``agcn``, one stream of 2s-AGCN; or ``ctrgcn``, CTR-GCN.
         base_width: channels of the first blocks; a multiple of 4 for ``agcn``, of 8 for ``ctrgcn``.
-        feature_width: channels of the last block, the width of the features; likewise a multiple.
+        feature_width: channels of the last block, the width of the features unless ``pooling`` says otherwise; likewise
+            a multiple.
         dropout: probability.
         initialization: of encoders and heads: ``published``, N(0, 0.02); or ``kaiming``.
+        pooling: what of the last block's output are the features that heads and probes see: ``mean``, over time and
+            joints; ``joints``, the means over time of every joint, V times as wide; or ``parts``, those of both arms,
+            both legs and the trunk (of a hand: fingers and palm), 5 (6) times as wide.
     """
 
     architecture: Literal["st_gcn", "agcn", "ctrgcn"] = "st_gcn"
@@ -126,6 +130,7 @@ class EncoderConfig:
     feature_width: int = 256
     dropout: float = 0.5
     initialization: Literal["published", "kaiming"] = "published"
+    pooling: Literal["mean", "joints", "parts"] = "mean"
 
     def __post_init__(self) -> None:
         multiples = {"st_gcn": 1, "agcn": 4, "ctrgcn": 8}
@@ -141,6 +146,10 @@ class EncoderConfig:
                 f"encoder.{name}: expected a positive multiple of {multiple} for {self.architecture}, got {width}",
             )
         _require(0 <= self.dropout < 1, f"encoder.dropout: expected in [0, 1), got {self.dropout}")
+        _require(
+            self.pooling in ("mean", "joints", "parts"),
+            f"encoder.pooling: expected mean, joints or parts, got {self.pooling}",
+        )
 
 
 @dataclass

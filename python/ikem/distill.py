@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import Config, DistillConfig, EncoderConfig, plain
 from ikem.data.batches import Batch
-from ikem.encoders import Encoder, Stream, build_encoder, embed, encoders_of, mlp, unit
+from ikem.encoders import Encoder, build_stream, embed, encoders_of, unit
 from ikem.pretrain import Pretraining
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT, ContrastiveModule, fit, open_data, watches
@@ -130,14 +130,7 @@ class Distillation(ContrastiveModule):
 
 def student_streams(config: DistillConfig, encoder: EncoderConfig, layout: SkeletonLayout, width: int) -> nn.ModuleDict:
     """Return the student's streams by modality, whose embeddings are as wide as the teacher's, G * C."""
-    return nn.ModuleDict(
-        {
-            modality: Stream(
-                build_encoder(encoder, layout), mlp(encoder.feature_width, width, width, encoder.initialization)
-            )
-            for modality in config.modalities
-        }
-    )
+    return nn.ModuleDict({modality: build_stream(encoder, layout, width, width) for modality in config.modalities})
 
 
 def load_student(path: Path) -> nn.ModuleDict:

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import Config, EncoderConfig, PretrainConfig, plain
 from ikem.data.batches import Batch
-from ikem.encoders import Encoder, Stream, build_encoder, embed, encoders_of, mlp, unit
+from ikem.encoders import Encoder, build_stream, embed, encoders_of, mlp, unit
 from ikem.seeding import derive_seed
 from ikem.training import ContrastiveModule, fit, open_data, watches
 from ikem_ext import SkeletonLayout, cross_modal_nce, implicit_exchange, info_nce
@@ -55,14 +55,11 @@ class Pretraining(ContrastiveModule):
     ) -> None:
         super().__init__(config, config.modalities, encoder, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
-        width, features = config.embedding_width, encoder.feature_width
-        joint_width = width * len(self.modalities)
+        width, joint_width = config.embedding_width, config.embedding_width * len(self.modalities)
         self.query = nn.ModuleDict(
-            {
-                modality: Stream(build_encoder(encoder, layout), mlp(features, features, width, encoder.initialization))
-                for modality in self.modalities
-            }
+            {modality: build_stream(encoder, layout, encoder.feature_width, width) for modality in self.modalities}
         )
+        features = next(iter(self.encoders.values())).feature_width
         self.key = copy.deepcopy(self.query).requires_grad_(False)
         self.exchange_heads = nn.ModuleDict(
             {modality: mlp(features, joint_width, joint_width, encoder.initialization) for modality in self.modalities}

@@ -11,8 +11,10 @@ import torch
 from ikem.config import EncoderConfig
 from ikem.encoders import AGCN, CTRGCN, STGCN, Encoder, build_encoder, load_published_state_dict, mlp
 from ikem.encoders.masks import random_mask
+from ikem.encoders.pooling import body_parts
 from ikem.encoders.st_gcn import Block
-from ikem_ext import get_layout
+from ikem_ext import SkeletonLayout, get_layout
+from ikem_ext.layouts import LAYOUTS
 
 
 def published(
@@ -53,6 +55,49 @@ def test_features_are_the_mean_of_the_feature_map() -> None:
     features = encoder.feature_map(x)
     assert features.shape == (2, 24, 8, 25)  # 8 frames are left after the strides
     torch.testing.assert_close(features.mean((2, 3)), encoder(x))
+
+
+@pytest.mark.parametrize("kind", [STGCN, AGCN, CTRGCN])
+def test_joints_and_parts_are_kept_apart(kind: type[Encoder]) -> None:
+    layout, x = get_layout("ntu25"), torch.randn(2, 3, 16, 25, 2)
+    made = {}
+    for pooling in ("mean", "joints", "parts"):
+        torch.manual_seed(0)
+        encoder = kind(layout, base_width=8, feature_width=24, initialization="kaiming", pooling=pooling).eval()
+        made[pooling] = encoder(x)
+        assert made[pooling].shape == (2, encoder.feature_width)
+        torch.testing.assert_close(encoder.pool(encoder.feature_map(x)), made[pooling])
+        assert {name for name, _ in encoder.named_buffers()} >= {"group_means"} or pooling == "mean"
+        kind(layout, base_width=8, feature_width=24).load_state_dict(encoder.state_dict())
+    joints = made["joints"].view(2, 24, 25)
+    torch.testing.assert_close(joints, encoder.feature_map(x).mean(2))
+    torch.testing.assert_close(joints.mean(2), made["mean"])
+    parts = dict(zip(body_parts(layout), made["parts"].view(2, 24, 5).unbind(2), strict=True))
+    for part, names in {
+        "left_leg": ["left_hip", "left_knee", "left_ankle", "left_foot"],
+        "trunk": ["spine_base", "spine_mid", "neck", "head", "spine_shoulder"],
+    }.items():
+        members = [layout.joint_names.index(name) for name in names]
+        torch.testing.assert_close(parts[part], joints[:, :, members].mean(2))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_joint_belongs_to_one_part(layout: SkeletonLayout) -> None:
+    parts = body_parts(layout)
+    assert sorted(joint for part in parts.values() for joint in part) == list(range(layout.num_joints))
+    if layout.left_right:
+        assert next(iter(parts)) == "trunk" and len(parts) == 5
+        for joint, partner in layout.left_right:
+            here, there = (next(name for name in parts if each in parts[name]) for each in (joint, partner))
+            assert here.replace("left", "right") == there
+    else:
+        assert sorted(parts) == ["index", "middle", "palm", "pinky", "ring", "thumb"]
+
+
+def test_parts_without_names_are_refused() -> None:
+    layout = SkeletonLayout("rod", ("a", "b", "c"), parents=(0, 0, 1), torso=(0, 1, 2))
+    with pytest.raises(ValueError, match=r"encoder\.pooling: expected mean or joints, as the names of layout 'rod'"):
+        build_encoder(EncoderConfig(pooling="parts"), layout)
 
 
 def test_bodies_are_averaged() -> None:
@@ -220,6 +265,7 @@ class TestArchitectures:
             {"architecture": "agcn", "feature_width": 6},
             "encoder.feature_width: expected a positive multiple of 4 for agcn",
         ),
+        ({"pooling": "max"}, "encoder.pooling: expected mean, joints or parts, got max"),
         ({"base_width": 0}, "encoder.base_width: expected a positive multiple of 1 for st_gcn, got 0"),
     ],
 )

@@ -11,18 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from training import two_processes
 from training.scripts import run_script
 
-from ikem.checkpoint import load_encoders, read_checkpoint
-from ikem.config import Config, EncoderConfig, ViewsConfig, plain
+from ikem.checkpoint import load_encoders, read_checkpoint, read_modules
+from ikem.config import Config, EncoderConfig, FinetuneConfig, ViewsConfig, plain
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset
 from ikem.distill import distill, load_student
 from ikem.encoders import ARCHITECTURES
+from ikem.evaluate import evaluate
+from ikem.finetune import finetune
 from ikem.pretrain import Pretraining, pretrain
 
 
@@ -126,17 +129,41 @@ ALL_VIEWS = ViewsConfig(
 )
 
 
-@pytest.mark.parametrize("options", [{"views": ALL_VIEWS}], ids=lambda options: "-".join(options))
+PARTS = EncoderConfig(base_width=2, feature_width=6, dropout=0.2, pooling="parts")
+
+
+@pytest.mark.parametrize("options", [{"views": ALL_VIEWS}, {"encoder": PARTS}], ids=lambda options: "-".join(options))
 def test_options_are_resumed(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    whole, broken, plain = config("whole", **options), config("broken", **options), config("plain")
+    whole, broken = (replace(config(name), **options) for name in ("whole", "broken"))
+    plain = config("plain")
     for run in (whole, plain):
         pretrain(run)
     assert table(whole.run) != table(plain.run)
     interrupt(monkeypatch, broken, 3)
     pretrain(broken)
     assert_same_training(whole, broken)
+
+
+def test_features_of_body_parts_go_all_the_way(config: Callable[..., Config]) -> None:
+    """Through projection, exchange heads, student, probe, finetuned head, and the files of them all."""
+    run = replace(config(), encoder=PARTS, finetune=FinetuneConfig(epochs=1, milestones=(), modalities=("joint",)))
+    pretrain(run)
+    distill(run)
+    finetune(run)
+    evaluate(run)
+    arrays = np.load(run.run / "evaluation.npz")
+    assert arrays["features_stage2_joint"].shape == (20, 5 * 6)
+    assert arrays["features_student_joint"].shape == (20, 5 * 6)
+    for kind in ("pretrain", "distill", "finetune/pretrained"):
+        encoder = load_encoders(run.run / kind / "encoders.safetensors")["joint"]
+        assert encoder(torch.zeros(2, 3, 8, 15, 1)).shape == (2, 30)
+    classifier = read_modules(run.run / "finetune/pretrained/classifier.safetensors")[1]["joint"]
+    assert classifier["head.weight"].shape == (3, 30)
+    loaded = Pretraining.from_checkpoint(run.run / "pretrain" / "last.ckpt")
+    assert loaded.query["joint"].projection[0].weight.shape == (6, 30)
+    assert loaded.exchange_heads["joint"][0].weight.shape == (12, 30)
 
 
 def test_a_run_goes_on_when_there_are_new_options(config: Callable[..., Config]) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "Encoder",
     "Stream",
     "build_encoder",
+    "build_stream",
     "embed",
     "encoders_of",
     "load_published_state_dict",
@@ -28,6 +29,12 @@ __all__ = [
 ARCHITECTURES: dict[str, type[Encoder]] = {"st_gcn": STGCN, "agcn": AGCN, "ctrgcn": CTRGCN}
 
 
+def build_stream(config: EncoderConfig, layout: SkeletonLayout, hidden_width: int, width: int) -> Stream:
+    """Build the stream of one modality: an encoder, and the projection of its features to embeddings of a width."""
+    encoder = build_encoder(config, layout)
+    return Stream(encoder, mlp(encoder.feature_width, hidden_width, width, config.initialization))
+
+
 def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> Encoder:
     """Build the encoder that a configuration describes.
 
@@ -36,7 +43,10 @@ def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> Encoder:
         layout: the skeleton whose graph the encoder convolves over.
 
     Returns:
-        A freshly initialized encoder that maps (N, 3, T, V, M) to (N, ``config.feature_width``).
+        A freshly initialized encoder that maps (N, 3, T, V, M) to (N, ``encoder.feature_width``).
+
+    Raises:
+        ValueError: if the layout does not tell what the pooling needs.
 
     Example:
         >>> import torch
@@ -44,6 +54,8 @@ def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> Encoder:
         >>> encoder = build_encoder(EncoderConfig(base_width=4, feature_width=24), get_layout("ntu25"))
         >>> encoder(torch.zeros(2, 3, 16, 25, 2)).shape
         torch.Size([2, 24])
+        >>> build_encoder(EncoderConfig(feature_width=24, pooling="parts"), get_layout("ntu25")).feature_width
+        120
     """
     return ARCHITECTURES[config.architecture](
         layout,
@@ -51,4 +63,5 @@ def build_encoder(config: EncoderConfig, layout: SkeletonLayout) -> Encoder:
         feature_width=config.feature_width,
         dropout=config.dropout,
         initialization=config.initialization,
+        pooling=config.pooling,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ikem.encoders.pooling import Pooling, group_means
 from ikem_ext.nn import PointwiseConv
 from ikem_ext.skeleton import SkeletonLayout
 
@@ -45,7 +46,7 @@ class _BodyMean(torch.autograd.Function):
 
 
 class Encoder(nn.Module):
-    """Ten blocks of graph and temporal convolution, averaged over time, joints and bodies.
+    """Ten blocks of graph and temporal convolution, averaged over time, joints and bodies, or joints kept apart.
 
     Channels are w w w w | 2w 2w 2w | 4w 4w F, time is halved in blocks 5 and 8 (Yan et al., AAAI 2018; Wei et al.,
     arXiv 2309.12009, implementation details). Which block it is made of, a subclass says.
@@ -53,13 +54,25 @@ class Encoder(nn.Module):
     Args:
         layout: the skeleton; its graph has V joints.
         base_width: w.
-        feature_width: F.
+        feature_width: F, channels of the last block.
         dropout: probability in blocks 2 to 10, after the temporal convolution.
         initialization: ``published`` draws convolutions from N(0, 0.02) and batch-norm weights from N(1, 0.02), as the
             method's code does in any encoder; ``kaiming`` draws convolutions from N(0, 2 / fan_out) and leaves batch
             norms as the block made them.
         in_channels: coordinates per joint.
+        pooling: what the features are: ``mean``, over time and joints; ``joints``, the means over time of every joint;
+            or ``parts``, those of every part of the body (see `body_parts`).
+
+    Attributes:
+        map_width: F.
+        map_joints: V', the size of the feature map's last axis: V.
+        feature_width: of the features; F, or F times the number of joints or parts that are kept apart.
+
+    Raises:
+        ValueError: if the parts of the body are asked for, of which the layout's names tell nothing.
     """
+
+    group_means: Tensor | None
 
     #: Makes a block: (in_channels, out_channels, adjacency (K, V, V), *, stride, dropout, residual) -> module.
     block: ClassVar[Callable[..., nn.Module]]
@@ -73,14 +86,22 @@ class Encoder(nn.Module):
         dropout: float = 0.5,
         initialization: Initialization = "published",
         in_channels: int = 3,
+        pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
-        adjacency = layout.adjacency()
-        self.num_joints = layout.num_joints
+        self.num_joints = self.map_joints = layout.num_joints
         self.in_channels = in_channels
-        self.feature_width = feature_width
+        self.map_width = feature_width
         self.data_norm = nn.BatchNorm1d(self.num_joints * in_channels)
-        widths = [base_width] * 4 + [2 * base_width] * 3 + [4 * base_width] * 2 + [feature_width]
+        self.build(layout, base_width, dropout)
+        self.register_buffer("group_means", group_means(pooling, layout), persistent=False)
+        self.feature_width = feature_width * (1 if self.group_means is None else self.group_means.shape[1])
+        self.apply(partial(self.initialize, initialization=initialization))
+
+    def build(self, layout: SkeletonLayout, base_width: int, dropout: float) -> None:
+        """Make the layers: ``blocks``, which map (N * M, 3, T, V) to (N * M, F, T', V')."""
+        adjacency = layout.adjacency()
+        widths = [base_width] * 4 + [2 * base_width] * 3 + [4 * base_width] * 2 + [self.map_width]
         self.blocks = nn.Sequential(
             *(
                 self.block(
@@ -91,10 +112,9 @@ class Encoder(nn.Module):
                     dropout=dropout if index > 0 else 0.0,
                     residual=index > 0,
                 )
-                for index, (before, after) in enumerate(zip([in_channels, *widths], widths, strict=False))
+                for index, (before, after) in enumerate(zip([self.in_channels, *widths], widths, strict=False))
             )
         )
-        self.apply(partial(self.initialize, initialization=initialization))
 
     def initialize(self, module: nn.Module, initialization: Initialization) -> None:
         """Draw the weights of one module of the encoder."""
@@ -113,8 +133,22 @@ class Encoder(nn.Module):
         return [self.data_norm, *self.blocks]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map skeletons (N, 3, T, V, M) to features (N, F), the mean of the feature map over time and joints."""
-        return _BodyMean.apply(self.body_maps(x), x.shape[-1])
+        """Map skeletons (N, 3, T, V, M) to features (N, F), the mean of the feature map over time and joints.
+
+        Or, where joints or parts of the body are kept apart, to (N, F * V').
+        """
+        if self.group_means is None:
+            return _BodyMean.apply(self.body_maps(x), x.shape[-1])
+        return self.pool(self.feature_map(x))
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Map feature maps (N, F, T', V) to features (N, F), or (N, F * V'), all joints or parts of a channel in a row.
+
+        Of what `feature_map` returns this makes what `forward` returns.
+        """
+        if self.group_means is None:
+            return maps.mean((2, 3))
+        return (maps.mean(2) @ self.group_means.to(maps.dtype)).flatten(1)
 
     def feature_map(self, x: Tensor) -> Tensor:
         """Encode skeletons, time and joints apart.

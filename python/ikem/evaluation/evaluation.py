@@ -117,7 +117,7 @@ class Evaluation:
         encoders = stage.encoders
         if self.options.segments:
             first = next(iter(encoders.values()))
-            width = first.feature_width * self.options.segments * first.num_joints
+            width = first.map_width * self.options.segments * first.map_joints
             require_few(len(self.split.train), len(self.split.test), width)
         mapping = stage.mapping_from(self.dataset.layout)
         train, test = (

@@ -32,7 +32,7 @@ class Features(NamedTuple):
     """Features of clips by G modalities, on the CPU.
 
     Attributes:
-        means: over time and joints, (G, n, F), float32.
+        means: over time and joints, (G, n, F), float32; or what else the encoders' pooling makes of their maps.
         parts: every joint apart, averaged over each of S parts of time, (G, n, F * S * V); without parts if S = 0.
     """
 
@@ -66,10 +66,10 @@ def extract_features(
             process; by default they are in memory.
         dtype: of the features of single joints, float32 or float16.
     """
-    width = next(iter(encoders.values())).feature_width
-    means = torch.empty(len(encoders), len(clips), width)
+    first = next(iter(encoders.values()))
+    means = torch.empty(len(encoders), len(clips), first.feature_width)
     layout = mapping.target if mapping else dataset.layout
-    parts = _empty((len(encoders), len(clips), width * segments * layout.num_joints), dtype, folder)
+    parts = _empty((len(encoders), len(clips), first.map_width * segments * first.map_joints), dtype, folder)
     view = look(torch.from_numpy(dataset.num_frames[clips])) if look else None
     batch = BATCH_ON_CPU if fabric.device.type == "cpu" else BATCH
 
@@ -84,7 +84,7 @@ def extract_features(
             derived = _derive(joints, num_frames, layout, modality, view.share(some) if view else None)
             with fabric.autocast():
                 maps = encoder.feature_map(derived).float()
-            means[place, some] = maps.mean((2, 3)).cpu()
+            means[place, some] = encoder.pool(maps).cpu()
             if segments:
                 parts[place, some] = _by_part(maps, segments).flatten(1).to("cpu", dtype)
 
