@@ -114,18 +114,21 @@ class EncoderConfig:
     """The encoder of one modality.
 
     Attributes:
-        architecture: ``st_gcn``, the method's; ``agcn``, one stream of 2s-AGCN; or ``ctrgcn``, CTR-GCN.
-        base_width: channels of the first blocks; a multiple of 4 for ``agcn``, of 8 for ``ctrgcn``.
+        architecture: ``st_gcn``, the method's; ``agcn``, one stream of 2s-AGCN; ``ctrgcn``, CTR-GCN; or
+            ``hcn``, HCN, for which joints are channels.
+        base_width: channels of the first blocks (of ``hcn``, a quarter of conv1's); a multiple of 4 for ``agcn``, of 8
+            for ``ctrgcn``.
         feature_width: channels of the last block, the width of the features unless ``pooling`` says otherwise; likewise
             a multiple.
         dropout: probability.
         initialization: of encoders and heads: ``published``, N(0, 0.02); or ``kaiming``.
         pooling: what of the last block's output are the features that heads and probes see: ``mean``, over time and
             joints; ``joints``, the means over time of every joint, V times as wide; or ``parts``, those of both arms,
-            both legs and the trunk (of a hand: fingers and palm), 5 (6) times as wide.
+            both legs and the trunk (of a hand: fingers and palm), 5 (6) times as wide. ``hcn`` knows ``mean`` alone,
+            over time, base_width / 8 times as wide.
     """
 
-    architecture: Literal["st_gcn", "agcn", "ctrgcn"] = "st_gcn"
+    architecture: Literal["st_gcn", "agcn", "ctrgcn", "hcn"] = "st_gcn"
     base_width: int = 16
     feature_width: int = 256
     dropout: float = 0.5
@@ -133,7 +136,7 @@ class EncoderConfig:
     pooling: Literal["mean", "joints", "parts"] = "mean"
 
     def __post_init__(self) -> None:
-        multiples = {"st_gcn": 1, "agcn": 4, "ctrgcn": 8}
+        multiples = {"st_gcn": 1, "agcn": 4, "ctrgcn": 8, "hcn": 1}
         _require(
             self.architecture in multiples,
             f"encoder.architecture: expected one of {', '.join(multiples)}, got {self.architecture}",
@@ -149,6 +152,10 @@ class EncoderConfig:
         _require(
             self.pooling in ("mean", "joints", "parts"),
             f"encoder.pooling: expected mean, joints or parts, got {self.pooling}",
+        )
+        _require(
+            self.architecture != "hcn" or self.pooling == "mean",
+            f"encoder.pooling: expected mean for hcn, whose maps have no joints, got {self.pooling}",
         )
 
 

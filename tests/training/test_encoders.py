@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ikem.config import EncoderConfig
-from ikem.encoders import AGCN, CTRGCN, STGCN, Encoder, build_encoder, load_published_state_dict, mlp
+from ikem.encoders import AGCN, CTRGCN, HCN, STGCN, Encoder, build_encoder, load_published_state_dict, mlp
 from ikem.encoders.masks import random_mask
 from ikem.encoders.pooling import body_parts
 from ikem.encoders.st_gcn import Block
@@ -253,10 +253,58 @@ class TestArchitectures:
         assert torch.cat([weight.flatten() for weight in convolutions]).std().item() == pytest.approx(0.02, rel=0.05)
 
 
+class TestHCN:
+    def build(self, width: int = 16, **options: object) -> HCN:
+        torch.manual_seed(0)
+        return HCN(get_layout("sbu15"), base_width=width, feature_width=24, initialization="kaiming", **options)
+
+    def test_features_are_those_of_the_published_layers(self) -> None:
+        """Written out in the paper's order: point by point, then joints as channels, then the maximum over bodies."""
+        encoder = self.build(dropout=0.5).eval()
+        with torch.no_grad():
+            for norm in (each for each in encoder.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)):
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 2)
+        convs = [each for each in encoder.blocks if isinstance(each, torch.nn.Conv2d)]
+        norms = [each for each in encoder.blocks if isinstance(each, torch.nn.BatchNorm2d)]
+        assert [tuple(conv.weight.shape) for conv in convs] == [
+            (64, 3, 1, 1), (32, 64, 3, 1), (32, 15, 3, 3), (64, 32, 3, 3), (128, 64, 3, 3), (24, 128, 3, 3)
+        ]  # fmt: skip
+        x = torch.randn(2, 3, 32, 15, 2)
+        bodies = []
+        for body in x.unbind(4):
+            y = encoder.data_norm(body.permute(0, 3, 1, 2).flatten(1, 2)).view(2, 15, 3, 32).permute(0, 2, 3, 1)
+            for index, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
+                if index == 2:
+                    y = y.permute(0, 3, 2, 1)
+                y = norm(torch.nn.functional.conv2d(y, conv.weight, padding=[size // 2 for size in conv.kernel_size]))
+                y = y.relu() if index in (0, 4, 5) else y
+                y = torch.nn.functional.max_pool2d(y, 2) if index >= 2 else y
+            bodies.append(y)
+        maps = torch.maximum(*bodies)
+        torch.testing.assert_close(encoder.feature_map(x), maps)
+        torch.testing.assert_close(encoder(x), maps.mean(2).flatten(1))
+
+    @pytest.mark.parametrize(("width", "frames", "places"), [(16, 32, (2, 2)), (2, 8, (1, 1)), (9, 50, (4, 2))])
+    def test_any_width_and_length(self, width: int, frames: int, places: tuple[int, int]) -> None:
+        encoder, x = self.build(width), torch.randn(3, 3, frames, 15, 1)
+        assert encoder.feature_map(x).shape == (3, 24, *places)
+        assert encoder(x).shape == (3, encoder.feature_width) == (3, 24 * places[1])
+
+    def test_every_parameter_learns(self) -> None:
+        encoder = self.build(4, dropout=0)
+        encoder(torch.randn(4, 3, 16, 15, 2)).square().sum().backward()
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in encoder.parameters())
+
+    def test_it_has_no_joints_to_keep_apart(self) -> None:
+        with pytest.raises(ValueError, match="pooling: expected mean, as the maps of HCN have no joints"):
+            self.build(pooling="parts")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "gcn"}, "encoder.architecture: expected one of st_gcn, agcn, ctrgcn, got gcn"),
+        ({"architecture": "gcn"}, "encoder.architecture: expected one of st_gcn, agcn, ctrgcn, hcn, got gcn"),
         (
             {"architecture": "ctrgcn", "base_width": 12},
             "encoder.base_width: expected a positive multiple of 8 for ctrgcn",
@@ -264,6 +312,10 @@ class TestArchitectures:
         (
             {"architecture": "agcn", "feature_width": 6},
             "encoder.feature_width: expected a positive multiple of 4 for agcn",
+        ),
+        (
+            {"architecture": "hcn", "pooling": "joints"},
+            "encoder.pooling: expected mean for hcn, whose maps have no joints",
         ),
         ({"pooling": "max"}, "encoder.pooling: expected mean, joints or parts, got max"),
         ({"base_width": 0}, "encoder.base_width: expected a positive multiple of 1 for st_gcn, got 0"),

@@ -72,12 +72,13 @@ def test_the_seed_decides_everything(config: Callable[..., Config]) -> None:
     assert all(mine != other for mine, other in zip(losses[0], losses[2], strict=True))
 
 
-@pytest.mark.parametrize("architecture", ["agcn", "ctrgcn"])
+@pytest.mark.parametrize("architecture", ["agcn", "ctrgcn", "hcn"])
 def test_other_encoders_train_in_the_same_way(config: Callable[..., Config], architecture: str) -> None:
     encoder = EncoderConfig(architecture, base_width=8, feature_width=16, dropout=0.2)
     run = replace(config(architecture), encoder=encoder)
     pretrain(run)
     distill(run)
+    evaluate(run)
     assert all(0 < float(row["loss"]) < 100 for row in table(run.run))
     loaded = load_encoders(run.run / "pretrain" / "encoders.safetensors")
     assert {type(each) for each in loaded.values()} == {ARCHITECTURES[architecture]}
@@ -129,10 +130,11 @@ ALL_VIEWS = ViewsConfig(
 )
 
 
+HCN = EncoderConfig("hcn", base_width=2, feature_width=6, dropout=0.2)
 PARTS = EncoderConfig(base_width=2, feature_width=6, dropout=0.2, pooling="parts")
 
 
-@pytest.mark.parametrize("options", [{"views": ALL_VIEWS}, {"encoder": PARTS}], ids=lambda options: "-".join(options))
+@pytest.mark.parametrize("options", [{"views": ALL_VIEWS}, {"encoder": PARTS}, {"encoder": HCN}], ids=str)
 def test_options_are_resumed(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:

@@ -6,6 +6,7 @@ from ikem.config import EncoderConfig
 from ikem.encoders.agcn import AGCN
 from ikem.encoders.ctr_gcn import CTRGCN
 from ikem.encoders.encoder import Encoder
+from ikem.encoders.hcn import HCN
 from ikem.encoders.heads import Stream, embed, encoders_of, mlp, unit
 from ikem.encoders.st_gcn import STGCN, load_published_state_dict
 from ikem_ext.skeleton import SkeletonLayout
@@ -13,6 +14,7 @@ from ikem_ext.skeleton import SkeletonLayout
 __all__ = [
     "AGCN",
     "CTRGCN",
+    "HCN",
     "STGCN",
     "Encoder",
     "Stream",
@@ -26,7 +28,7 @@ __all__ = [
 ]
 
 #: By the name that the configuration gives them.
-ARCHITECTURES: dict[str, type[Encoder]] = {"st_gcn": STGCN, "agcn": AGCN, "ctrgcn": CTRGCN}
+ARCHITECTURES: dict[str, type[Encoder]] = {"st_gcn": STGCN, "agcn": AGCN, "ctrgcn": CTRGCN, "hcn": HCN}
 
 
 def build_stream(config: EncoderConfig, layout: SkeletonLayout, hidden_width: int, width: int) -> Stream:

@@ -65,7 +65,7 @@ class Encoder(nn.Module):
 
     Attributes:
         map_width: F.
-        map_joints: V', the size of the feature map's last axis: V.
+        map_joints: the size of the feature map's last axis: V.
         feature_width: of the features; F, or F times the number of joints or parts that are kept apart.
 
     Raises:
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         self.apply(partial(self.initialize, initialization=initialization))
 
     def build(self, layout: SkeletonLayout, base_width: int, dropout: float) -> None:
-        """Make the layers: ``blocks``, which map (N * M, 3, T, V) to (N * M, F, T', V')."""
+        """Make the layers: ``blocks``, which map (N * M, 3, T, V) to (N * M, F, T', V)."""
         adjacency = layout.adjacency()
         widths = [base_width] * 4 + [2 * base_width] * 3 + [4 * base_width] * 2 + [self.map_width]
         self.blocks = nn.Sequential(
