@@ -247,6 +247,12 @@ class PretrainConfig(OptimizationConfig):
         key_momentum: of the key encoders.
         exchange_momentum_modalities: in stage 2 only these key encoders, of those that are trained, go on following.
         embedding_width: C.
+        mask_own_clip: entries of the queue that come from a query's own clip, seen in an earlier epoch, are no
+            negatives of it. In the explicit exchange the entries of all clips of the step's batch are left out for all
+            its queries, as neighbors too.
+        same_subject_weight: what the exponentials of negatives of the query's own subject are multiplied by.
+        other_subject_weight: and those of other subjects; 0 restricts the negatives to the own one. Neither is defined
+            for the explicit exchange.
     """
 
     modalities: tuple[Modality, ...] = MODALITIES  # type: ignore[assignment]
@@ -257,9 +263,24 @@ class PretrainConfig(OptimizationConfig):
     key_momentum: float = 0.999
     exchange_momentum_modalities: tuple[Modality, ...] = ("motion", "acceleration", "angular_velocity")
     embedding_width: int = 128
+    mask_own_clip: bool = False
+    same_subject_weight: float = 1.0
+    other_subject_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("same_subject_weight", "other_subject_weight"):
+            weight = getattr(self, name)
+            _require(0 <= weight < math.inf, f"pretrain.{name}: expected a finite number >= 0, got {weight}")
+            _require(
+                weight == 1 or not (self.exchanges and self.explicit),
+                f"pretrain.{name}: expected 1 with a stage 2 that has pretrain.explicit, whose products of "
+                f"similarities have no weights, got {weight}",
+            )
+        _require(
+            self.same_subject_weight + self.other_subject_weight > 0,
+            "pretrain.same_subject_weight: expected > 0 with pretrain.other_subject_weight 0, got 0",
+        )
         self.modalities = _checked_modalities("pretrain.modalities", self.modalities)
         _require(0 <= self.key_momentum <= 1, f"pretrain.key_momentum: expected in [0, 1], got {self.key_momentum}")
         _require(
@@ -267,6 +288,11 @@ class PretrainConfig(OptimizationConfig):
             "pretrain.modalities: an exchange needs at least two; with one, set pretrain.explicit and "
             "pretrain.implicit to false",
         )
+
+    @property
+    def weighs_subjects(self) -> bool:
+        """Whether it matters to negatives whose they are."""
+        return (self.same_subject_weight, self.other_subject_weight) != (1, 1)
 
     @property
     def exchanges(self) -> bool:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import Config, EncoderConfig, PretrainConfig, plain
 from ikem.data.batches import Batch
+from ikem.data.dataset import PreparedDataset
 from ikem.encoders import Encoder, build_stream, embed, encoders_of, mlp, unit
 from ikem.seeding import derive_seed
 from ikem.training import ContrastiveModule, fit, open_data, watches
+from ikem.training.negatives import Negatives, by_subject, without_own_clip
 from ikem_ext import SkeletonLayout, cross_modal_nce, implicit_exchange, info_nce
 from ikem_ext.nn import KeyQueue
 
@@ -41,7 +45,14 @@ class Pretraining(ContrastiveModule):
         seed: of the run.
         accuracy_every: contrastive accuracy is measured every so many steps.
         cuda_graphs: launch what is between the views and the losses, and its backward pass, as CUDA graphs.
+        subjects: of every clip of the data set, (clips,) int64 from 0 on, where the configuration weighs them.
+
+    Raises:
+        ValueError: if CUDA graphs are asked for and the explicit exchange leaves out entries of the queue, which are
+            not always as many.
     """
+
+    subjects: Tensor | None
 
     def __init__(
         self,
@@ -52,7 +63,13 @@ class Pretraining(ContrastiveModule):
         seed: int = 1,
         accuracy_every: int = 10,
         cuda_graphs: bool = False,
+        subjects: Tensor | None = None,
     ) -> None:
+        if cuda_graphs and config.mask_own_clip and config.exchanges and config.explicit:
+            raise ValueError(
+                "trainer.cuda_graphs: expected false with pretrain.mask_own_clip and a stage 2 that has "
+                "pretrain.explicit, where each step leaves out as many entries of the queue as it has to"
+            )
         super().__init__(config, config.modalities, encoder, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
         width, joint_width = config.embedding_width, config.embedding_width * len(self.modalities)
@@ -66,7 +83,10 @@ class Pretraining(ContrastiveModule):
             if config.exchanges and config.implicit
             else {}
         )
-        self.queue = KeyQueue(len(self.modalities), config.queue_length, width)
+        self.weighs = config.mask_own_clip or config.weighs_subjects
+        self.queue = KeyQueue(len(self.modalities), config.queue_length, width, with_clips=self.weighs)
+        self.register_buffer("subjects", subjects, persistent=False)
+        self.num_subjects = 0 if subjects is None else int(subjects.max()) + 1
         self.update_average = get_ema_multi_avg_fn(config.key_momentum)
 
     @property
@@ -77,38 +97,76 @@ class Pretraining(ContrastiveModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One step of either stage; the keys enter the queue when the gradients are done with it."""
         query_view, key_view = (self.derive(batch, view, self.modalities) for view in batch.views)
-        losses, q, k = self.compare(query_view, key_view)
-        return {"loss": self.log_step(losses, q, k, self.queue.queue), "keys": k}
+        if not self.weighs:
+            losses, q, k = self.compare(query_view, key_view)
+            return {"loss": self.log_step(losses, q, k, self.queue.queue), "keys": k}
+        assert batch.numbers is not None
+        together = cast(Tensor, self.all_gather(batch.numbers)).flatten()
+        losses, q, k = self.compare(query_view, key_view, batch.numbers, together)
+        return {"loss": self.log_step(losses, q, k, self.queue.queue), "keys": k, "clips": batch.numbers}
 
-    def forward(self, query_view: Tensor, key_view: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Map the views (G, N, 3, T, V, M) to the losses (G,) of the stage, queries and keys (G, N, C)."""
+    def forward(
+        self, query_view: Tensor, key_view: Tensor, clips: Tensor | None = None, together: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Map the views (G, N, 3, T, V, M) to the losses (G,) of the stage, queries and keys (G, N, C).
+
+        ``clips`` (N,) are the numbers of the batch's clips, ``together`` those of the batches of all processes, where
+        the negatives depend on it.
+        """
         features, q = embed(self.query, query_view)
         with torch.no_grad():
             self.update_key_encoders()
             _, k = embed(self.key, key_view)
-        losses = self.contrast(q, k) if self.stage == 1 else self.exchange(q, k, features)
+        negatives = None if clips is None else self.negatives(clips)
+        if self.stage == 1:
+            losses = self.contrast(q, k, negatives)
+        else:
+            losses = self.exchange(q, k, features, negatives, together)
         return losses, q.detach(), k
 
     def enqueue(self, outputs: Mapping[str, Tensor]) -> None:
         """Let the new keys replace the oldest ones."""
-        self.queue.enqueue(outputs["keys"])
+        self.queue.enqueue(outputs["keys"], outputs.get("clips"))
 
-    def contrast(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
+    def negatives(self, clips: Tensor) -> Negatives:
+        """Return the weights of the queue's entries as negatives of queries of these clips (N,)."""
+        config, entries = self.config, self.queue.clips
+        assert entries is not None
+        found = [without_own_clip(clips, entries, config.temperature)] if config.mask_own_clip else []
+        if config.weighs_subjects:
+            assert self.subjects is not None
+            weights = config.same_subject_weight, config.other_subject_weight
+            found.append(by_subject(clips, entries, self.subjects, self.num_subjects, *weights, config.temperature))
+        return Negatives.joined(found)
+
+    def contrast(self, q: Tensor, k: Tensor, negatives: Negatives | None = None) -> dict[str, Tensor]:
         """Stage 1: every query with its own key against its modality's queue; (G,)."""
-        return {"contrast": info_nce(q, k, self.queue.queue, self.config.temperature)}
+        loss = info_nce if negatives is None else negatives.contrast
+        return {"contrast": loss(q, k, self.queue.queue, self.config.temperature)}
 
-    def exchange(self, q: Tensor, k: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def exchange(
+        self,
+        q: Tensor,
+        k: Tensor,
+        features: Tensor,
+        negatives: Negatives | None = None,
+        together: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Stage 2: the explicit and the implicit exchange, (G,) each."""
         queue, temperature = self.queue.queue, self.config.temperature
         if self.config.explicit:
-            explicit = cross_modal_nce(q, k, queue, temperature, topk=self.config.topk, context=self.config.context)
+            others = queue
+            if together is not None and self.queue.clips is not None:
+                others = queue[:, ~torch.isin(self.queue.clips, together)]
+            explicit = cross_modal_nce(q, k, others, temperature, topk=self.config.topk, context=self.config.context)
             losses = {"explicit": explicit}
         else:
-            losses = self.contrast(q, k)
+            losses = self.contrast(q, k, negatives)
         if self.config.implicit:
             heads = zip(self.exchange_heads.values(), features, strict=True)
             h = torch.stack([unit(head(part)) for head, part in heads])
-            losses["implicit"] = implicit_exchange(h, k, queue, temperature)
+            loss = implicit_exchange if negatives is None else negatives.implicit
+            losses["implicit"] = loss(h, k, queue, temperature)
         return losses
 
     def update_key_encoders(self) -> None:
@@ -143,8 +201,11 @@ class Pretraining(ContrastiveModule):
         return module
 
 
-def build_pretraining(config: Config, layout: SkeletonLayout) -> Pretraining:
-    """Build the module of a run with the random weights that follow from the run's seed."""
+def build_pretraining(config: Config, layout: SkeletonLayout, subjects: Tensor | None = None) -> Pretraining:
+    """Build the module of a run with the random weights that follow from the run's seed.
+
+    What the arguments are: see `Pretraining`.
+    """
     torch.manual_seed(derive_seed(config.seed, "pretrain"))
     return Pretraining(
         config.pretrain,
@@ -153,7 +214,34 @@ def build_pretraining(config: Config, layout: SkeletonLayout) -> Pretraining:
         seed=config.seed,
         accuracy_every=config.trainer.accuracy_every,
         cuda_graphs=config.trainer.cuda_graphs,
+        subjects=subjects,
     )
+
+
+def subjects_of(dataset: PreparedDataset, clips: NDArray[np.int64]) -> Tensor:
+    """Number the subjects of a data set's clips from 0 on: (clips,) int64.
+
+    Args:
+        dataset: that has the clips.
+        clips: those that are trained on; what stands for others means nothing.
+
+    Raises:
+        ValueError: if some of them have no subject, or all the same.
+    """
+    names = [dataset.clips[clip].subject for clip in clips]
+    if unknown := sum(name is None for name in names):
+        raise ValueError(
+            f"pretrain.same_subject_weight: expected 1, as {unknown} of {len(names)} training clips of "
+            f"{dataset.folder} say nothing of their subject"
+        )
+    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    if len(order) < 2:
+        raise ValueError(
+            f"pretrain.same_subject_weight: expected 1, as {dataset.folder} has training clips of one subject"
+        )
+    subjects = torch.zeros(len(dataset), dtype=torch.int64)
+    subjects[torch.from_numpy(clips)] = torch.tensor([order[name] for name in names])
+    return subjects
 
 
 def pretrain(config: Config, *, overwrite: bool = False) -> Path:
@@ -170,7 +258,9 @@ def pretrain(config: Config, *, overwrite: bool = False) -> Path:
         ValueError: if the configuration does not fit the dataset, or differs from the stored run's.
     """
     data = open_data(config)
-    module = build_pretraining(config, data.dataset.layout)
+    weighs = config.pretrain.weighs_subjects
+    subjects = subjects_of(data.dataset, data.batches.clips) if weighs else None
+    module = build_pretraining(config, data.dataset.layout, subjects)
     stage1_epochs = config.pretrain.exchange_epoch if config.pretrain.exchanges else config.pretrain.epochs
     return fit(
         module,

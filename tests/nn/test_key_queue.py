@@ -24,6 +24,27 @@ def test_holds_the_newest_keys(length: int, batches: list[int]) -> None:
     torch.testing.assert_close(oldest_first, torch.stack(history[-length:]), rtol=0, atol=0)
 
 
+def test_entries_carry_the_numbers_of_their_clips() -> None:
+    queue = KeyQueue(2, 5, 3, with_clips=True)
+    assert queue.clips.tolist() == [-1] * 5
+    for numbers in ([10, 11, 12], [13], [14, 15, 16], [17, 18, 19, 20, 21, 22]):
+        clips = torch.tensor(numbers)
+        queue.enqueue(clips.float().expand(2, 3, -1).mT, clips)
+        own = queue.clips >= 0
+        assert torch.equal(queue.keys[own, 1, 2], queue.clips[own].float())
+    assert sorted(queue.clips.tolist()) == [18, 19, 20, 21, 22]
+    assert set(KeyQueue(2, 5, 3).state_dict()) == {"keys", "pointer"}
+
+
+def test_numbers_of_clips_are_all_there_or_none() -> None:
+    keys, clips = torch.randn(2, 4, 3), torch.arange(4)
+    with pytest.raises(ValueError, match="clips: expected none, as the queue has no place for them, got"):
+        KeyQueue(2, 5, 3).enqueue(keys, clips)
+    for wrong in (None, clips[:3]):
+        with pytest.raises(ValueError, match=r"clips: expected \(4,\), got"):
+            KeyQueue(2, 5, 3, with_clips=True).enqueue(keys, wrong)
+
+
 def test_starts_with_unit_vectors_from_the_seed() -> None:
     torch.manual_seed(3)
     first = KeyQueue(6, 50, 16)

@@ -130,15 +130,28 @@ ALL_VIEWS = ViewsConfig(
 )
 
 
+SUBJECTS = {"same_subject_weight": 0.5, "explicit": False, "epochs": 4}
 HCN = EncoderConfig("hcn", base_width=2, feature_width=6, dropout=0.2)
 PARTS = EncoderConfig(base_width=2, feature_width=6, dropout=0.2, pooling="parts")
 
 
-@pytest.mark.parametrize("options", [{"views": ALL_VIEWS}, {"encoder": PARTS}, {"encoder": HCN}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"views": ALL_VIEWS},
+        {"encoder": PARTS},
+        {"encoder": HCN},
+        {"pretrain": {"mask_own_clip": True}},
+        {"pretrain": SUBJECTS},
+    ],
+    ids=str,
+)
 def test_options_are_resumed(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    whole, broken = (replace(config(name), **options) for name in ("whole", "broken"))
+    options = dict(options)
+    pretraining = options.pop("pretrain", {})
+    whole, broken = (replace(config(name, pretrain=pretraining), **options) for name in ("whole", "broken"))
     plain = config("plain")
     for run in (whole, plain):
         pretrain(run)
@@ -221,10 +234,11 @@ def test_another_configuration_is_refused(config: Callable[..., Config]) -> None
     assert Pretraining.from_checkpoint(run.run / "pretrain" / "last.ckpt").config.temperature == 0.2
 
 
-def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["", "mask"])
+def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path, option: str) -> None:
     """With fixed batch-norm statistics and no dropout, where the maths says so (see two_processes.py)."""
-    two_processes.main(dataset_folder, tmp_path / "1", devices=1)
-    process = run_script(two_processes, dataset_folder, tmp_path / "2", 2)
+    two_processes.main(dataset_folder, tmp_path / "1", 1, option)
+    process = run_script(two_processes, dataset_folder, tmp_path / "2", 2, option)
     assert process.returncode == 0, process.stderr
     one, two = (read_checkpoint(tmp_path / devices / "pretrain" / "last.ckpt", "pretrain") for devices in ("1", "2"))
     assert one["global_step"] == two["global_step"] == 6

@@ -28,6 +28,7 @@ class Batch(NamedTuple):
         clips: None; or, where ``joints`` and ``num_frames`` are those of the whole data set, (N,) int64, which of them
             the batch is made of.
         labels: (N,) int64, where the training is supervised.
+        numbers: (N,) int64, of the batch's clips in the data set.
     """
 
     joints: Tensor
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     views: tuple[View, ...]
     clips: Tensor | None = None
     labels: Tensor | None = None
+    numbers: Tensor | None = None
 
 
 class Draw(NamedTuple):
@@ -140,6 +142,7 @@ class ClipViews(Dataset[Batch | Draw]):
             num_frames[share],
             views,
             labels=labels,
+            numbers=torch.from_numpy(clips),
         )
 
 
@@ -215,7 +218,7 @@ class TrainingData(lightning.LightningDataModule):
             arrays = np.array(self.dataset.joints), self.dataset.num_frames
             joints, num_frames = (torch.from_numpy(array).to(batch.clips.device) for array in arrays)
             self.resident = joints, num_frames
-        return Batch(*self.resident, views=batch.views, clips=batch.clips, labels=batch.labels)
+        return Batch(*self.resident, batch.views, batch.clips, batch.labels, numbers=batch.clips)
 
 
 def _require_even_shares(batch_size: int, devices: int) -> None:
