@@ -214,12 +214,15 @@ class OptimizationConfig(ScheduleConfig):
     """Contrastive learning with queues, shared by pretraining and distillation.
 
     Attributes:
+        optimizer: ``sgd``, with momentum; or ``adamw``, whose weight decay spares biases and norms, and which wants a
+            learning rate of its own, such as 1e-3.
         learning_rate: peak learning rate.
         queue_length: embeddings kept as negatives, per modality.
         temperature: of the softmax over similarities.
         topk: how many of a queue's most similar entries count as positives in another modality.
     """
 
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.1
     queue_length: int = 32768
     temperature: float = 0.07
@@ -227,6 +230,10 @@ class OptimizationConfig(ScheduleConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(
+            self.optimizer in ("sgd", "adamw"),
+            f"{self._section}.optimizer: expected sgd or adamw, got {self.optimizer}",
+        )
         self._require_at_least_1("queue_length", "topk")
         self._require_positive("learning_rate", "temperature")
         _require(self.topk <= self.queue_length, f"{self._section}.topk: expected <= queue_length, got {self.topk}")

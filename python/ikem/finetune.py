@@ -36,6 +36,7 @@ from ikem.evaluation.table import finetuning_tables
 from ikem.files import write_text
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT, TrainingModule, fit
+from ikem.training.optimizer import adamw
 from ikem.use.classifier import CLASSIFIER, ActionClassifier, Classifier, keep_classifier
 from ikem.weights import Weights, read_weights
 from ikem_ext import SkeletonLayout
@@ -126,7 +127,7 @@ class Finetuning(TrainingModule):
         """Return what makes the steps: SGD, or AdamW."""
         groups, options = self.parameter_groups(), self.learning
         if options.optimizer == "adamw":
-            return torch.optim.AdamW(_spare_vectors(groups), weight_decay=options.weight_decay)
+            return adamw(groups, options.weight_decay)
         return torch.optim.SGD(
             groups, momentum=options.sgd_momentum, weight_decay=options.weight_decay, nesterov=options.nesterov
         )
@@ -144,16 +145,6 @@ class Finetuning(TrainingModule):
         """Take it over."""
         super().on_load_checkpoint(checkpoint)
         self.rows = checkpoint[TESTED]
-
-
-def _spare_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the groups cut in two: what weight decay takes part in, and vectors (biases, norms), which it spares."""
-    cut = [
-        {**group, "params": [p for p in group["params"] if (p.ndim > 1) == decayed], **decay}
-        for group in groups
-        for decayed, decay in ((True, {}), (False, {"weight_decay": 0.0}))
-    ]
-    return [group for group in cut if group["params"]]
 
 
 class Looks:

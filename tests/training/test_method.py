@@ -196,3 +196,20 @@ def test_learning_rate_schedules() -> None:
     cosine = OptimizationConfig(epochs=100, schedule="cosine")
     assert [learning_rate_factor(cosine, epoch) for epoch in (0, 50)] == pytest.approx([1, 0.5])
     assert 0 < learning_rate_factor(cosine, 99) < 0.001
+
+
+def test_adamw_in_the_place_of_sgd(config: Callable[..., Config]) -> None:
+    options = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "milestones": (2,), "decay": 0.5}
+    module = Pretraining(replace(config().pretrain, **options), TINY, get_layout("sbu15"))
+    optimizers = module.configure_optimizers()
+    optimizer = optimizers["optimizer"]
+    assert type(optimizer) is torch.optim.AdamW
+    matrices, vectors = optimizer.param_groups
+    for group, decay in ((matrices, 0.05), (vectors, 0)):
+        assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, decay, (0.9, 0.999))
+    trained = {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
+    assert {id(parameter) for group in (matrices, vectors) for parameter in group["params"]} == trained
+    assert {parameter.ndim for parameter in vectors["params"]} == {1}
+    assert optimizers["lr_scheduler"].lr_lambdas[0](2) == 0.5
+    with pytest.raises(ValueError, match=r"distill\.optimizer: expected sgd or adamw, got adam"):
+        DistillConfig(optimizer="adam")

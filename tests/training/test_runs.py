@@ -130,6 +130,7 @@ ALL_VIEWS = ViewsConfig(
 )
 
 
+ADAMW = {"optimizer": "adamw", "learning_rate": 1e-3}
 SUBJECTS = {"same_subject_weight": 0.5, "explicit": False, "epochs": 4}
 HCN = EncoderConfig("hcn", base_width=2, feature_width=6, dropout=0.2)
 PARTS = EncoderConfig(base_width=2, feature_width=6, dropout=0.2, pooling="parts")
@@ -143,6 +144,7 @@ PARTS = EncoderConfig(base_width=2, feature_width=6, dropout=0.2, pooling="parts
         {"encoder": HCN},
         {"pretrain": {"mask_own_clip": True}},
         {"pretrain": SUBJECTS},
+        {"pretrain": ADAMW},
     ],
     ids=str,
 )

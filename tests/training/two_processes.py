@@ -5,8 +5,8 @@ no dropout, since each process draws its own. All else must be equal on any numb
 mean loss, the keys in the queue and their order, and the momentum update; in float64, so that only sums in another
 order differ.
 
-WITH `mask` own clips in the queue are masked. Other faults happen in the third step of six, the first of the second
-epoch: with `nan` the last process sees a loss that is not a number, with `stop` the first one receives SIGTERM.
+WITH `mask` own clips in the queue are masked. Faults happen in the third step of six, the first of the second epoch:
+with `nan` the last process sees a loss that is not a number, with `stop` the first one receives SIGTERM.
 """
 
 from __future__ import annotations

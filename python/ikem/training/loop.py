@@ -28,6 +28,7 @@ from ikem.encoders import Encoder
 from ikem.seeding import derive_seed
 from ikem.training.checkpoints import LAST_CHECKPOINT, Checkpoints, WholeFiles
 from ikem.training.log import MetricsTable, NonFiniteError, ProgressBar, SkippedSteps, StepLog, contrastive_accuracy
+from ikem.training.optimizer import adamw
 from ikem.training.schedule import learning_rate_factor, require_same_run
 from ikem_ext import SkeletonLayout
 
@@ -187,6 +188,12 @@ class ContrastiveModule(TrainingModule):
             queue: (G, K, C).
         """
         return self.log_losses(losses, lambda: contrastive_accuracy(q, k, queue))
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return what makes the steps: SGD, or AdamW."""
+        if self.options.optimizer == "adamw":
+            return adamw(self.parameter_groups(), self.options.weight_decay)
+        return super().build_optimizer()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All at one learning rate."""
