@@ -81,7 +81,7 @@ def evaluate(
         ValueError: if the run has trained nothing or the checkpoint does not fit, or the protocol is unknown or lacks
             what an evaluation needs: labelled training clips of two classes, and labelled test clips.
     """
-    dataset = PreparedDataset(config.data.folder)
+    dataset = PreparedDataset(config.data.one_folder)
     if checkpoint is None:
         stages = stages_of_run(config, dataset)
         folder = output or config.run

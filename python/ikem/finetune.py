@@ -332,7 +332,7 @@ def finetune(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
             holds clips of one class alone, the checkpoint does not fit, or the configuration differs from the stored
             one.
     """
-    dataset = PreparedDataset(config.data.folder)
+    dataset = PreparedDataset(config.data.one_folder)
     split = Split.of(dataset, config.data.protocol)
     for part, count in split.unlabelled.items():
         _say(f"{count} clips of the part {part} have no label and are left out")

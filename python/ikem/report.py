@@ -537,7 +537,7 @@ def report(config: Config) -> Path:
     Raises:
         ValueError: the run has not been evaluated, though it could be.
     """
-    run = Run.read(config.run, PreparedDataset(config.data.folder))
+    run = Run.read(config.run, PreparedDataset(config.data.one_folder))
     folder = run.folder / "pictures"
     folder.mkdir(exist_ok=True)
     captions = {}

@@ -19,7 +19,7 @@ from training import two_processes
 from training.scripts import run_script
 
 from ikem.checkpoint import load_encoders, read_checkpoint, read_modules
-from ikem.config import Config, EncoderConfig, FinetuneConfig, ViewsConfig, plain
+from ikem.config import Config, DataConfig, EncoderConfig, FinetuneConfig, TrainerConfig, ViewsConfig, plain
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset
 from ikem.distill import distill, load_student
@@ -161,6 +161,29 @@ def test_options_are_resumed(
     interrupt(monkeypatch, broken, 3)
     pretrain(broken)
     assert_same_training(whole, broken)
+
+
+def test_several_data_sets_are_pretrained_on(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, dataset_folder: Path, tmp_path: Path
+) -> None:
+    """In one run, which is resumed, distilled, and evaluated on one of them."""
+    shutil.copytree(dataset_folder, tmp_path / "more")
+    data = DataConfig((dataset_folder, tmp_path / "more"), "halves", batch_size=8)
+    watched = TrainerConfig(accelerator="cpu", progress=False, watch_every=3)
+    whole, broken = (replace(config(name), data=data, trainer=watched) for name in ("whole", "broken"))
+    pretrain(whole)
+    assert read_checkpoint(whole.run / "pretrain" / "last.ckpt", "pretrain")["global_step"] == 3 * 5  # of 40 clips
+    interrupt(monkeypatch, broken, 7)
+    pretrain(broken)
+    assert_same_training(whole, broken)
+    resident = replace(config("resident"), data=data, trainer=replace(watched, resident=True))
+    pretrain(resident)
+    assert_same_training(whole, resident)
+    distill(whole)
+    with pytest.raises(ValueError, match=r"data\.folder: expected one prepared dataset where labels are used"):
+        evaluate(whole)
+    evaluate(replace(whole, data=replace(data, folder=dataset_folder)))
+    assert (whole.run / "evaluation.json").exists()
 
 
 def test_features_of_body_parts_go_all_the_way(config: Callable[..., Config]) -> None:

@@ -23,6 +23,7 @@ from ikem.config import Config, EncoderConfig, OptimizationConfig, ScheduleConfi
 from ikem.cuda_graphs import CapturedModule
 from ikem.data.batches import Batch, ContrastiveData, TrainingData
 from ikem.data.dataset import PreparedDataset
+from ikem.data.joined import open_dataset
 from ikem.data.views import View
 from ikem.encoders import Encoder
 from ikem.seeding import derive_seed
@@ -247,8 +248,8 @@ def watches(config: Config, dataset: PreparedDataset) -> list[Callback]:
 
 
 def open_data(config: Config) -> ContrastiveData:
-    """Open the run's prepared dataset for training."""
-    return ContrastiveData(config, PreparedDataset(config.data.folder))
+    """Open the run's prepared dataset, or several, for training."""
+    return ContrastiveData(config, open_dataset(config.data.folder))
 
 
 def fit(
@@ -313,7 +314,7 @@ def _require_resumable(config: Config, command: str, last: Path, steps_per_epoch
     if before != steps_per_epoch:
         raise ValueError(
             f"run: {config.run} was trained in epochs of {before} steps, which are {steps_per_epoch} now: "
-            f"{config.data.folder} has changed; choose another folder, or give --overwrite to start afresh"
+            f"{config.data.folders} has changed; choose another folder, or give --overwrite to start afresh"
         )
 
 
