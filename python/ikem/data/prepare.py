@@ -18,9 +18,9 @@ from rich.markdown import Markdown
 from ikem_ext.layout_mapping import LayoutMapping
 from ikem_ext.skeleton import SkeletonLayout, Third
 
-from .bodies import BodySelection, KeepBodies
+from .bodies import BodySelection, KeepBodies, KeptBodies
 from .dataset import Clip, DatasetWriter
-from .formats import FORMATS, Align, ClipSource, Format, LostFrames
+from .formats import FORMATS, Align, ClipSource, Format, LostFrames, RawClip
 from .formats.ntu import Ntu120, find_missing_lists, read_missing_lists
 from .preprocess import Center, ImageThird, LostJoints, NoBodyError, Preprocessed, Preprocessing, Scale
 from .progress import track
@@ -29,6 +29,7 @@ from .recordings import open_format, read_layout
 from .selection import ALL, Chosen, Only
 from .summary import DamagedClipsError, PrepareSummary, some_of
 from .units import Reach, reach_of, warn_of_units
+from .windows import Windows
 
 __all__ = ["FormatName", "prepare"]
 
@@ -77,6 +78,7 @@ def prepare(
     missing: Path | list[Path] | None = None,
     labels: Path | None = None,
     train_subjects: str | None = None,
+    windows: str | None = None,
     skip_damaged: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
@@ -119,6 +121,8 @@ def prepare(
             camera and split (train or test). Default: the folder that a clip lies in is its class.
         train_subjects: who trains in the protocol cross-subject, such as 1,2,3, for recordings whose authors have not
             laid it down. Default: every other subject.
+        windows: LENGTH,HOP in frames: cut every recording into windows, each a clip NAME@start of the recording's
+            label, subject and part. The last window ends where the recording does; a shorter recording is one window.
         skip_damaged: leave out clips that cannot be read or hold coordinates that are not finite, and list them,
             instead of refusing to write anything.
         workers: how many threads read. Default: one per core.
@@ -141,6 +145,7 @@ def prepare(
         raise ValueError(f"out: {out} holds the recordings {raw}, and would replace them")
     if max_bodies is not None and bodies is not None:
         raise ValueError(f"max_bodies: {max_bodies} is given, and {bodies} by its other name, bodies; give one of them")
+    cut = None if windows is None else Windows.parsed(windows)
     recordings = open_format(format, raw, labels)
     recorded = read_layout(layout or recordings.layout, raw)
     mapping = _choose_mapping(recorded, layout_out)
@@ -159,7 +164,7 @@ def prepare(
     selection = BodySelection(preprocessing.bodies, keep_bodies, track_bodies)
     trained_on = None if train_subjects is None else [name.strip() for name in train_subjects.split(",")]
     listed = _read_missing(missing, recordings)
-    work = _Work(recordings, selection, preprocessing, recorded, mapping, listed)
+    work = _Work(recordings, selection, preprocessing, recorded, mapping, listed, cut)
     console = Console()
     with DatasetWriter(out, (3, frames, skeleton.num_joints, preprocessing.bodies), overwrite=overwrite) as writer:
         with console.status(f"Looking for {format} recordings in {raw}"):
@@ -177,8 +182,9 @@ def prepare(
         collected = _Collected(writer, chosen, skipped)
         with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
             outcomes = _in_order(threads, work, chosen.sources, ahead=4 * (workers or os.cpu_count() or 1))
-            for source, outcome in zip(track(chosen.sources, "Reading clips", console), outcomes, strict=True):
-                collected.add(source, outcome)
+            for _, clips in zip(track(chosen.sources, "Reading clips", console), outcomes, strict=True):
+                for source, outcome in clips:
+                    collected.add(source, outcome)
         collected.check(raw, skip_damaged)
         protocols = make_protocols(
             format,
@@ -196,7 +202,12 @@ def prepare(
             shape=(len(lengths), *writer.clip_shape),
             num_frames=(min(lengths), int(np.median(lengths)), max(lengths)),
             skipped=skipped,
-            notes=[*recordings.notes, *_notes_on_mapping(mapping), *collected.notes(preprocessing, losses)],
+            notes=[
+                *recordings.notes,
+                *_notes_on_windows(cut, len(chosen.sources), len(lengths)),
+                *_notes_on_mapping(mapping),
+                *collected.notes(preprocessing, losses),
+            ],
             protocols={
                 name: {part: len(indices) for part, indices in parts.items()} for name, parts in protocols.items()
             },
@@ -210,7 +221,12 @@ def prepare(
             layout=replace(skeleton, third=collected.third),
             source=recordings.origin,
             preprocessing=asdict(replace(preprocessing, scale=preprocessing.scale_of(collected.third))),
-            selection={"keep_bodies": keep_bodies, "track_bodies": track_bodies, "only": asdict(only)},
+            selection={
+                "keep_bodies": keep_bodies,
+                "track_bodies": track_bodies,
+                "only": asdict(only),
+                **({} if cut is None else {"windows": asdict(cut)}),
+            },
             protocols=protocols,
             summary=summary,
         )
@@ -233,7 +249,7 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """Reads and preprocesses one clip; several threads do so at once."""
+    """Reads and preprocesses one recording, a clip or several windows; several threads do so at once."""
 
     recordings: Format
     selection: BodySelection
@@ -241,12 +257,30 @@ class _Work:
     layout: SkeletonLayout
     mapping: LayoutMapping | None
     missing: set[str]
+    windows: Windows | None = None
 
-    def __call__(self, source: ClipSource) -> _Outcome:
+    def __call__(self, source: ClipSource) -> list[tuple[ClipSource, _Outcome]]:
         listed = source.name in self.missing
         try:
             recording = self.recordings.read(source)
             bodies = self.selection(recording)
+        except (ValueError, OSError) as error:
+            return [(source, self._failed(source, error))]
+        if self.windows is None or listed:
+            return [(source, self._outcome(source, recording, bodies))]
+        return [
+            (clip, self._outcome(clip, window.of(recording), bodies._replace(clip=window.of(bodies.clip))))
+            for window in self.windows(recording.joints.shape[1])
+            for clip in [window.named(source)]
+        ]
+
+    def _failed(self, source: ClipSource, error: Exception) -> _Outcome:
+        if source.name in self.missing:
+            return _Outcome(left_out=_LISTED)
+        return _Outcome(error=f"clip {source.name}: {error}")
+
+    def _outcome(self, source: ClipSource, recording: RawClip, bodies: KeptBodies) -> _Outcome:
+        try:
             clip = self.preprocessing(
                 bodies.clip.joints,
                 self.layout,
@@ -256,9 +290,9 @@ class _Work:
             )
         except NoBodyError as error:
             return _Outcome(left_out=str(error))
-        except (ValueError, OSError) as error:
-            return _Outcome(left_out=_LISTED) if listed else _Outcome(error=f"clip {source.name}: {error}")
-        if listed:
+        except ValueError as error:
+            return self._failed(source, error)
+        if source.name in self.missing:
             return _Outcome(left_out=_LISTED)
         joints = recording.joints
         content = hashlib.blake2b(np.ascontiguousarray(joints).data, digest_size=16)
@@ -407,6 +441,15 @@ def _choose_mapping(recorded: SkeletonLayout, layout_out: str | None) -> LayoutM
     except ValueError as error:
         raise ValueError(f"layout_out: {error}") from None
     return mapping
+
+
+def _notes_on_windows(windows: Windows | None, recordings: int, clips: int) -> list[str]:
+    if windows is None:
+        return []
+    return [
+        f"{recordings} recordings were cut into windows of {windows.length} frames, one every {windows.hop}: "
+        f"{clips} clips, called NAME@start"
+    ]
 
 
 def _notes_on_mapping(mapping: LayoutMapping | None) -> list[str]:
