@@ -76,6 +76,7 @@ class JoinedDataset(PreparedDataset):
         self.classes = []
         self.layout = first.layout
         self.preprocessing = first.preprocessing
+        self.selection = first.selection
         self.protocols = _joined_protocols(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
