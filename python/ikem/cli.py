@@ -29,8 +29,16 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
         "train whole encoders and a head each on labels, from pretrained or random weights",
     ),
     "evaluate": ("ikem.evaluate", True, "evaluate frozen encoders of a run or a file, beside controls"),
+    "live": ("ikem.live.command", False, "name actions while they happen, in a stream of joints"),
+    "segment": ("ikem.use.segment", False, "find the actions in a long recording, and when each begins and ends"),
     "study": ("ikem.study", False, "train and evaluate variants over several seeds, in one table"),
     "report": ("ikem.report", True, "draw the pictures of a run and write its report"),
+}
+
+#: Options that are given without a value.
+FLAGS = {
+    "overwrite": "replace what is there already",
+    "stdin": "read a frame a line, as JSON, from the standard input until it ends",
 }
 
 
@@ -75,11 +83,11 @@ def _add_arguments(command: ArgumentParser, name: str, takes_config: bool) -> No
     if takes_config:
         command.add_argument("--config", action=NamedConfigFile, help="a YAML file, or the name of a built-in one")
         command.add_class_arguments(Config)
-        command.add_function_arguments(_function(name), as_group=False, skip={"config", "overwrite"})
+        command.add_function_arguments(_function(name), as_group=False, skip={"config", *FLAGS})
     else:
-        command.add_function_arguments(_function(name), as_positional=True, skip={"overwrite"})
-    if "overwrite" in inspect.signature(_function(name)).parameters:
-        command.add_argument("--overwrite", action="store_true", help="replace what is there already")
+        command.add_function_arguments(_function(name), as_positional=True, skip=set(FLAGS))
+    for flag in FLAGS.keys() & inspect.signature(_function(name)).parameters.keys():
+        command.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
 
 
 def _instantiated(parser: ArgumentParser, arguments: Namespace) -> Namespace:

@@ -74,6 +74,11 @@ class BodySelection:
         if self.keep not in choices:
             raise ValueError(f"keep_bodies: expected one of {choices}, got {self.keep!r}")
 
+    @property
+    def heeds_ids(self) -> bool:
+        """Whether bodies are told apart by the ids that a recording may have."""
+        return self.track or self.keep == "denoised"
+
     def __call__(self, clip: RawClip) -> KeptBodies:
         """Brings the bodies to keep to the front; coordinates that are not finite stay, and say nothing of a body."""
         present = np.asarray(clip.joints.any(axis=(0, 2)))  # (frames, bodies)

@@ -227,14 +227,20 @@ def save_classifier(path: Path, classifier: ActionClassifier) -> None:
 
 
 def keep_classifier(path: Path, dataset: PreparedDataset, make: Callable[[Recipe], ActionClassifier]) -> None:
-    """Write the classifier that is made with a data set's recipe; print why there is none where that is not known."""
+    """Write the classifier that is made with a data set's recipe, and how long the clips were.
+
+    Where the recipe is not known, print so instead.
+    """
     try:
         recipe = Recipe.of(dataset)
     except ValueError as error:
         path.unlink(missing_ok=True)  # of an earlier training
         print(f"no {path.name} is written: {error}")
         return
-    save_classifier(path, make(recipe))
+    classifier = make(recipe)
+    shortest, median, longest = np.quantile(dataset.num_frames, (0, 0.5, 1)).round().astype(int).tolist()
+    classifier.origin["num_frames"] = {"shortest": shortest, "median": median, "longest": longest}
+    save_classifier(path, classifier)
 
 
 def load_classifier(path: Path | str) -> ActionClassifier:
