@@ -256,12 +256,12 @@ def peak_extra_memory(run: Callable[[], Any], device: torch.device) -> float | N
         return None
     ctypes.CDLL(None).malloc_trim(0)  # what is kept for reuse would hide what is taken
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
-    before = _process_memory("VmRSS")
+    before = process_memory("VmRSS")
     run()
-    return max(0, _process_memory("VmHWM") - before) / 1024
+    return max(0, process_memory("VmHWM") - before) / 1024
 
 
-def _process_memory(name: str) -> int:
+def process_memory(name: str) -> int:
     """A line of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])

@@ -105,25 +105,25 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def refresh(document: Path, table: str) -> None:
+def refresh(document: Path, table: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Puts the table into a Markdown file, between its marks; errors as of `split`."""
-    before, _, after = split(document)
+    before, _, after = split(document, marks)
     partial = document.with_name(document.name + ".partial")
-    partial.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+    partial.write_text(f"{before}{marks[0]}\n\n{table}\n\n{marks[1]}{after}", encoding="utf-8")
     partial.replace(document)
 
 
-def split(document: Path) -> tuple[str, str, str]:
+def split(document: Path, marks: tuple[str, str] = (BEGIN, END)) -> tuple[str, str, str]:
     """The text of a Markdown file before, between and after the marks.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it has no marks.
     """
-    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    between, end, after = rest.partition(END)
+    before, begin, rest = document.read_text(encoding="utf-8").partition(marks[0])
+    between, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise ValueError(f"{document}: expected the marks {BEGIN} and {END}, to put the table between them")
+        raise ValueError(f"{document}: expected the marks {marks[0]} and {marks[1]}, to put the table between them")
     return before, between.strip("\n"), after
 
 

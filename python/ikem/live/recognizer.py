@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -139,7 +140,7 @@ class RecognizerPool:
         self._streams: dict[Hashable, _Stream] = {}
         self._warned = False
 
-    def push(self, frames: Mapping[Hashable, Frames]) -> dict[Hashable, list[Result]]:
+    def push(self, frames: Mapping[Any, Frames]) -> dict[Any, list[Result]]:
         """Takes frames of some streams; one begins with its first ones.
 
         Args:
