@@ -80,7 +80,7 @@ class RecognizerPool:
     nothing of what the window before it showed is the same number in this one.
 
     Args:
-        classifier: the classifier, which is put into eval mode, or its file.
+        model: the classifier, which is put into eval mode, or its file.
         window: how much a window shows: seconds in streams with time stamps; without, frames.
         hop: from one window to the next, likewise.
         layout: the skeleton of the streams. Default: that of the classifier.
@@ -114,7 +114,7 @@ class RecognizerPool:
 
     def __init__(
         self,
-        classifier: ActionClassifier | Path | str,
+        model: ActionClassifier | Path | str,
         window: float,
         hop: float,
         *,
@@ -128,7 +128,7 @@ class RecognizerPool:
         for name, value in numbers.items():
             if isinstance(value, bool) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
-        self._windows = WindowClassifier(classifier, layout)
+        self._windows = WindowClassifier(model, layout)
         self.classifier = self._windows.classifier
         self.window, self.hop, self.lost_after, self.frame_rate = window, hop, lost_after, frame_rate
         self.image_size = image_size
@@ -240,7 +240,7 @@ class Recognizer:
 
     def __init__(
         self,
-        classifier: ActionClassifier | Path | str,
+        model: ActionClassifier | Path | str,
         window: float,
         hop: float,
         *,
@@ -250,7 +250,7 @@ class Recognizer:
         image_size: tuple[int, int] | None = None,
     ) -> None:
         self.pool = RecognizerPool(
-            classifier,
+            model,
             window,
             hop,
             layout=layout,
