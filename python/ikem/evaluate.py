@@ -23,11 +23,13 @@ from rich.progress import track
 import ikem
 from ikem.config import Config, Modality, plain
 from ikem.data.dataset import PreparedDataset
+from ikem.data.recipe import Recipe
 from ikem.evaluation.evaluation import Evaluation
 from ikem.evaluation.split import Split
-from ikem.evaluation.stages import stages_of_file, stages_of_run
+from ikem.evaluation.stages import Stage, stages_of_file, stages_of_run
 from ikem.evaluation.table import results_tables
 from ikem.files import replacing, write_text
+from ikem.use.classifier import CLASSIFIER, save_classifier
 
 
 def environment() -> dict[str, Any]:
@@ -61,6 +63,20 @@ def subject(config: Config, dataset: PreparedDataset, split: Split) -> dict[str,
     }
 
 
+def _store_classifier(path: Path, evaluation: Evaluation, stage: Stage) -> None:
+    """Write encoders and heads of a stage to where `ikem predict` finds them."""
+    try:
+        recipe = Recipe.of(evaluation.dataset)
+    except ValueError as error:
+        path.unlink(missing_ok=True)  # an earlier one is not that of these numbers
+        print(f"evaluate: no {path.name} is written, as nothing could be made ready for it: {error}")
+        return
+    classifier = evaluation.classifier(stage, recipe)
+    save_classifier(path, classifier)
+    origin = classifier.origin
+    print(f"evaluate: {path} has encoders and heads of {origin['stage']}, {origin['stream']}")
+
+
 def evaluate(
     config: Config, *, checkpoint: Path | None = None, modality: Modality = "joint", output: Path | None = None
 ) -> dict[str, Any]:
@@ -75,7 +91,8 @@ def evaluate(
             checkpoint, one beside it named after it with -evaluation.
 
     Returns:
-        What is written to ``evaluation.json``. Confusion matrices and features go to ``evaluation.npz``.
+        What is written to ``evaluation.json``. Confusion matrices and features go to ``evaluation.npz``, the encoders
+        of the last stage with the heads of the linear probe to ``classifier.safetensors``.
 
     Raises:
         ValueError: if the run has trained nothing or the checkpoint does not fit, or the protocol is unknown or lacks
@@ -108,6 +125,7 @@ def evaluate(
     with replacing(folder / "evaluation.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **evaluation.arrays)  # type: ignore[arg-type]
     write_text(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    _store_classifier(folder / CLASSIFIER, evaluation, stages[-1])
     console = Console()
     for table in results_tables(result):
         console.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from torch import Tensor
 
 from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
+from ikem.data.recipe import Recipe
 from ikem.encoders import Encoder
 from ikem.evaluation import fusion
 from ikem.evaluation.controls import raw_coordinates, ridge_scores
 from ikem.evaluation.draws import Draw, all_draws
 from ikem.evaluation.features import Features, Look, Scaling, extract_features
 from ikem.evaluation.folds import Fold, cross_fitted, folds, groups
+from ikem.evaluation.heads import classifier_of
 from ikem.evaluation.linear import LinearHeads, ProbeResult, linear_probe
 from ikem.evaluation.logistic import coordinates, logistic_probe, regression, require_few
 from ikem.evaluation.looks import RandomLook, beginning, middle
@@ -33,6 +35,7 @@ from ikem.evaluation.stages import Stage
 from ikem.evaluation.streams import Streams
 from ikem.evaluation.workers import side_by_side
 from ikem.seeding import generator
+from ikem.use.classifier import ActionClassifier
 from ikem_ext.layout_mapping import LayoutMapping
 
 Scores = NDArray[Any]  # (m, L)
@@ -86,6 +89,7 @@ class Evaluation:
         board: counts what is classified rightly, and holds the rows.
         arrays: confusion matrices and features, by name.
         weights: of the streams in a fusion, where they were learned.
+        probed: the linear probe's heads, and the scaling of the features before them, by stage.
     """
 
     def __init__(self, config: Config, dataset: PreparedDataset, folder: Path | None = None) -> None:
@@ -106,6 +110,7 @@ class Evaluation:
         self.board = Scoreboard(self.test_labels, self.split.parts, config.seed)
         self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[self.split.parts["test"]]}
         self.weights: list[dict[str, Any]] = []
+        self.probed: dict[str, tuple[LinearHeads, Scaling | None]] = {}
 
     def add_encoders(self, stage: Stage) -> None:
         """Score the encoders of a stage by every protocol, alone and fused.
@@ -135,6 +140,23 @@ class Evaluation:
         self._add_draws(encoded)
         if self.options.segments:
             self._add_logistic(encoded)
+
+    def classifier(self, stage: Stage, recipe: Recipe) -> ActionClassifier:
+        """Return the encoders of a stage, which were scored before, with their heads: what names actions afterwards.
+
+        The heads are the linear probe's of all modalities, fused by learned weights if those were asked for, else
+        trained together. Test clips have no part in the choice.
+
+        Args:
+            stage: of the encoders.
+            recipe: of the data set.
+        """
+        heads, scaling = self.probed[stage.name]
+        name = ("linear", stage.name, f"learned_{heads.streams.together}")
+        learned = {(row["protocol"], row["stage"], row["stream"]): row["weights"] for row in self.weights}
+        origin = {"dataset": self.dataset.name, "protocol": self.config.data.protocol, "seed": self.config.seed}
+        recipe = replace(recipe, layout=stage.layout)
+        return classifier_of(stage, heads, scaling, learned.get(name), self.dataset.classes, recipe, origin)
 
     def add_raw(self) -> None:
         """Score the controls: linear classifiers on the prepared coordinates, resampled to 32 frames."""
@@ -174,6 +196,7 @@ class Evaluation:
 
     def _add_linear(self, encoded: Encoded) -> None:
         probe = self._linear_probe(encoded)
+        self.probed[encoded.stage] = probe.heads, encoded.scaling
         probabilities = probe.probabilities.numpy()
         for position, stream in enumerate(encoded.streams.all):
             best = {part: float(values[position]) for part, values in probe.best_top1.items()}

@@ -156,7 +156,8 @@ class Scaling(NamedTuple):
     def of(cls, train: Tensor) -> Scaling:
         """Return the scaling that the features (G, n, F) of the training clips ask for."""
         deviation, mean = torch.std_mean(train, dim=1, keepdim=True)
-        return cls(mean, deviation.clamp_min(1e-12))  # of a feature that never fires; others may be small
+        # Nothing is learned of a feature that never fires, and it is to say nothing; others may be small.
+        return cls(mean, deviation.masked_fill(deviation < 1e-12, torch.inf))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Scale features (G, n, F)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ikem.config import Config
+from ikem.config import Config, EncoderConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import Encoder, build_encoder, encoders_of
 from ikem.pretrain import STAGE1_CHECKPOINT, build_pretraining
@@ -27,6 +27,7 @@ class Stage:
     Attributes:
         name: of the stage.
         encoders: by modality.
+        config: of the encoders.
         layout: of the skeletons that they see.
         control: which control they are, or None.
         origin: where they come from, for the record.
@@ -34,6 +35,7 @@ class Stage:
 
     name: str
     encoders: Mapping[str, Encoder]
+    config: EncoderConfig
     layout: SkeletonLayout
     control: str | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +64,7 @@ def stages_of_run(config: Config, dataset: PreparedDataset) -> list[Stage]:
         raise ValueError(f"run: {config.run} holds no finished stage of pretraining; run `ikem pretrain` first")
     layout = trained[0].layout
     random = encoders_of(build_pretraining(config, layout).query)
-    return [Stage("random", random, layout, control="random"), *trained]
+    return [Stage("random", random, config.encoder, layout, control="random"), *trained]
 
 
 def _trained_stages(config: Config, dataset: PreparedDataset) -> Iterator[Stage]:
@@ -93,8 +95,9 @@ def stages_of_file(path: Path, config: Config, dataset: PreparedDataset, modalit
     weights = read_weights(path, dataset.layout, config.encoder, modality)
     torch.manual_seed(derive_seed(config.seed, "random encoders"))
     random = {name: build_encoder(weights.config, weights.layout) for name in weights.encoders}
-    return [Stage("random", random, weights.layout, control="random"), _stage(weights, str(path))]
+    return [Stage("random", random, weights.config, weights.layout, control="random"), _stage(weights, str(path))]
 
 
 def _stage(weights: Weights, file: str) -> Stage:
-    return Stage(weights.stage, weights.encoders, weights.layout, origin={"file": file, "epochs": weights.epochs})
+    origin = {"file": file, "epochs": weights.epochs}
+    return Stage(weights.stage, weights.encoders, weights.config, weights.layout, origin=origin)

@@ -46,6 +46,11 @@ class Streams:
         return {name: members for name, members in self.trained.items() if len(members) > 1}
 
     @property
+    def together(self) -> str:
+        """The name of the stream of all modalities."""
+        return max(self.trained, key=lambda name: len(self.trained[name]))
+
+    @property
     def singles(self) -> Streams:
         """The modalities alone."""
         return Streams({name: self.trained[name] for name in self.modalities}, {})
