@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import keyword
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
+import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from ikem import __version__
@@ -32,6 +34,10 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
     "live": ("ikem.live.command", False, "name actions while they happen, in a stream of joints"),
     "segment": ("ikem.use.segment", False, "find the actions in a long recording, and when each begins and ends"),
     "study": ("ikem.study", False, "train and evaluate variants over several seeds, in one table"),
+    "predict": ("ikem.use.predict", False, "name the action in recordings"),
+    "embed": ("ikem.use.embed", False, "write the features of recordings, to search and cluster"),
+    "search": ("ikem.use.search", False, "find the clips that are most like one"),
+    "import": ("ikem.use.published", False, "make published weights usable: encoders, or a classifier"),
     "report": ("ikem.report", True, "draw the pictures of a run and write its report"),
 }
 
@@ -76,7 +82,23 @@ def build_parser(argv: Sequence[str]) -> ArgumentParser:
 
 
 def _function(name: str) -> Callable[..., Any]:
-    return getattr(importlib.import_module(COMMANDS[name][0]), name)
+    function = f"{name}_" if keyword.iskeyword(name) else name
+    return getattr(importlib.import_module(COMMANDS[name][0]), function)
+
+
+def _add_function(command: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Add a function's parameters: a list that has to be given as one word after another, ``in_`` as ``--in``."""
+    said = {item.arg_name: item.description for item in docstring_parser.parse_from_object(function).params}
+    parameters = inspect.signature(function, eval_str=True).parameters
+    lists = {name for name, item in parameters.items() if (item.annotation, item.default) == (list[str], item.empty)}
+    keywords = {name for name in parameters if name.endswith("_")}
+    command.add_function_arguments(function, as_positional=True, skip={"overwrite", *lists, *keywords})
+    for name in lists:
+        command.add_argument(name, nargs="+", type=str, help=said[name])
+    for name in keywords:
+        command.add_argument(
+            f"--{name[:-1]}", dest=name, type=parameters[name].annotation, required=True, help=said[name]
+        )
 
 
 def _add_arguments(command: ArgumentParser, name: str, takes_config: bool) -> None:
@@ -85,7 +107,7 @@ def _add_arguments(command: ArgumentParser, name: str, takes_config: bool) -> No
         command.add_class_arguments(Config)
         command.add_function_arguments(_function(name), as_group=False, skip={"config", *FLAGS})
     else:
-        command.add_function_arguments(_function(name), as_positional=True, skip=set(FLAGS))
+        _add_function(command, _function(name))
     for flag in FLAGS.keys() & inspect.signature(_function(name)).parameters.keys():
         command.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
 

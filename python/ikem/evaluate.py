@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,12 @@ from rich.progress import track
 import ikem
 from ikem.config import Config, Modality, plain
 from ikem.data.dataset import PreparedDataset
-from ikem.data.recipe import Recipe
 from ikem.evaluation.evaluation import Evaluation
 from ikem.evaluation.split import Split
-from ikem.evaluation.stages import Stage, stages_of_file, stages_of_run
+from ikem.evaluation.stages import stages_of_file, stages_of_run
 from ikem.evaluation.table import results_tables
 from ikem.files import replacing, write_text
-from ikem.use.classifier import CLASSIFIER, save_classifier
+from ikem.use.classifier import CLASSIFIER, keep_classifier
 
 
 def environment() -> dict[str, Any]:
@@ -61,20 +61,6 @@ def subject(config: Config, dataset: PreparedDataset, split: Split) -> dict[str,
         },
         "unlabelled": split.unlabelled,
     }
-
-
-def _store_classifier(path: Path, evaluation: Evaluation, stage: Stage) -> None:
-    """Write encoders and heads of a stage to where `ikem predict` finds them."""
-    try:
-        recipe = Recipe.of(evaluation.dataset)
-    except ValueError as error:
-        path.unlink(missing_ok=True)  # an earlier one is not that of these numbers
-        print(f"evaluate: no {path.name} is written, as nothing could be made ready for it: {error}")
-        return
-    classifier = evaluation.classifier(stage, recipe)
-    save_classifier(path, classifier)
-    origin = classifier.origin
-    print(f"evaluate: {path} has encoders and heads of {origin['stage']}, {origin['stream']}")
 
 
 def evaluate(
@@ -125,7 +111,7 @@ def evaluate(
     with replacing(folder / "evaluation.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **evaluation.arrays)  # type: ignore[arg-type]
     write_text(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    _store_classifier(folder / CLASSIFIER, evaluation, stages[-1])
+    keep_classifier(folder / CLASSIFIER, dataset, partial(evaluation.classifier, stages[-1]))
     console = Console()
     for table in results_tables(result):
         console.print(table)

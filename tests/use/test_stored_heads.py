@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from use.conftest import demo_config
 
-from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
 from ikem.evaluate import evaluate
 from ikem.evaluation.features import Scaling
@@ -40,7 +38,12 @@ CASES = {
     "learned": ({}, None, "student", "learned_fused3"),
     "together": ({"fusion": ()}, None, "student", "fused3"),
     "batch norm": ({"batch_norm": True, "fusion": ()}, None, "student", "fused3"),
-    "as they are": ({"standardize": False, "learning_rate": 30.0}, "pretrain/stage1.ckpt", "stage1", "learned_fused6"),
+    "as they are": (
+        {"standardize": False, "learning_rate": 3000.0},
+        "pretrain/stage1.ckpt",
+        "stage1",
+        "learned_fused6",
+    ),
 }
 
 

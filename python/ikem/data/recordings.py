@@ -40,6 +40,7 @@ def read_recordings(
     format: str | None = None,
     layout: str | None = None,
     labels: Path | None = None,
+    damages: list[str] | None = None,
 ) -> Iterator[NamedClip]:
     """Read the clips of a file or a folder, one after another.
 
@@ -48,6 +49,8 @@ def read_recordings(
         format: what the recordings are, as for `ikem prepare`. Default: what they look like.
         layout: the skeleton, a built-in layout by name or a YAML file. Default: that of the recordings.
         labels: for mediapipe, openpose and coco, a table of the clips.
+        damages: receives a sentence for each clip that cannot be read, which is then passed over. Default: it is an
+            error.
 
     Raises:
         ValueError: there is nothing of that name, it is none of the formats or is damaged, or the skeleton is not told.
@@ -63,7 +66,14 @@ def read_recordings(
         skeleton = reader.layout
         assert isinstance(skeleton, SkeletonLayout)  # as begin sees to
         for source in sources:
-            yield NamedClip(source.name, reader.read(source), skeleton)
+            try:
+                clip = reader.read(source)
+            except (ValueError, OSError) as error:
+                if damages is None:
+                    raise
+                damages.append(f"{path}: clip {source.name}: {error}")
+            else:
+                yield NamedClip(source.name, clip, skeleton)
 
 
 def _find(
