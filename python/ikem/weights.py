@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Weights:
         config: of the encoders.
         layout: of the skeletons that they see.
         epochs: how long they were trained; None where the file does not say.
+        heads: of a published file, the entries ``fc`` or ``fcn`` by modality: a classifier, or a projection.
+        left_out: of a published file, whose entries serve its training alone, such as key encoders and queues.
     """
 
     stage: str
@@ -52,6 +54,8 @@ class Weights:
     config: EncoderConfig
     layout: SkeletonLayout
     epochs: int | None = None
+    heads: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def read_weights(
@@ -69,27 +73,42 @@ def read_weights(
     Raises:
         ValueError: if there is no such file, it is none of these, or its weights do not fit or are not finite.
     """
+    description, content = _read(path)
+    if description is None:
+        return published_weights(path, _state_of(path, content), layout, config or EncoderConfig(), modality)
+    return _of_export(path, description) if path.suffix == ".safetensors" else _of_checkpoint(path, content)
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """Read a published state dict, its names without what DataParallel and torch.compile put before them.
+
+    Raises:
+        ValueError: if there is no such file, it is something else or of this project, or holds numbers that are not
+            finite.
+    """
+    description, content = _read(path)
+    if description is not None:
+        raise ValueError(f"file: {path} is of this project already")
+    return _state_of(path, content)
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    """Return what a file of this project says of itself, None of another, and its content."""
     if not path.is_file():
         raise ValueError(f"checkpoint: there is no file {path}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path, layout, config or EncoderConfig(), modality)
-    content = read_torch_file(path)
-    if DESCRIPTION in content:
-        return _of_checkpoint(path, content)
-    state = content.get("state_dict", content)
-    return _of_published(path, state, layout, config or EncoderConfig(), modality)
-
-
-def _read_safetensors(path: Path, layout: SkeletonLayout, config: EncoderConfig, modality: str) -> Weights:
+    if path.suffix != ".safetensors":
+        content = read_torch_file(path)
+        return content.get(DESCRIPTION), content
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(f"checkpoint: {path} is not a file of safetensors: {error}") from error
-    if DESCRIPTION not in metadata:
-        return _of_published(path, state, layout, config, modality)
-    description = json.loads(metadata[DESCRIPTION])
+    return json.loads(metadata[DESCRIPTION]) if DESCRIPTION in metadata else None, state
+
+
+def _of_export(path: Path, description: Mapping[str, Any]) -> Weights:
     trained_on = SkeletonLayout.from_dict(description["layout"])
     try:
         encoders = load_encoders(path)
@@ -114,27 +133,48 @@ def _of_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
     return Weights(stage, encoders, config, layout, description["epochs"])
 
 
-def _of_published(path: Path, content: Any, layout: SkeletonLayout, config: EncoderConfig, modality: str) -> Weights:
+def _state_of(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    content = content.get("state_dict", content)
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"checkpoint: {path} holds neither a checkpoint of this project nor a state dict")
     require_finite(path, content)
+    return {_unwrapped(name): value for name, value in content.items()}
+
+
+def published_weights(
+    path: Path, state: Mapping[str, Tensor], layout: SkeletonLayout, config: EncoderConfig, modality: str
+) -> Weights:
+    """Build the encoders of a published state dict.
+
+    Args:
+        path: its file, for messages.
+        state: what :func:`read_published` returns.
+        layout: of the skeletons.
+        config: of the encoders.
+        modality: of an encoder that stands alone.
+
+    Raises:
+        ValueError: if the weights do not fit.
+    """
     if config.architecture != "st_gcn":
         raise ValueError(f"encoder.architecture: expected st_gcn for a published file, got {config.architecture}")
-    state = {_unwrapped(name): value for name, value in content.items()}
     owners = {name.partition(".")[0] for name in state}
     known = PUBLISHED_STUDENT if owners & set(PUBLISHED_STUDENT) else PUBLISHED_ENCODERS
     if not owners & set(known):  # one encoder alone
-        groups = {modality: state}
+        groups, unused = {modality: dict(state)}, set()
     else:
         groups = {known[owner]: _under(state, f"{owner}.") for owner in known if owner in owners}
         named = {*PUBLISHED_STUDENT, *PUBLISHED_ENCODERS}
+        unused = owners - set(known)
         others = [owner for owner in owners - named if not owner.startswith(PUBLISHED_OTHERS)]
         if others:
             raise ValueError(f"checkpoint: {path} does not fit; unexpected: {', '.join(sorted(others))}")
     if set(groups) == {"joint"}:
         groups = {modality: groups["joint"]}
-    encoders = {name: _published(path, config, layout, part) for name, part in groups.items()}
-    return Weights("published", encoders, config, layout)
+    built = {name: _published(path, config, layout, part) for name, part in groups.items()}
+    encoders = {name: encoder for name, (encoder, _) in built.items()}
+    heads = {name: head for name, (_, head) in built.items() if head}
+    return Weights("published", encoders, config, layout, heads=heads, left_out=tuple(sorted(unused)))
 
 
 def _unwrapped(name: str) -> str:
@@ -145,14 +185,16 @@ def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _published(path: Path, config: EncoderConfig, layout: SkeletonLayout, state: Mapping[str, Tensor]) -> Encoder:
+def _published(
+    path: Path, config: EncoderConfig, layout: SkeletonLayout, state: Mapping[str, Tensor]
+) -> tuple[Encoder, dict[str, Tensor]]:
     encoder = build_encoder(config, layout)
     assert isinstance(encoder, STGCN)
     try:
-        load_published_state_dict(encoder, state)
+        head = load_published_state_dict(encoder, state)
     except RuntimeError as error:
         raise ValueError(f"checkpoint: {path} does not fit: {error}") from error
-    return encoder.eval()
+    return encoder.eval(), head
 
 
 def _filled(path: Path, config: EncoderConfig, layout: SkeletonLayout, state: Mapping[str, Tensor]) -> Encoder:

@@ -38,12 +38,7 @@ CASES = {
     "learned": ({}, None, "student", "learned_fused3"),
     "together": ({"fusion": ()}, None, "student", "fused3"),
     "batch norm": ({"batch_norm": True, "fusion": ()}, None, "student", "fused3"),
-    "as they are": (
-        {"standardize": False, "learning_rate": 3000.0},
-        "pretrain/stage1.ckpt",
-        "stage1",
-        "learned_fused6",
-    ),
+    "of a file": ({}, "pretrain/stage1.ckpt", "stage1", "learned_fused6"),
 }
 
 

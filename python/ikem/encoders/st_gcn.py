@@ -160,7 +160,7 @@ class STGCN(Encoder):
 
 
 # Names of the published ST-GCN's modules, as CrosSCLR, AimCLR and the method's own code release them; those of the
-# encoder stand on the right. The classifier or projection `fc` is not part of the encoder.
+# encoder stand on the right. The classifier or projection `fc`, or `fcn`, is not part of the encoder.
 PUBLISHED_BLOCK_NAMES = {
     "gcn.conv": "graph",
     "tcn.0": "graph_norm",
@@ -176,17 +176,19 @@ def load_published_state_dict(encoder: STGCN, state_dict: Mapping[str, Tensor]) 
 
     ``data_bn`` becomes ``data_norm``, ``st_gcn_networks.i.<name>`` becomes ``blocks.i.<new name>`` (see
     ``PUBLISHED_BLOCK_NAMES``; the 1x1 convolution ``gcn.conv`` of K * C_out channels becomes the K weights of the
-    graph convolution), ``edge_importance.i`` becomes ``blocks.i.graph.edge_importance``, and ``A`` the adjacency.
+    graph convolution), and ``edge_importance.i`` becomes ``blocks.i.graph.edge_importance``. Where ``A`` weighs the
+    edges otherwise than the encoder's layout does, the edge importance makes up for it.
 
     Args:
         encoder: receives the weights.
         state_dict: published names to tensors.
 
     Returns:
-        What belongs to no part of the encoder: the entries of ``fc``.
+        What belongs to no part of the encoder: the entries of ``fc`` or ``fcn``.
 
     Raises:
-        RuntimeError: from ``load_state_dict``, if a weight is missing, unknown, or of another shape.
+        RuntimeError: from ``load_state_dict``, if a weight is missing, unknown, or of another shape; or if ``A`` has
+            edges that the layout has not.
     """
     graphs = [cast(Block, block).graph for block in encoder.blocks]
     state: dict[str, Tensor] = {}
@@ -198,7 +200,7 @@ def load_published_state_dict(encoder: STGCN, state_dict: Mapping[str, Tensor]) 
             if value.shape != graphs[0].adjacency.shape:
                 raise RuntimeError(f"size mismatch for A: {tuple(value.shape)}, not {tuple(graphs[0].adjacency.shape)}")
             adjacency = value
-        elif first == "fc":
+        elif first in ("fc", "fcn"):
             head[name] = value
         elif first == "data_bn":
             state[f"data_norm.{rest}"] = value
@@ -216,5 +218,14 @@ def load_published_state_dict(encoder: STGCN, state_dict: Mapping[str, Tensor]) 
     encoder.load_state_dict(state)
     if adjacency is not None:
         for graph in graphs:
-            graph.adjacency = adjacency.to(graph.adjacency)
+            _weigh_edges(graph, adjacency.to(graph.adjacency))
     return head
+
+
+@torch.no_grad()
+def _weigh_edges(graph: GraphConv, adjacency: Tensor) -> None:
+    """Have a graph convolution go by another adjacency of the same edges; its own alone is not stored with it."""
+    own = graph.adjacency
+    if ((own == 0) & (adjacency != 0)).any():
+        raise RuntimeError("A has edges that the layout has not")
+    graph.edge_importance.mul_(torch.where(own == 0, 1, adjacency / own))

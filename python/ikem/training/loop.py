@@ -24,6 +24,7 @@ from ikem.cuda_graphs import CapturedModule
 from ikem.data.batches import Batch, ContrastiveData, TrainingData
 from ikem.data.dataset import PreparedDataset
 from ikem.data.joined import open_dataset
+from ikem.data.recipe import Recipe
 from ikem.data.views import View
 from ikem.encoders import Encoder
 from ikem.seeding import derive_seed
@@ -295,9 +296,18 @@ def fit(
             store_config(config, command)
         _train(trainer, module, data, last)
     if trainer.is_global_zero:
-        export_modules(folder / ENCODERS, module.encoders, module.encoder_config, module.layout)
+        recipe = _known_recipe(data.dataset)
+        export_modules(folder / ENCODERS, module.encoders, module.encoder_config, module.layout, **recipe)
         print(f"{command}: {last}")
     return last
+
+
+def _known_recipe(dataset: PreparedDataset) -> dict[str, Any]:
+    """Return what an export says of how recordings become clips; nothing where the data set does not say."""
+    try:
+        return {"recipe": Recipe.of(dataset).to_dict()}
+    except ValueError:
+        return {}
 
 
 def _require_resumable(config: Config, command: str, last: Path, steps_per_epoch: int) -> None:

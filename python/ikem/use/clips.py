@@ -126,7 +126,7 @@ class ClipReader:
             return
         if not skip_damaged:
             raise DamagedClipsError(
-                f"files: {len(self.damages)} cannot be used, and nothing was written; --skip_damaged true leaves them out",
+                f"files: {len(self.damages)} cannot be used, so nothing is done; --skip_damaged true leaves them out",
                 self.damages,
             )
         print(*(f"left out: {damage}" for damage in self.damages), sep="\n", file=sys.stderr)

@@ -52,7 +52,7 @@ class FeatureTable:
     modalities: tuple[str, ...]
 
     def write(self, output: Path) -> None:
-        """Write ``features.npy``, ``features.csv`` and ``features.json`` into a folder, or files named as an ``.npy``."""
+        """Write ``features.npy``, ``.csv`` and ``.json`` into a folder, or files that are called as an ``.npy``."""
         array, names, description = files_of(output)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(EmbeddedClip.__annotations__), lineterminator="\n")

@@ -59,7 +59,7 @@ def predict(
     skip_damaged: bool = False,
     device: str = "cpu",
 ) -> list[Prediction]:
-    """Names the action in every clip of some recordings, which are made ready as those that the classifier learned from.
+    """Names the action in every clip of recordings, made ready as those that the classifier learned from.
 
     Args:
         checkpoint: a classifier.safetensors that `ikem evaluate`, `finetune` or `import` wrote, or the folder of a run.

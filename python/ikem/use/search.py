@@ -120,7 +120,7 @@ def _queries(
     layout: str | None,
     device: str,
 ) -> Iterator[tuple[str, NDArray[np.float32], int | None]]:
-    """Yield name, features, and the row among the table's clips if it is one of them, of each clip that is asked for."""
+    """Yield name and features of each clip that is asked for, and its row if it is one of the table's."""
     if not is_there(query):
         row = _row_of(query, table)
         yield query, table.features[row], row
