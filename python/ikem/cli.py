@@ -92,7 +92,7 @@ def _add_function(command: ArgumentParser, function: Callable[..., Any]) -> None
     parameters = inspect.signature(function, eval_str=True).parameters
     lists = {name for name, item in parameters.items() if (item.annotation, item.default) == (list[str], item.empty)}
     keywords = {name for name in parameters if name.endswith("_")}
-    command.add_function_arguments(function, as_positional=True, skip={"overwrite", *lists, *keywords})
+    command.add_function_arguments(function, as_positional=True, skip={*FLAGS, *lists, *keywords})
     for name in lists:
         command.add_argument(name, nargs="+", type=str, help=said[name])
     for name in keywords:

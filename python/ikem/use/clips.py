@@ -118,12 +118,14 @@ class ClipReader:
             skip_damaged: only say which they are.
 
         Raises:
-            DamagedClipsError: there are some.
+            ValueError: there is one; DamagedClipsError: there are several.
         """
         for note in self.notes:
             print(note, file=sys.stderr)
         if not self.damages:
             return
+        if not skip_damaged and len(self.damages) == 1:
+            raise ValueError(self.damages[0])
         if not skip_damaged:
             raise DamagedClipsError(
                 f"files: {len(self.damages)} cannot be used, so nothing is done; --skip_damaged true leaves them out",

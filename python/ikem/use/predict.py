@@ -115,7 +115,9 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 
 
 def _table(predictions: list[Prediction]) -> Table:
-    table = Table("file", "clip", "bodies", "action", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in ("file", "clip", "bodies", "action"):
+        table.add_column(name, overflow="fold")
     table.add_column("%", justify="right")
     for each in predictions:
         bodies = str(each.bodies) if each.taken == each.bodies else f"{each.taken} of {each.bodies}"

@@ -157,7 +157,9 @@ def _encoders(table: FeatureTable, checkpoint: Path | None) -> Encoders:
 
 
 def _table(matches: list[Match]) -> Table:
-    table = Table("query", "", "clip", "file", "cosine", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in ("query", "", "clip", "file", "cosine"):
+        table.add_column(name, overflow="fold")
     for match in matches:
         table.add_row(
             match.query if match.rank == 1 else "", str(match.rank), match.clip, match.file, f"{match.cosine:.3f}"
