@@ -58,7 +58,6 @@ def test_files_and_table(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     for guess in found[0].guesses:
         assert guess.name in printed
         assert f"{100 * guess.probability:.1f}" in printed
-    classifier = run / "classifier.safetensors"
     for suffix in ("csv", "json"):
         called(
             capsys, "predict", run / "classifier.safetensors", one, run / "data", "--output", tmp_path / f"x.{suffix}"

@@ -95,6 +95,8 @@ def test_a_feature_that_never_fired_in_training_says_nothing() -> None:
     heads = heads_of(("joint",), batch_norm=False)
     train = torch.rand(1, 20, 5, generator=torch.Generator().manual_seed(1))
     train[..., 2] = 0
+    train[..., 3] = 0.3 + 3e-8 * torch.rand(20, generator=torch.Generator().manual_seed(2))  # the last bit alone
     weight, bias = plain_heads(heads, "joint", Scaling.of(train))["joint"]
     assert weight.isfinite().all() and bias.isfinite().all()
-    assert not weight[:, 2].any()
+    assert not weight[:, 2:4].any()
+    assert weight[:, :2].all()

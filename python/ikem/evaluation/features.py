@@ -156,8 +156,9 @@ class Scaling(NamedTuple):
     def of(cls, train: Tensor) -> Scaling:
         """Return the scaling that the features (G, n, F) of the training clips ask for."""
         deviation, mean = torch.std_mean(train, dim=1, keepdim=True)
-        # Nothing is learned of a feature that never fires, and it is to say nothing; others may be small.
-        return cls(mean, deviation.masked_fill(deviation < 1e-12, torch.inf))
+        # What never fires, or varies by its rounding alone, says nothing; others may be small.
+        noise = 8 * torch.finfo(train.dtype).eps * mean.abs()
+        return cls(mean, deviation.masked_fill(deviation <= noise.clamp_min(1e-12), torch.inf))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Scale features (G, n, F)."""
