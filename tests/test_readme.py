@@ -36,8 +36,12 @@ COMMANDS = [(document.name, words) for document in DOCUMENTS for words in comman
 @pytest.mark.parametrize(
     ("document", "words"), COMMANDS, ids=lambda value: " ".join(value) if isinstance(value, list) else value
 )
-def test_commands_are_understood(document: str, words: list[str]) -> None:
+def test_commands_are_understood(
+    document: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every option is one, and every value is allowed."""
+    (tmp_path / "mine.yaml").write_text("run: runs/mine\n")  # stands for a configuration of the reader's own
+    monkeypatch.chdir(tmp_path)
     parser = build_parser(words)
     parser.instantiate(parser.parse_args(words))
 
