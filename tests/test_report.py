@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from ikem import pictures
 from ikem.config import Config, DataConfig
 from ikem.data.dataset import Clip, write_dataset
 from ikem.data.synthetic import generate
 from ikem.evaluation.scores import by_stream
-from ikem.report import PICTURES, front_page_picture, report, results_table
+from ikem.report import plots, report
+from ikem.report.pictures import PICTURES, front_page_picture
+from ikem.report.text import results_table
 from ikem_ext import MODALITIES, get_layout
 
 CLASSES = ["sit down", "stand up", "wave"]
@@ -126,7 +127,7 @@ def complete(tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """For tests of the text alone."""
-    monkeypatch.setattr("ikem.report.PICTURES", {})
+    monkeypatch.setattr("ikem.report.write.PICTURES", {})
 
 
 def tables(text):
@@ -152,7 +153,7 @@ def test_shows_every_picture_that_it_draws(complete):
 def test_the_table_holds_the_numbers_of_the_evaluation(complete):
     cells = tables((complete / "report.md").read_text())[2:]
     rows = by_stream(json.loads((complete / "evaluation.json").read_text())["rows"])
-    order = list(pictures.STAGE_NAMES)
+    order = list(plots.STAGE_NAMES)
     rows.sort(key=lambda row: order.index(row["stage"]))
     assert len(cells) == len(rows)
     for line, row in zip(cells, rows, strict=True):
@@ -165,8 +166,8 @@ def test_the_table_holds_the_numbers_of_the_evaluation(complete):
             row["neighbors"].get(20),
         ]
         numbers.append(row["logistic"] and row["logistic"]["top1"])
-        assert line[0] == pictures.STAGE_NAMES[row["stage"]]
-        assert line[1] == pictures.stream_name(row["stream"])
+        assert line[0] == plots.STAGE_NAMES[row["stage"]]
+        assert line[1] == plots.stream_name(row["stream"])
         assert line[2:] == ["" if number is None else f"{100 * number:.1f}" for number in numbers]
 
 
@@ -218,7 +219,7 @@ def test_works_with_any_skeleton_and_with_stages_missing(tmp_path, layout, bodie
 
 
 def test_a_new_report_takes_away_pictures_that_no_longer_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr("ikem.report.PICTURES", {"training": PICTURES["training"]})
+    monkeypatch.setattr("ikem.report.write.PICTURES", {"training": PICTURES["training"]})
     config = write_run(tmp_path, commands=())
     (config.run / "pictures").mkdir()
     (config.run / "pictures/training.png").write_text("old")
@@ -239,7 +240,7 @@ def write_finetuning(run, name, stage, labels, draw, top1):
 
 
 def test_shows_what_was_finetuned(tmp_path, monkeypatch):
-    monkeypatch.setattr("ikem.report.PICTURES", {"finetuning": PICTURES["finetuning"]})
+    monkeypatch.setattr("ikem.report.write.PICTURES", {"finetuning": PICTURES["finetuning"]})
     config = write_run(tmp_path)
     assert "Finetuning" not in report(config).read_text()
     write_finetuning(config.run, "pretrained", "stage2", 1.0, None, 0.875)
@@ -279,7 +280,7 @@ def test_curves_follow_a_joint_that_moves():
     still = recordings.joints[0, :, :1].repeat(20, axis=1)
     wrist = layout.joint_names.index("right_wrist")
     still[0, :, wrist] += np.linspace(0, 0.4, 20)[:, None] ** 2
-    figure = pictures.modalities(still, 20, layout, title="test")
+    figure = plots.modalities(still, 20, layout, title="test")
     titles = {axes.get_title(loc="left") for axes in figure.axes}
     assert titles & {"right wrist", "right hand"}
     assert len(figure.axes) == 12

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
     "embed": ("ikem.use.embed", False, "write the features of recordings, to search and cluster"),
     "search": ("ikem.use.search", False, "find the clips that are most like one"),
     "import": ("ikem.use.published", False, "make published weights usable: encoders, or a classifier"),
+    "show": ("ikem.use.show", False, "look at recordings: a page with a 3D player, or an animation"),
     "report": ("ikem.report", True, "draw the pictures of a run and write its report"),
 }
 

@@ -13,14 +13,15 @@ import torch
 from training.test_finetune import relabelled
 from training.test_runs import InterruptionError, assert_same, table
 
-from ikem import pictures
 from ikem.checkpoint import load_encoders, read_checkpoint
 from ikem.config import Config, TrainerConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.distill import distill
 from ikem.evaluation.rank import rank_me
 from ikem.pretrain import Pretraining, pretrain
-from ikem.report import Run, _watch_text
+from ikem.report import plots
+from ikem.report.run import Run
+from ikem.report.text import _watch_text
 from ikem.training import NonFiniteError, log
 from ikem.training.watch import Watch
 from ikem_ext import derive_modalities
@@ -184,8 +185,6 @@ def test_the_report_marks_the_best_epoch(dataset: PreparedDataset) -> None:
     assert "| pretrain | retrieval on held-out training clips, % | joint | 3 | 75.0 | 60.0 |" in text
     assert "| pretrain | RankMe | joint | 1 | 9.0 | 7.5 |" in text
     assert text.count("| pretrain |") == 2
-    stars = [
-        line for axes in pictures.training(run.curves, None).axes for line in axes.lines if line.get_marker() == "*"
-    ]
+    stars = [line for axes in plots.training(run.curves, None).axes for line in axes.lines if line.get_marker() == "*"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(3, 75), (1, 9)]
     assert _watch_text(Run(Path(), dataset, {}, {}, {"pretrain": {"epoch": np.arange(5.0)}}, {})) == []

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ikem.files import replacing, write_text
-from ikem.pictures import BLACK, BLUE, SKY
+from ikem.report.plots import BLACK, BLUE, SKY
 from ikem.study.plan import FUSED, LAST, Measure, Study, Variant
 from ikem.study.progress import Progress
 

@@ -27,6 +27,8 @@ __all__ = [
     "embeddings",
     "few_labels",
     "modalities",
+    "side_color",
+    "stream_name",
     "training",
 ]
 
@@ -74,6 +76,7 @@ STAGE_NAMES = {
     "published": "published encoders",
     "finetuned": "finetuned encoders",
 }
+STRENGTH_COLORS = ("#dcdcdc", "#9ecae1", "#3f8fc4", "#2b4f9e", "#2d0b59")  # of lengths, on white: darker is longer
 FONT_SIZE = 9
 
 
@@ -127,13 +130,14 @@ def draw_skeleton(
     """
     bones = [joint for joint, parent in enumerate(layout.parents) if joint != parent]
     if colors is None:
-        colors = [_side_color(name) for name in layout.joint_names]
+        colors = [side_color(name) for name in layout.joint_names]
     chosen = colors if isinstance(colors, str) else [colors[joint] for joint in bones]
     lines = [joints[[joint, layout.parents[joint]]] for joint in bones]
     axes.add_collection(LineCollection(lines, colors=chosen, linewidths=width, capstyle="round", zorder=1))
 
 
-def _side_color(joint: str) -> str:
+def side_color(joint: str) -> str:
+    """The color of a joint's bone: of the left, the right, or the trunk."""
     return BLUE if joint.startswith("left") else VERMILION if joint.startswith("right") else BLACK
 
 

@@ -1,0 +1,32 @@
+"""HTML pages that hold all they need, so that they can be passed on and looked at offline."""
+
+from __future__ import annotations
+
+import html
+from importlib import resources
+
+from plotly.offline import get_plotlyjs
+
+__all__ = ["page"]
+
+
+def page(title: str, body: str, *scripts: str) -> str:
+    """A page with the project's style and, within it, the library that draws.
+
+    Args:
+        title: of the page.
+        body: what it shows, in HTML.
+        scripts: the names of this package's scripts that the page needs, such as ``player``; plotly.js comes first,
+            with its license.
+    """
+    files = resources.files("ikem.report")
+    read = [(files / f"{name}.js").read_text(encoding="utf-8") for name in scripts]
+    code = "\n".join(f"<script>{script}</script>" for script in [get_plotlyjs(), *read])
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        f"<style>{(files / 'page.css').read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}</main>\n{code}\n</body>\n</html>\n"
+    )
