@@ -77,8 +77,9 @@ def evaluate(
             checkpoint, one beside it named after it with -evaluation.
 
     Returns:
-        What is written to ``evaluation.json``. Confusion matrices and features go to ``evaluation.npz``, the encoders
-        of the last stage with the heads of the linear probe to ``classifier.safetensors``.
+        What is written to ``evaluation.json``. Confusion matrices, features and what each test clip was taken for go to
+        ``evaluation.npz``, the encoders of the last stage with the heads of the linear probe to
+        ``classifier.safetensors``.
 
     Raises:
         ValueError: if the run has trained nothing or the checkpoint does not fit, or the protocol is unknown or lacks

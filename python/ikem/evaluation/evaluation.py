@@ -29,7 +29,7 @@ from ikem.evaluation.linear import LinearHeads, ProbeResult, linear_probe
 from ikem.evaluation.logistic import coordinates, logistic_probe, regression, require_few
 from ikem.evaluation.looks import RandomLook, beginning, middle
 from ikem.evaluation.neighbors import nearest_labels, vote
-from ikem.evaluation.scores import Row, Scoreboard, per_class
+from ikem.evaluation.scores import Row, Scoreboard, likeliest_classes, per_class
 from ikem.evaluation.split import Indices, Split
 from ikem.evaluation.stages import Stage
 from ikem.evaluation.streams import Streams
@@ -87,7 +87,7 @@ class Evaluation:
         split: which clips are learned from and tested on.
         draws: of training clips that count as labelled, where not all do.
         board: counts what is classified rightly, and holds the rows.
-        arrays: confusion matrices and features, by name.
+        arrays: confusion matrices, features, and what single clips were taken for, by name.
         weights: of the streams in a fusion, where they were learned.
         probed: the linear probe's heads, and the scaling of the features before them, by stage.
     """
@@ -108,7 +108,8 @@ class Evaluation:
         self.test_labels = dataset.labels[self.split.test]
         self.draws = all_draws(self.split, self.train_labels, self.options, config.seed)
         self.board = Scoreboard(self.test_labels, self.split.parts, config.seed)
-        self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[self.split.parts["test"]]}
+        tested = self.split.parts["test"]
+        self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[tested], "clips": self.split.test[tested]}
         self.weights: list[dict[str, Any]] = []
         self.probed: dict[str, tuple[LinearHeads, Scaling | None]] = {}
 
@@ -277,6 +278,9 @@ class Evaluation:
             row["per_class"] = per_class(confusion)
             if row["part"] == "test":
                 self.arrays[f"confusion_{stage}_{stream}"] = confusion
+                likeliest, their_scores = likeliest_classes(scores[self.split.parts["test"]])
+                self.arrays[f"classes_{stage}_{stream}"] = likeliest
+                self.arrays[f"scores_{stage}_{stream}"] = their_scores
 
     def _confusion(self, row: Row, scores: Scores) -> NDArray[np.int64]:
         clips = self.split.parts[row["part"]]

@@ -15,9 +15,22 @@ Row = dict[str, Any]
 
 def score(scores: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, float]:
     """Return the fractions of clips whose class is the first, and among the first five."""
-    top = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    hits = top == labels[:, None]
+    likeliest, _ = likeliest_classes(scores)
+    hits = likeliest == labels[:, None]
     return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(1).mean())}
+
+
+def likeliest_classes(
+    scores: NDArray[np.floating[Any]], count: int = 5
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """Return the first classes of each clip and their scores, from scores (n, L): int16 and float32 (n, count).
+
+    Example:
+        >>> likeliest_classes(np.array([[0.25, 0.5, 0.25]]), 2)
+        (array([[1, 0]], dtype=int16), array([[0.5 , 0.25]], dtype=float32))
+    """
+    likeliest = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return likeliest.astype(np.int16), np.take_along_axis(scores, likeliest, axis=1).astype(np.float32)
 
 
 def per_class(confusion: NDArray[np.int64]) -> list[float | None]:

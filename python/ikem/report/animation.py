@@ -148,7 +148,7 @@ def _draw_modality(axes: Axes, clip: ShownClip, places: Array, modality: str) ->
     bones = _draw_bodies(axes, clip, front, GREY, 1.4)
     axes.set_title(MODALITY_TITLES[modality].replace(": ", "\n"), fontsize=FONT_SIZE, loc="left")
     none = np.zeros(lengths[0].size)  # there are as many dots and arrows in every frame
-    dots = axes.scatter(none, none, s=11, c=none, zorder=2, **look)  # type: ignore[misc]
+    dots = axes.scatter(none, none, s=11, c=none, zorder=2, **look)
     arrows = None
     if modality != "joint":
         tails, vectors = _arrows(clip, front, values[..., (0, 2)], modality, strength)

@@ -78,13 +78,16 @@ class ShownClip:
         return cls(name, joints[..., seen], layout, num_frames, fps * frames / num_frames)
 
     @classmethod
-    def of_dataset(cls, dataset: PreparedDataset, place: int, *, fps: float) -> ShownClip:
+    def of_dataset(
+        cls, dataset: PreparedDataset, place: int, *, fps: float, guesses: tuple[tuple[str, float], ...] = ()
+    ) -> ShownClip:
         """A clip of a prepared data set; a body that is all zero in a frame is not seen there.
 
         Args:
             dataset: the data set.
             place: of the clip in it.
             fps: frames of the recording in a second, before time was resized.
+            guesses: what it is taken for.
 
         Raises:
             NoBodyError: no body is seen in any frame.
@@ -93,7 +96,8 @@ class ShownClip:
         seen = np.asarray(joints.any(axis=(0, 2)))  # (T, M)
         joints = np.where(seen[:, None], joints, np.float32(np.nan))[..., seen.any(axis=0)]
         label = None if clip.label is None else dataset.classes[clip.label]
-        return cls(clip.name, joints, dataset.layout, clip.num_frames, fps * joints.shape[1] / clip.num_frames, label)
+        fps *= joints.shape[1] / clip.num_frames
+        return cls(clip.name, joints, dataset.layout, clip.num_frames, fps, label, guesses)
 
     @cached_property
     def modalities(self) -> Array:
@@ -122,7 +126,7 @@ class ShownClip:
     @property
     def lost_joints(self) -> int:
         """How many single joints of bodies that are seen are lost."""
-        seen = np.isfinite(self.joints).all(axis=0)  # (T, V, M)
+        seen = np.asarray(np.isfinite(self.joints).all(axis=0))  # (T, V, M)
         return int((~seen & np.asarray(seen.any(axis=1))[:, None]).sum())
 
     def strength(self, modality: str) -> float:

@@ -16,12 +16,13 @@ def page(title: str, body: str, *scripts: str) -> str:
     Args:
         title: of the page.
         body: what it shows, in HTML.
-        scripts: the names of this package's scripts that the page needs, such as ``player``; plotly.js comes first,
-            with its license.
+        scripts: the names of this package's scripts that the page needs; before ``player`` comes plotly.js, with its
+            license.
     """
     files = resources.files("ikem.report")
-    read = [(files / f"{name}.js").read_text(encoding="utf-8") for name in scripts]
-    code = "\n".join(f"<script>{script}</script>" for script in [get_plotlyjs(), *read])
+    library = [get_plotlyjs()] if "player" in scripts else []
+    own = [(files / f"{name}.js").read_text(encoding="utf-8") for name in scripts]
+    code = "\n".join(f"<script>{script}</script>" for script in library + own)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
