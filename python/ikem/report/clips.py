@@ -112,8 +112,8 @@ class ShownClip:
         roots = places[:, :, self.layout.root]
         bodies = places.shape[3]
         if bodies > 1 and np.nanmax(np.abs(roots)) < 1e-6:
-            low, high = (bound(places, axis=(1, 2)) for bound in (np.nanmin, np.nanmax))  # (3, M)
-            apart = (high - low)[0].max() + _GAP * (high - low)[1].max()
+            low, high = (bound(places, axis=(1, 2, 3)) for bound in (np.nanmin, np.nanmax))
+            apart = (high - low)[0] + _GAP * (high - low)[1]
             places = places.copy()
             places[0] += apart * (np.arange(bodies, dtype=np.float32) - (bodies - 1) / 2)
         return places
