@@ -1,4 +1,4 @@
-"""A real browser for the pages, and a clip to show in them."""
+"""A real browser for the pages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-
-from ikem.report.clips import ShownClip
-from ikem_ext import get_layout
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+LOCAL = ("file:", "data:", "blob:")
 # In a container there may be no sandbox to be had, and no GPU: WebGL is drawn by the processor.
 OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
@@ -41,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens a file in a window of some size; in the end nothing may have gone wrong, or have been asked of a network."""
+    """Opens a file in a window of some size; nothing may go wrong in it, and nothing be asked of a network."""
     pages, faults = [], []
 
     def open_file(path: Path, width: int = 1100, height: int = 800) -> Page:
@@ -57,17 +54,3 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     for page in pages:
         page.close()
     assert not faults
-
-
-LOCAL = ("file:", "data:", "blob:")
-
-
-def make_clip(
-    layout: str = "ntu25", *, frames: int = 20, bodies: int = 1, seed: int = 0, name: str = "clip", **known: object
-) -> ShownClip:
-    """Joints that wander about a fixed place, in meters; two bodies stand apart."""
-    generator = np.random.default_rng(seed)
-    skeleton = get_layout(layout)
-    places = generator.normal(size=(3, 1, skeleton.num_joints, bodies)) + 2 * np.arange(bodies)
-    joints = places + 0.05 * generator.normal(size=(3, frames, skeleton.num_joints, bodies)).cumsum(axis=1)
-    return ShownClip(name, joints.astype(np.float32), skeleton, frames, 30.0, **known)  # type: ignore[arg-type]

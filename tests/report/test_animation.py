@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.animation import PillowWriter
 from PIL import Image
-from report.conftest import make_clip
+from report.made_clips import make_clip
 
 from ikem.report import animation
 from ikem.report.animation import animate, require_writer

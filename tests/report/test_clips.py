@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from report.conftest import make_clip
+from report.made_clips import make_clip
 
 from ikem.data.formats import RawClip
 from ikem.data.preprocess import NoBodyError
@@ -59,11 +59,11 @@ def test_points_in_an_image_stand_upright_in_a_plane():
 def test_bodies_that_are_each_centered_stand_side_by_side():
     clip = make_clip(bodies=2)
     assert np.array_equal(clip.places, clip.joints)
-    joints = clip.joints - clip.joints[:, :, :1]
+    joints = clip.joints - clip.joints[:, :, [clip.layout.root]]
     centered = ShownClip("clip", joints, clip.layout, 20, 30.0)
     assert centered.places[0, ..., 0].max() < centered.places[0, ..., 1].min()
     assert np.array_equal(centered.places[1:], joints[1:])
-    assert not centered.modalities[0, :, :, 0].any()  # the values stay those of the joints
+    assert not centered.modalities[0, :, :, clip.layout.root].any()  # the values stay those of the joints
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report.conftest import make_clip
+from report.made_clips import make_clip
 
 from ikem.report.clips import ShownClip, on_stage
 from ikem.report.page import page

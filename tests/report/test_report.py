@@ -106,10 +106,13 @@ def write_run(tmp_path, *, rows=None, commands=("pretrain", "distill"), **data):
     (run / "evaluation.json").write_text(json.dumps(result))
     (run / "config.yaml").write_text(yaml.safe_dump({"pretrain": {"exchange_epoch": 3}}))
     generator = np.random.default_rng(1)
-    arrays = {"labels": np.repeat(np.arange(3), 3)}
+    arrays = {"labels": np.repeat(np.arange(3), 3), "clips": np.arange(1, 18, 2)}
+    taken_for = np.array([0, 0, 1, 1, 1, 1, 2, 2, 2])  # as the confusion matrix says
     for row in rows:
         stage, stream = row["stage"], row["stream"]
         arrays[f"confusion_{stage}_{stream}"] = np.array([[2, 1, 0], [0, 3, 0], [0, 0, 3]])
+        arrays[f"classes_{stage}_{stream}"] = np.stack([(taken_for + more) % 3 for more in range(3)], axis=1)
+        arrays[f"scores_{stage}_{stream}"] = np.linspace(0.5, 0.9, 9)[:, None] * (1, 0.2, 0.1)
         if stream in MODALITIES and stage != "raw":
             arrays[f"features_{stage}_{stream}"] = generator.normal(size=(9, 8)).astype(np.float32)
     np.savez(run / "evaluation.npz", **arrays)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recordings import write_npz, write_ntu_clip, write_utd_clip
+from recordings import write_npz, write_ntu_clip, write_shrec_clip, write_utd_clip
 
 from ikem.cli import main
 from ikem.config import EncoderConfig
@@ -72,7 +72,7 @@ def test_a_recording_becomes_a_page_of_its_name(here, tmp_path, capsys):
     main(["show", str(write_utd_clip(tmp_path, make_joints(20)))])
     assert capsys.readouterr().out == "show: a1_s1_t1_skeleton.html\n"
     (clip,) = contents(here / "a1_s1_t1_skeleton.html")
-    assert (clip["name"], clip["frames"], clip["bodies"], clip["fps"]) == ("a1_s1_t1_skeleton", 12, 1, 30)
+    assert (clip["name"], clip["frames"], clip["bodies"], clip["fps"]) == ("a1_s1_t1", 12, 1, 30)
 
 
 def test_a_folder_becomes_a_page_of_its_clips_and_says_what_is_not_seen(here, tmp_path, capsys):
@@ -109,7 +109,11 @@ def test_clips_of_a_data_set_are_of_all_classes(here, dataset, capsys):
 
 def test_a_clip_of_many_in_a_file(here, tmp_path):
     layout = get_layout("ntu25")
-    arrays = {"joints": np.stack([make_joints(seed=i) for i in range(3)]), "labels": np.array([0, 1, 0])}
+    arrays = {
+        "joints": np.stack([make_joints(seed=i) for i in range(3)]),
+        "labels": np.array([0, 1, 0]),
+        "num_frames": np.full(3, 12),
+    }
     more = {"class_names": np.array(CLASSES), "names": np.array(["2", "b", "c"]), "joint_names": layout.joint_names}
     file = write_npz(tmp_path, **arrays, **more)
     for clip, name in (("b", "b"), ("2", "2"), ("1", "b")):  # a name goes before a number
@@ -138,8 +142,8 @@ def test_says_what_clips_are_taken_for(here, tmp_path, dataset, capsys):
     assert sum(share for _, share in contents(here / "page.html")[0]["guesses"]) == pytest.approx(1, abs=1e-3)
 
     (here / "page.html").unlink()
-    hand = write_utd_clip(tmp_path, make_joints(20))
-    assert "classifier: a1_s1_t1_skeleton does not fit" in refusal(capsys, hand, "--classifier", file)
+    hand = write_shrec_clip(tmp_path, make_joints(22))
+    assert "does not fit: " in refusal(capsys, hand, "--classifier", file)
     assert "checkpoint: " in refusal(capsys, hand, "--classifier", recording)
     assert not list(here.iterdir())
 

@@ -56,10 +56,11 @@ def animate(clip: ShownClip, path: Path, *, dpi: int = 80) -> None:
     writer = (PillowWriter if path.suffix == ".gif" else FFMpegWriter)(fps=clip.fps / every)  # type: ignore[arg-type]
     with replacing(path) as unfinished, TemporaryDirectory(dir=path.parent, prefix=".animation-") as folder:
         drawn = Path(folder) / path.name  # the writers go by the suffix
-        with writer.saving(figure, str(drawn), dpi):
-            for frame in track(range(0, clip.joints.shape[1], every), "Drawing frames", transient=True):
-                update(frame)
-                writer.grab_frame()
+        writer.setup(figure, str(drawn), dpi)
+        for frame in track(range(0, clip.joints.shape[1], every), "Drawing frames", transient=True):
+            update(frame)
+            writer.grab_frame()
+        writer.finish()
         drawn.replace(unfinished)
 
 
