@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.metrics import confusion_matrix
 
 from ikem.config import PROBES, Config, ProbeConfig
 from ikem.data.dataset import PreparedDataset
@@ -224,10 +225,14 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
     with np.load(finished_run.run / "evaluation.npz", allow_pickle=False) as arrays:
         labels = arrays["labels"]
         np.testing.assert_array_equal(labels, dataset.labels[20:])
+        np.testing.assert_array_equal(arrays["clips"], np.arange(20, 40))
         for stage, stream, part in rows:
             if part == "test":
                 row, confusion = rows[stage, stream, part], arrays[f"confusion_{stage}_{stream}"]
                 np.testing.assert_array_equal(confusion.sum(1), np.bincount(labels))
+                taken_for, scores = (arrays[f"{what}_{stage}_{stream}"] for what in ("classes", "scores"))
+                np.testing.assert_array_equal(confusion_matrix(labels, taken_for[:, 0]), confusion)
+                assert (np.diff(scores, axis=1) <= 0).all()
                 assert row["linear"]["top1"] == pytest.approx(confusion.trace() / 20)
                 assert row["linear"]["per_class"] == pytest.approx(list(confusion.diagonal() / confusion.sum(1)))
                 assert row["linear"]["top5"] == 1.0  # there are three classes
