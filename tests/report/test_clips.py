@@ -9,7 +9,7 @@ from report.made_clips import make_clip
 
 from ikem.data.formats import RawClip
 from ikem.data.preprocess import NoBodyError
-from ikem.report.clips import ShownClip
+from ikem.report.clips import ShownClip, on_stage
 from ikem_ext import MODALITIES, get_layout
 from ikem_ext.reference import derive_modalities
 
@@ -54,6 +54,8 @@ def test_points_in_an_image_stand_upright_in_a_plane():
     np.testing.assert_allclose(clip.places[0], points[0], rtol=1e-6)
     np.testing.assert_allclose(clip.places[1], -points[1], rtol=1e-6)
     assert not clip.places[2].any()
+    axis = clip.modalities[MODALITIES.index("rotation_axis")]  # of bones in a plane: along z, and shown as that
+    assert np.linalg.norm(on_stage(axis, clip.layout), axis=0).max() > 1
 
 
 def test_bodies_that_are_each_centered_stand_side_by_side():

@@ -147,7 +147,7 @@ def _draw_modality(axes: Axes, clip: ShownClip, places: Array, modality: str) ->
         "cmap": LinearSegmentedColormap.from_list("strength", STRENGTH_COLORS),
     }
     bones = _draw_bodies(axes, clip, front, GREY, 1.4)
-    axes.set_title(MODALITY_TITLES[modality].replace(": ", "\n"), fontsize=FONT_SIZE, loc="left")
+    axes.set_title(MODALITY_TITLES[modality].replace(": ", "\n"), fontsize=FONT_SIZE - 1.5, loc="left")
     none = np.zeros(lengths[0].size)  # there are as many dots and arrows in every frame
     dots = axes.scatter(none, none, s=11, c=none, zorder=2, **look)
     arrows = None

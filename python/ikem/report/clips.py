@@ -161,4 +161,4 @@ def on_stage(points: Array, layout: SkeletonLayout) -> Array:
         [-1.0, 3.0, 2.0]
     """
     x, y, z = points
-    return np.stack((-x if layout.third == "depth" else x, z if layout.third == "depth" else 0 * x, y))
+    return np.stack((-x if layout.third == "depth" else x, z, y))
