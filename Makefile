@@ -44,8 +44,8 @@ demo: setup ## Runs the whole method on synthetic recordings; the report lands i
 	$(BIN)/ikem evaluate --config demo
 	$(BIN)/ikem report --config demo
 
-test: setup ## Runs all tests; those that need real recordings look for them in IKEM_SHARED (default ../shared).
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -q
+test: setup ## Runs all tests; those that need real recordings look for them in IKEM_SHARED (default ../shared), those of pages for a browser.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -q -rs
 
 bench: setup ## Measures everything against plain PyTorch and torch.compile, and renews docs/performance.md.
 	$(BIN)/python -m ikem_ext.bench --scaling --json results/bench-cpu.json \
