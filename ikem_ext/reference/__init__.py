@@ -3,6 +3,7 @@
 from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
 from .graph_conv import graph_conv
 from .modalities import derive_modalities
+from .plain import plain_operations
 
 __all__ = [
     "cross_modal_nce",
@@ -10,5 +11,6 @@ __all__ = [
     "graph_conv",
     "implicit_exchange",
     "info_nce",
+    "plain_operations",
     "relational_distillation",
 ]

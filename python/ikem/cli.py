@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
     "search": ("ikem.use.search", False, "find the clips that are most like one"),
     "import": ("ikem.use.published", False, "make published weights usable: encoders, or a classifier"),
     "show": ("ikem.use.show", False, "look at recordings: a page with a 3D player, or an animation"),
+    "export": ("ikem.use.export", False, "write a classifier as a file that runs elsewhere: pt2 or ONNX"),
     "report": ("ikem.report", True, "write the report of a run: pictures, tables, and clips to look at"),
 }
 
