@@ -11,14 +11,11 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
 
     Transforms the channels first and then sums over the joints, as ST-GCN's published code does.
     """
-    grouped = x.dim() == 5
-    if not grouped:
-        bias = None if bias is None else bias[None]
-        x, weight, adjacency = x[None], weight[None], adjacency[None]
+    group = "g" if x.dim() == 5 else ""
     wide = torch.promote_types(x.dtype, torch.float32)
-    transformed = torch.einsum("gkoc,gnctv->gnkotv", weight.to(wide), x.to(wide))
+    transformed = torch.einsum(f"{group}koc,{group}nctv->{group}nkotv", weight.to(wide), x.to(wide))
     if bias is not None:
-        transformed = transformed + bias.to(wide)[:, None, :, :, None, None]
-    per = {4: "gkvw", 5: "gnkvw", 6: "gnkovw"}[adjacency.dim()]
-    y = torch.einsum(f"gnkotv,{per}->gnotw", transformed, adjacency.to(wide)).to(x.dtype)
-    return y if grouped else y[0]
+        transformed = transformed + bias.to(wide)[..., None, :, :, None, None]
+    per = {3: "kvw", 4: "nkvw", 5: "nkovw"}[adjacency.dim() - len(group)]
+    y = torch.einsum(f"{group}nkotv,{group}{per}->{group}notw", transformed, adjacency.to(wide))
+    return y.to(x.dtype)
