@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,8 @@ import pytest
 import torch
 from operation_checks import assert_as_accurate, cotangent
 from torch import Tensor, nn
+
+from ikem_ext.reference import plain_operations
 
 Run = Callable[..., Tensor]
 FRAMES = 7
@@ -161,6 +164,33 @@ class LayerChecks(ABC):
         torch.compiler.reset()  # the many units are one function to torch.compile
         compiled = torch.compile(self.run, fullgraph=True, backend="aot_eager")
         assert_equal_results(self.results_of(unit, x, compiled), self.results_of(unit, x))
+
+    @pytest.mark.parametrize("plain", [False, True], ids=["operations", "plain"])
+    def test_exports_with_any_number_of_clips_and_frames(self, plain: bool) -> None:
+        unit, x = self.unit_and_input()
+        others, run = self.others(unit), self.run
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.unit = unit
+
+            def forward(self, x: Tensor) -> Tensor:
+                return run(self.unit, x, *others)
+
+        model = Model().eval()
+        with plain_operations() if plain else nullcontext():
+            exported = torch.export.export(
+                model,
+                (x,),
+                dynamic_shapes=({0: torch.export.Dim("clips", min=1), 2: torch.export.Dim("frames", min=5)},),
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+        found = {node.target for node in exported.graph.nodes}
+        assert (torch.ops.ikem_ext.graph_conv.default in found) != plain
+        more = (features(unit, self.joints, *size) for size in ((12, 1), (5, 4)))
+        for clips in (x, *more):
+            torch.testing.assert_close(exported.module()(clips), model(clips), rtol=1e-5, atol=1e-4 if plain else 0)
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
     def test_is_of_the_default_dtype(self, dtype: torch.dtype) -> None:

@@ -24,7 +24,7 @@ from ikem_ext.reference import plain_operations
 __all__ = ["export", "export_program"]
 
 TOLERANCE = 1e-4  # by which probabilities may differ from PyTorch's
-MIN_FRAMES = 5  # halved twice they are more than one frame, which would take a graph of its own
+HALVINGS = {"hcn": 4}  # of time, by architecture; of all others 2
 INPUTS, OUTPUT = ("joints", "num_frames"), "probabilities"
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -67,8 +67,8 @@ def export(
             )
     print(
         f"{file}: {len(classifier.classes)} classes by {', '.join(classifier.modalities)}; clips are (3, "
-        f"{classifier.frames}, {classifier.layout.num_joints}, {classifier.bodies}) of {classifier.layout.name}; loaded "
-        f"again, probabilities differ from PyTorch's by at most {difference:.1e}"
+        f"{classifier.frames}, {classifier.layout.num_joints}, {classifier.bodies}) of {classifier.layout.name}; "
+        f"loaded again, probabilities differ from PyTorch's by at most {difference:.1e}"
     )
 
 
@@ -106,9 +106,9 @@ def _check_place(file: Path, source: Path, suffix: str, overwrite: bool) -> None
 
 @torch.no_grad()
 def export_program(classifier: ActionClassifier, *, plain: bool = False) -> ExportedProgram:
-    """Exports a classifier by torch.export, for any number of clips (``batch``) and, from 5 on, of ``frames``.
+    """Exports a classifier by torch.export, for any number of clips (``batch``) and of ``frames``.
 
-    (One that was trained on fewer frames takes that many alone.)
+    Of frames there are at least `min_frames`, 5 or, for HCN, 17. (One that was trained on fewer takes that many alone.)
 
     Args:
         classifier: in eval mode, on the device that the program is to run on.
@@ -117,7 +117,7 @@ def export_program(classifier: ActionClassifier, *, plain: bool = False) -> Expo
     Returns:
         The program, which maps joints (N, 3, T, V, M), float32, and num_frames (N,), int64, to probabilities (N, L).
     """
-    axes = {0: Dim("batch", min=1), 2: Dim("frames", min=MIN_FRAMES)}
+    axes = {0: Dim("batch", min=1), 2: Dim("frames", min=min_frames(classifier))}
     with plain_operations() if plain else contextlib.nullcontext(), _quiet():
         exported = torch.export.export(
             classifier,
@@ -132,9 +132,14 @@ def export_program(classifier: ActionClassifier, *, plain: bool = False) -> Expo
     return exported
 
 
+def min_frames(classifier: ActionClassifier) -> int:
+    """So many that, halved as the encoders do, they are more than one: a single frame would take a graph of its own."""
+    return int(2 ** HALVINGS.get(classifier.encoder_config.architecture, 2)) + 1
+
+
 def _of_inputs(axes: dict[int, Any], classifier: ActionClassifier) -> dict[str, dict[int, Any]]:
     """The axes of both inputs that may be of any size, given those of joints by what they are called."""
-    joints = axes if classifier.frames >= MIN_FRAMES else {0: axes[0]}
+    joints = axes if classifier.frames >= min_frames(classifier) else {0: axes[0]}
     return {"joints": joints, "num_frames": {0: axes[0]}}
 
 
@@ -142,7 +147,7 @@ def random_clips(classifier: ActionClassifier, clips: int, frames: int) -> tuple
     """Bodies of the size of people whose joints move at random, the last of them absent in the last clip."""
     generator = torch.Generator().manual_seed(clips + frames)
     size = clips, 3, frames, classifier.layout.num_joints, classifier.bodies
-    joints = 0.4 * torch.randn(size[:2] + (1,) + size[3:], generator=generator)
+    joints = 0.4 * torch.randn((*size[:2], 1, *size[3:]), generator=generator)
     joints = joints + 0.02 * torch.randn(size, generator=generator).cumsum(2)
     if classifier.bodies > 1:
         joints[-1, ..., -1] = 0
@@ -158,7 +163,7 @@ def largest_difference(classifier: ActionClassifier, run: Run) -> float:
     """
     trained = classifier.frames
     cases = [(1, trained), (2, trained), (5, trained)]
-    if trained >= MIN_FRAMES:
+    if trained >= min_frames(classifier):
         cases += [(3, trained + 1), (3, 2 * trained)]
     batches = [random_clips(classifier, *case) for case in cases]
     return torch.stack([(run(*batch) - classifier(*batch)).abs().max() for batch in batches]).max().item()
