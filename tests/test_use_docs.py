@@ -1,4 +1,4 @@
-"""The examples of docs/use.md, run in their order on a small trained run in the place of the demo's."""
+"""The examples of docs/use.md, those of the shell and then those of Python, run in their order on a small trained run in the place of the demo's."""
 
 from __future__ import annotations
 
@@ -45,4 +45,6 @@ def test_examples_run(
             main(shlex.split(line, comments=True)[1:])
         else:  # what needs a shell
             subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True, env=environment)
+    for example in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(example, PAGE.name, "exec"), {})
     capsys.readouterr()
