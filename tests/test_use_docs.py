@@ -1,4 +1,4 @@
-"""The examples of docs/use.md, those of the shell and then those of Python, run in their order on a small trained run in the place of the demo's."""
+"""The examples of docs/use.md, in bash and in Python, run in order on a small run in the place of the demo's."""
 
 from __future__ import annotations
 
