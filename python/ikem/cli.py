@@ -112,7 +112,22 @@ def _add_arguments(command: ArgumentParser, name: str, takes_config: bool) -> No
     else:
         _add_function(command, _function(name))
     for flag in FLAGS.keys() & inspect.signature(_function(name)).parameters.keys():
-        command.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
+        _add_flag(command, flag, inspect.signature(_function(name)).parameters[flag].annotation == "bool")
+
+
+def _add_flag(command: ArgumentParser, name: str, alone: bool) -> None:
+    """Add an option without a value, or one that may name one of a study's variants."""
+    if alone:
+        command.add_argument(f"--{name}", action="store_true", help=FLAGS[name])
+    else:
+        command.add_argument(
+            f"--{name}",
+            nargs="?",
+            const=True,
+            default=False,
+            metavar="VARIANT",
+            help="do again what has changed, of all variants or of one",
+        )
 
 
 def _instantiated(parser: ArgumentParser, arguments: Namespace) -> Namespace:

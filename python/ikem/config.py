@@ -330,6 +330,11 @@ class PretrainConfig(OptimizationConfig):
         """Whether the run has a stage 2."""
         return (self.explicit or self.implicit) and self.exchange_epoch < self.epochs
 
+    @property
+    def stage1_epochs(self) -> int:
+        """How many epochs each modality learns alone."""
+        return self.exchange_epoch if self.exchanges else self.epochs
+
     def stage(self, epoch: int) -> int:
         """Return 1 while each modality learns alone, 2 once they exchange."""
         return 2 if self.exchanges and epoch >= self.exchange_epoch else 1

@@ -7,7 +7,9 @@ arXiv 2309.12009.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,11 +80,11 @@ class Pretraining(ContrastiveModule):
         )
         features = next(iter(self.encoders.values())).feature_width
         self.key = copy.deepcopy(self.query).requires_grad_(False)
-        self.exchange_heads = nn.ModuleDict(
-            {modality: mlp(features, joint_width, joint_width, encoder.initialization) for modality in self.modalities}
-            if config.exchanges and config.implicit
-            else {}
-        )
+        # Drawn in any case: what is drawn after them, and so stage 1, is the same whatever stage 2 does.
+        heads = {
+            modality: mlp(features, joint_width, joint_width, encoder.initialization) for modality in self.modalities
+        }
+        self.exchange_heads = nn.ModuleDict(heads if config.exchanges and config.implicit else {})
         self.weighs = config.mask_own_clip or config.weighs_subjects
         self.queue = KeyQueue(len(self.modalities), config.queue_length, width, with_clips=self.weighs)
         self.register_buffer("subjects", subjects, persistent=False)
@@ -244,6 +246,58 @@ def subjects_of(dataset: PreparedDataset, clips: NDArray[np.int64]) -> Tensor:
     return subjects
 
 
+def other_stage2(checkpoint: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Return a checkpoint of stage 1 as that of a run which does something else in stage 2.
+
+    The heads of the exchange learn nothing in stage 1: they are those that the run begins with, if it has any.
+
+    Args:
+        checkpoint: of a run that does the same in stage 1, as it was saved within or at the end of that.
+        config: of the run that is to go on from there.
+    """
+    description = checkpoint[DESCRIPTION]
+    layout = SkeletonLayout.from_dict(description["layout"])
+    module = build_pretraining(config, layout)
+    before = build_pretraining(replace(config, pretrain=PretrainConfig(**description["pretrain"])), layout)
+    weights = module.state_dict()
+    weights.update({name: checkpoint["state_dict"][name] for name in weights if not name.startswith("exchange_heads.")})
+    (optimizer,) = checkpoint["optimizer_states"]
+    return {
+        **checkpoint,
+        "state_dict": weights,
+        "optimizer_states": [_moved(optimizer, _trained_names(before), _trained_names(module))],
+        DESCRIPTION: {**description, **module.describe()},
+    }
+
+
+def _trained_names(module: Pretraining) -> list[list[str]]:
+    """Return the names of what the optimizer trains, group by group, in its order."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    return [[names[parameter] for parameter in group["params"]] for group in module.build_optimizer().param_groups]
+
+
+def _moved(optimizer: dict[str, Any], before: list[list[str]], after: list[list[str]]) -> dict[str, Any]:
+    """Return the state of an optimizer as that of one which trains other parameters, in groups of the same kind.
+
+    Example:
+        >>> optimizer = {"state": {0: "of a", 2: "of c"}, "param_groups": [{"params": [0, 1, 2], "lr": 0.1}]}
+        >>> _moved(optimizer, [["a", "b", "c"]], [["a", "c", "d"]])
+        {'state': {0: 'of a', 1: 'of c'}, 'param_groups': [{'params': [0, 1, 2], 'lr': 0.1}]}
+    """
+    places = {name: place for place, name in enumerate(itertools.chain(*before))}
+    state = {
+        place: optimizer["state"][places[name]]
+        for place, name in enumerate(itertools.chain(*after))
+        if places.get(name) in optimizer["state"]
+    }
+    number = itertools.count()
+    groups = [
+        {**group, "params": [next(number) for _ in names]}
+        for group, names in zip(optimizer["param_groups"], after, strict=True)
+    ]
+    return {**optimizer, "state": state, "param_groups": groups}
+
+
 def pretrain(config: Config, *, overwrite: bool = False) -> Path:
     """Pretrain the run's encoders on the training part of its protocol, or go on where an interrupted run stopped.
 
@@ -261,13 +315,12 @@ def pretrain(config: Config, *, overwrite: bool = False) -> Path:
     weighs = config.pretrain.weighs_subjects
     subjects = subjects_of(data.dataset, data.batches.clips) if weighs else None
     module = build_pretraining(config, data.dataset.layout, subjects)
-    stage1_epochs = config.pretrain.exchange_epoch if config.pretrain.exchanges else config.pretrain.epochs
     return fit(
         module,
         data,
         config,
         "pretrain",
-        keep={stage1_epochs: STAGE1_CHECKPOINT},
+        keep={config.pretrain.stage1_epochs: STAGE1_CHECKPOINT},
         measures=watches(config, data.dataset),
         overwrite=overwrite,
     )

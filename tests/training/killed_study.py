@@ -1,8 +1,8 @@
 """Kills a study at random moments: `killed_study.py WHOLE.yaml KILLED.yaml`.
 
 The first study is one that nobody disturbs, the second the same in another folder, begun again after each death until
-it is complete. Each life is a fork of this process, which has imported everything, and kills itself by SIGKILL at the
-n-th function call, n drawn at random, so that a moment can be found again.
+it is complete. Each life is a fork of this process, which has imported everything and takes the steps itself, and kills
+itself by SIGKILL at the n-th function call, n drawn at random, so that a moment can be found again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 
 import torch
 from training.killed_training import Calls
+from training.study_steps import run_in_process
 
+import ikem.study.run
 from ikem.study import study
 
 DEATHS = 8  # after which a life is as long as it takes
@@ -38,6 +40,7 @@ def live(file: Path, moment: int) -> bool:
 
 
 def main(whole: Path, killed: Path) -> None:
+    ikem.study.run.run_step = run_in_process
     torch.set_num_threads(1)  # a fork has only the thread that made it
     calls = Calls()
     sys.setprofile(calls)

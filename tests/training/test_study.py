@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -15,15 +16,19 @@ import yaml
 from scipy import stats
 from training import killed_study
 from training.scripts import run_script
+from training.study_steps import run_in_process
 from training.tiny import tiny_config
 
+from ikem.checkpoint import read_checkpoint
 from ikem.cli import main
 from ikem.config import Config, plain
 from ikem.evaluate import evaluate
+from ikem.files import replacing, write_text
+from ikem.finetune import finetunings
 from ikem.pretrain import Pretraining, pretrain
 from ikem.study import study
-from ikem.study.plan import read_study
-from ikem.study.run import ACTIONS
+from ikem.study.definition import read_study
+from ikem.study.steps import config_of_step
 
 StudyFile = Callable[..., Path]
 VARIANTS = {"whole": {}, "no-context": {"overrides": {"pretrain.context": False}}}
@@ -45,62 +50,86 @@ def study_file(tmp_path: Path, dataset_folder: Path) -> StudyFile:
 
 
 class Commands:
-    """Stand in for the three commands: leave files like theirs, and note what was run.
+    """Stand in for the processes of steps: leave files like theirs, and note what was run.
 
-    A checkpoint is the text of what it was trained from; an accuracy follows from context, student and seed.
+    A checkpoint says what it was trained from; an accuracy follows from context, student, labels, draw and seed.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[str] = []
         self.begun_with: dict[str, str] = {}  # run -> the checkpoint that its pretraining found
-        self.fails: dict[str, Exception] = {}  # "run step" -> what it raises
-        for step in ("pretrain", "distill", "evaluate"):
-            monkeypatch.setitem(ACTIONS, step, getattr(self, step))
+        self.fails: dict[str, BaseException] = {}  # "run step" -> what it raises
+        monkeypatch.setattr("ikem.study.run.run_step", self.run_step)
+        monkeypatch.setattr("ikem.study.sharing.other_stage2", lambda checkpoint, config: checkpoint)
 
-    def _note(self, config: Config, step: str) -> None:
+    def run_step(self, step: str, config: Config, held: int, watch: Callable[[], None]) -> None:
         self.ran.append(f"{config.run.name} {step}")
+        watch()
+        if step == "pretrain" and (found := config.run / "pretrain" / "last.ckpt").is_file():
+            self.begun_with[config.run.name] = read_checkpoint(found, "pretrain")["text"]
+        if step == "pretrain":
+            write_text(config.run / "pretrain" / "metrics.csv", "epoch,loss\n0,1.0\n1,0.5\n2,0.4\n")
+            self._checkpoint(config, "stage1.ckpt", f"stage 1 of {config.run.name}")
         if error := self.fails.get(self.ran[-1]):
             raise error
+        if step == "pretrain":
+            self._checkpoint(config, "last.ckpt", config.run.name)
+        elif step == "distill":
+            write_text(config.run / "distill" / "last.ckpt", config.run.name)
+        elif step == "evaluate":
+            self._write_rows(config.run / "evaluation.json", self._evaluated(config))
+        else:
+            for single in finetunings(config_of_step(config, step)):
+                path = config.run / "finetune" / single.finetune.name / "evaluation.json"
+                self._write_rows(path, self._finetuned(single))
 
-    def pretrain(self, config: Config) -> None:
-        folder = config.run / "pretrain"
-        if (folder / "last.ckpt").is_file():
-            self.begun_with[config.run.name] = (folder / "last.ckpt").read_text()
-        folder.mkdir(exist_ok=True)
-        (folder / "stage1.ckpt").write_text(f"stage 1 of {config.run.name}")
-        (folder / "metrics.csv").write_text("epoch\n")
-        self._note(config, "pretrain")
-        (folder / "last.ckpt").write_text(f"{config.run.name}")
+    def _checkpoint(self, config: Config, name: str, text: str) -> None:
+        with replacing(config.run / "pretrain" / name) as temporary:
+            torch.save({"ikem": {"kind": "pretrain"}, "state_dict": {}, "text": text}, temporary)
 
-    def distill(self, config: Config) -> None:
-        self._note(config, "distill")
-        (config.run / "distill").mkdir()
+    def _write_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        write_text(path, json.dumps({"rows": rows, "environment": {"commit": "abc"}}))
 
-    def evaluate(self, config: Config) -> None:
-        self._note(config, "evaluate")
-        print("a table of accuracies")
+    def _evaluated(self, config: Config) -> list[dict[str, Any]]:
         learned = 0.5 + 0.01 * config.seed**2 + (0.1 + 0.02 * config.seed if config.pretrain.context else 0)
         stages = {"raw": 0.3, "random": 0.4, "stage1": learned / 2, "stage2": learned}
         if (config.run / "distill").exists():
             stages["student"] = learned / 4
-        rows = [
+        rows = []
+        for part, stage, stream in itertools.product(
+            ("test", "test_marked"), stages, ("joint", "bone", "fused3", "late_fused3")
+        ):
+            if stage == "raw" and stream != "joint":
+                continue
+            control = stage if stage in ("raw", "random") else None
+            origin = {"stage": stage, "stream": stream, "part": part, "control": control, "draw": None}
+            top1 = stages[stage] + (0.001 if part == "test_marked" else 0)
+            rows.append(origin | {"protocol": "linear", "top1": top1})
+            if stage != "raw":
+                for k in (1, 5, 20):
+                    protocol = "retrieval" if k == 1 else "knn"
+                    rows.append(origin | {"protocol": protocol, "neighbors": k, "top1": top1 + 0.01 * k})
+            for share, draw, classifier in itertools.product((0.1, 0.2), (0, 1), ("linear", "retrieval")):
+                drawn = {"labels": share, "draw": draw, "classifier": classifier}
+                rows.append(origin | {"protocol": "semi", **drawn, "top1": top1 * share + 0.01 * draw})
+        return rows
+
+    def _finetuned(self, config: Config) -> list[dict[str, Any]]:
+        options = config.finetune
+        random = options.init == "random"
+        return [
             {
-                "protocol": protocol,
-                "stage": stage,
+                "protocol": "finetune",
+                "stage": "random" if random else "stage2",
                 "stream": stream,
-                "part": part,
-                "control": stage if stage in ("raw", "random") else None,
-                **({"neighbors": neighbors} if neighbors else {}),
-                "top1": top1 + (0.001 if part == "test_marked" else 0) + (0.01 * (neighbors or 0)),
+                "part": "test",
+                "control": "random" if random else None,
+                "draw": options.draw if options.labels < 1 else None,
+                "labels": options.labels,
+                "top1": (0.5 if random else 0.8) * options.labels + 0.01 * config.seed,
             }
-            for part in ("test", "test_marked")
-            for stage, top1 in stages.items()
-            for protocol, neighbors in (("linear", None), ("retrieval", 1), ("knn", 5), ("knn", 20))
-            for stream in (("joint",) if stage == "raw" else ("joint", "bone", "fused3", "late_fused3"))
-            if stage != "raw" or protocol == "linear"
+            for stream in ("joint", "fused3")
         ]
-        text = json.dumps({"rows": rows, "environment": {"commit": "abc"}})
-        (config.run / "evaluation.json").write_text(text)
 
 
 @pytest.fixture
@@ -136,7 +165,10 @@ def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
         ),
         ({"variants": {"a": {"override": {}}}}, "variants.a: expected overrides, steps, control, of, got override"),
         ({"variants": {"a": {"steps": ["train"]}}}, "variants.a.steps: expected some of pretrain, .*'train'"),
-        ({"variants": {"a": {"steps": ["distill", "evaluate"]}}}, "variants.a.steps: expected pretrain, or distill"),
+        (
+            {"variants": {"a": {"steps": ["distill", "evaluate"]}}},
+            "steps: expected pretrain before distill, or a distill.t",
+        ),
         ({"variants": {"a": {"overrides": {"trainer.devices": 2}}}}, "variants.a: expected trainer.devices = 1, got 2"),
         ({"variants": {"a/b": {}}}, "variants: expected names of letters.*'a/b'"),
         ({"variants": {"a": {}, "b": {"overrides": {"pretrain.epochs": 3}}}}, "variants.b: the same as variants.a"),
@@ -152,7 +184,10 @@ def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
         ),
         ({"measure": [{"stage": "stage1"}]}, r"measure\[0\].protocol: expected one of linear"),
         ({"measure": [{"protocol": "knn"}]}, r"measure\[0\]: knn needs neighbors beside it, got None"),
-        ({"measure": [{"protocol": "linear", "seen": 1}]}, r"measure\[0\]: linear needs neither .*, got seen"),
+        (
+            {"measure": [{"protocol": "linear", "seen": 1}]},
+            r"measure\[0\]: linear needs nothing more beside it, got seen",
+        ),
         ({"measure": [{"protocol": "retrieval", "metric": "top5"}]}, r"measure\[0\].metric: retrieval has no top5"),
         ({"measure": [{"protocol": "knn", "neighbors": 7}]}, "variants.whole: expected evaluate.neighbors with .* 7"),
         ({"measure": [{"protocol": "early", "seen": 0.5}]}, "variants.whole: expected evaluate.early with .* 0.5"),
@@ -209,9 +244,11 @@ def test_stage_1_is_trained_once_for_variants_of_stage_2(study_file: StudyFile, 
         "cooler": {"overrides": {"pretrain.temperature": 0.1}},
         "no-heads": {"overrides": no_heads},
         "earlier-decay": {"overrides": {"pretrain.milestones": [1]}},
+        "contrast-for-longer": {"overrides": {**no_heads, "pretrain.explicit": False, "pretrain.epochs": 4}},
     }
     study(study_file(variants=variants))
-    sources = {"later": "whole", "contrast-alone": "no-heads", "no-context": "whole", "longer": "whole"}
+    sources = {"no-context": "whole", "longer": "whole", "no-heads": "whole"}
+    sources |= {"later": "whole", "contrast-alone": "later", "contrast-for-longer": "later"}
     assert commands.begun_with == {
         f"{name}-seed{seed}": f"stage 1 of {source}-seed{seed}" for name, source in sources.items() for seed in (1, 2)
     }
@@ -227,8 +264,7 @@ def test_the_same_training_is_copied(study_file: StudyFile, commands: Commands, 
     trained = [name for name in commands.ran if not name.endswith("evaluate")]
     assert trained == ["usual-seed1 pretrain", "usual-seed1 distill", "other-student-seed1 distill"]
     runs = tmp_path / "study" / "runs"
-    assert (runs / "other-probe-seed1" / "pretrain" / "last.ckpt").read_text() == "usual-seed1"
-    assert yaml.safe_load((runs / "other-probe-seed1" / "config.yaml").read_text())["evaluate"]["epochs"] == 9
+    assert read_checkpoint(runs / "other-probe-seed1" / "pretrain" / "last.ckpt", "pretrain")["text"] == "usual-seed1"
 
 
 def test_a_changed_variant_is_refused_and_done_again_on_demand(study_file: StudyFile, commands: Commands) -> None:
@@ -298,7 +334,7 @@ def test_spread_and_paired_differences(study_file: StudyFile, commands: Commands
     assert "## Missing" not in text
     stored = json.loads((tmp_path / "study" / "study.json").read_text())
     assert stored == results
-    assert stored["runs"][0]["environment"] == {"commit": "abc"}
+    assert stored["runs"][0]["environments"]["evaluate"] == {"commit": "abc"}
     assert (tmp_path / "study" / "study.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -344,26 +380,34 @@ def test_the_same_bits_as_separate_commands(
         steps += 1
         return training_step(*arguments)
 
+    monkeypatch.setattr("ikem.study.run.run_step", run_in_process)
+    variants = {
+        **VARIANTS,
+        "no-heads": {"overrides": {"pretrain.implicit": False}},
+        "contrast-alone": {"overrides": {"pretrain": {"explicit": False, "implicit": False}}},
+    }
     with monkeypatch.context() as patch:
         patch.setattr(Pretraining, "training_step", counted)
-        file = study_file()
+        file = study_file(variants=variants, seeds=[2])
         results = study(file)
-    assert steps == 2 * (3 + 1) * 2  # two seeds: three epochs and, after a shared stage 1, one; two steps in each
+    assert steps == (3 + 3 * 1) * 2  # three epochs and, after the same stage 1, one; two steps in each
 
-    for place, run in enumerate(read_study(file).runs):
+    for run in read_study(file).runs():
         alone = replace(run.config, run=tmp_path / "alone" / run.config.run.name)
         pretrain(alone)
         rows = evaluate(alone)["rows"]
         assert rows == json.loads((run.config.run / "evaluation.json").read_text())["rows"]
-        linear = [row for row in rows if row["stage"] == "stage2" and row["stream"] == "fused3"]
+        last = "stage2" if run.config.pretrain.exchanges else "stage1"
+        linear = [row for row in rows if row["stage"] == last and row["stream"] == "fused3"]
         linear = [row["top1"] for row in linear if row["protocol"] == "linear" and row["part"] == "test"]
-        assert values(results)[run.variant][place // 2] == linear[0]
+        assert values(results)[run.variant] == linear
         for name in ("last.ckpt", "stage1.ckpt"):
             states = [
                 torch.load(folder / "pretrain" / name, weights_only=True) for folder in (run.config.run, alone.run)
             ]
             for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
                 torch.testing.assert_close(states[0][part], states[1][part], rtol=0, atol=0)
+            assert states[0]["ikem"] == states[1]["ikem"]
         tables = [(folder / "pretrain" / "metrics.csv").read_text() for folder in (run.config.run, alone.run)]
         assert without_speed(tables[0]) == without_speed(tables[1])
 
