@@ -276,11 +276,6 @@ def labelled_clips(
     return clips[share_of(labels, order_of_draw(len(clips), seed, draw), share, by=by, every_class=every_class)]
 
 
-def finetunings(config: Config) -> list[Config]:
-    """Return the single finetunings that a configuration asks for."""
-    return [config]
-
-
 def pretrained_file(config: Config) -> Path | None:
     """Return the file of the encoders that a finetuning begins with; None where they are random."""
     if config.finetune.init == "random":

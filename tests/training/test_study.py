@@ -123,7 +123,7 @@ class Commands:
                 "stage": "random" if random else "stage2",
                 "stream": stream,
                 "part": "test",
-                "control": "random" if random else None,
+                "control": "supervised" if random else None,
                 "draw": options.draw if options.labels < 1 else None,
                 "labels": options.labels,
                 "top1": (0.5 if random else 0.8) * options.labels + 0.01 * config.seed,

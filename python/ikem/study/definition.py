@@ -138,8 +138,8 @@ def _require_possible(where: str, config: Config, steps: Sequence[str], measures
     require(config.trainer.devices == 1, f"{where}: expected trainer.devices = 1, got {config.trainer.devices}")
     require(
         config.finetune.init == "pretrained",
-        f"{where}: expected finetune.init = pretrained, got {config.finetune.init}; "
-        "the control `supervised` and the step of that name begin with random weights",
+        f"{where}: expected finetune.init = pretrained, got {config.finetune.init}; random weights are for the control "
+        "`supervised`, and for the step of that name",
     )
     finetunes = "finetune" in steps or "supervised" in steps
     shares = [single.finetune.labels for single in finetunings(config)] if finetunes else []

@@ -36,8 +36,7 @@ MORE: dict[str, dict[str, Any]] = {
     "finetune": {"labels": 1.0},
 }
 
-#: Controls -> what their rows have as ``control``, and whether they are rows of finetuning.
-CONTROLS = {"random": ("random", False), "raw": ("raw", False), "supervised": ("random", True)}
+CONTROLS = ("random", "raw", "supervised")  # as rows have them
 
 Measure = dict[str, Any]
 Row = Mapping[str, Any]
@@ -129,11 +128,10 @@ def read(measure: Measure, control: str | None, rows: Sequence[Row]) -> Reading:
         Reading(value=0.375, draws={'0': 0.25, '1': 0.5})
     """
     asked = {name: value for name, value in measure.items() if name not in ("stage", "stream", "metric")}
-    marked, finetuned = CONTROLS.get(control or "", (None, measure["protocol"] == "finetune"))
-    if finetuned != (measure["protocol"] == "finetune"):
-        return Reading(None, None)
     rows = [
-        row for row in rows if row["control"] == marked and all(row.get(name) == value for name, value in asked.items())
+        row
+        for row in rows
+        if row["control"] == control and all(row.get(name) == value for name, value in asked.items())
     ]
     if control is None and rows:
         stage = rows[-1]["stage"] if measure["stage"] == LAST else measure["stage"]
