@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,13 +22,18 @@ from training.tiny import tiny_config
 
 from ikem.checkpoint import read_checkpoint
 from ikem.cli import main
-from ikem.config import Config, plain
+from ikem.config import Config, flatten, plain
 from ikem.evaluate import evaluate
 from ikem.files import replacing, write_text
 from ikem.finetune import finetunings
 from ikem.pretrain import Pretraining, pretrain
 from ikem.study import study
 from ikem.study.definition import read_study
+from ikem.study.keys import PIECE_BYTES, PIECES, dataset_digest
+from ikem.study.picture import draw
+from ikem.study.process import StudyStopped
+from ikem.study.progress import Progress
+from ikem.study.remaining import remaining_seconds
 from ikem.study.steps import config_of_step
 
 StudyFile = Callable[..., Path]
@@ -36,12 +42,13 @@ VARIANTS = {"whole": {}, "no-context": {"overrides": {"pretrain.context": False}
 
 @pytest.fixture
 def study_file(tmp_path: Path, dataset_folder: Path) -> StudyFile:
-    """Writes the file of a tiny study; keyword arguments replace parts of it."""
-    base = plain(tiny_config(tmp_path, dataset_folder))
+    """Writes the file of a tiny study; keyword arguments replace parts of it, changes options of its base."""
+    base = dict(flatten(plain(tiny_config(tmp_path, dataset_folder))))
     del base["run"], base["seed"]
 
-    def write(**parts: Any) -> Path:
-        content = {"base": base, "variants": VARIANTS, "seeds": [1, 2], "out": str(tmp_path / "study"), **parts}
+    def write(base_changes: dict[str, Any] | None = None, **parts: Any) -> Path:
+        parts = {"base": base | (base_changes or {})} | parts
+        content = {"variants": VARIANTS, "seeds": [1, 2], "out": str(tmp_path / "study"), **parts}
         path = tmp_path / "study.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
@@ -109,9 +116,9 @@ class Commands:
                 for k in (1, 5, 20):
                     protocol = "retrieval" if k == 1 else "knn"
                     rows.append(origin | {"protocol": protocol, "neighbors": k, "top1": top1 + 0.01 * k})
-            for share, draw, classifier in itertools.product((0.1, 0.2), (0, 1), ("linear", "retrieval")):
-                drawn = {"labels": share, "draw": draw, "classifier": classifier}
-                rows.append(origin | {"protocol": "semi", **drawn, "top1": top1 * share + 0.01 * draw})
+            for share, number, classifier in itertools.product((0.1, 0.2), (0, 1), ("linear", "retrieval")):
+                drawn = {"labels": share, "draw": number, "classifier": classifier}
+                rows.append(origin | {"protocol": "semi", **drawn, "top1": top1 * share + 0.01 * number})
         return rows
 
     def _finetuned(self, config: Config) -> list[dict[str, Any]]:
@@ -315,6 +322,132 @@ def test_a_failure_is_named_and_the_others_go_on(
     assert without_seconds(study(file)) == whole
 
 
+def test_one_changed_variant_alone_is_done_again(study_file: StudyFile, commands: Commands) -> None:
+    study(study_file())
+    commands.ran.clear()
+    changed = study_file(base_changes={"pretrain.temperature": 0.1})
+    with pytest.raises(ValueError, match=r"no-context, seed 1 \(pretrain, evaluate in .*no-context, seed 2 \("):
+        study(changed, overwrite="whole")
+    with pytest.raises(ValueError, match="overwrite: expected one of whole, no-context, got 'all'"):
+        study(changed, overwrite="all")
+    assert not commands.ran
+    changed = study_file(variants={**VARIANTS, "whole": {"overrides": {"pretrain.topk": 2}}})
+    main(["study", str(changed), "--overwrite", "whole"])
+    assert commands.ran == [f"whole-seed{n} {step}" for n in (1, 2) for step in ("pretrain", "evaluate")]
+
+
+def test_other_data_are_a_change(
+    study_file: StudyFile, commands: Commands, dataset_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(dataset_folder, folder)
+    study(study_file(base_changes={"data.folder": str(folder)}))
+    commands.ran.clear()
+    folder.rename(tmp_path / "moved")
+    folder = tmp_path / "moved"
+    file = study_file(base_changes={"data.folder": str(folder), "data.workers": 2})
+    study(file)  # the same data in another place
+    assert not commands.ran
+    for change in (_change_a_joint, _change_a_name):
+        change(folder)
+        with pytest.raises(
+            ValueError, match=r"whole, seed 1 \(pretrain, evaluate in .*no-context, seed 1 \(pretrain, ev"
+        ):
+            study(file)
+        study(file, overwrite=True)
+        assert len(commands.ran) == 8
+        commands.ran.clear()
+    (folder / "joints.npy").unlink()
+    with pytest.raises(ValueError, match=r"moved is not a prepared data set, it has no joints.npy"):
+        study(file)
+
+
+def _change_a_joint(folder: Path) -> None:
+    joints = np.load(folder / "joints.npy", mmap_mode="r+")
+    joints[-1, 0, -1, -1, 0] += 1e-3
+    joints.flush()
+
+
+def _change_a_name(folder: Path) -> None:
+    path = folder / "clips.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], "X" + lines[-1][1:]]) + "\n")
+
+
+def test_a_large_file_is_sampled_from_end_to_end(dataset_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(dataset_folder, folder)
+    size = 3 * PIECES * PIECE_BYTES
+    found = []
+    for places in ([], [0], [size - 1], [size // 2 + PIECE_BYTES]):
+        content = np.zeros(size, dtype=np.uint8)
+        content[places] = 1
+        content.tofile(folder / "joints.npy")
+        found.append(dataset_digest(folder))
+    assert len(set(found[:3])) == 3
+    np.zeros(size + 1, dtype=np.uint8).tofile(folder / "joints.npy")
+    assert dataset_digest(folder) not in found
+
+
+def test_a_checkpoint_that_is_given_counts_by_its_content(
+    study_file: StudyFile, commands: Commands, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher.ckpt"
+    parts = {
+        "variants": {"student": {"steps": ["distill", "evaluate"]}},
+        "seeds": [1],
+        "base_changes": {"distill.teacher": str(teacher)},
+    }
+    with pytest.raises(ValueError, match=r"distill.teacher: there is no file .*teacher.ckpt"):
+        study(study_file(**parts))
+    teacher.write_text("one")
+    study(study_file(**parts))
+    teacher.write_text("another")
+    with pytest.raises(ValueError, match=r"student, seed 1 \(distill, evaluate in"):
+        study(study_file(**parts))
+
+
+def test_a_step_that_fails_stops_what_builds_on_it_alone(study_file: StudyFile, commands: Commands) -> None:
+    variants = {
+        "whole": {"steps": ["pretrain", "distill", "evaluate", "finetune"]},
+        "scratch": {"control": "supervised"},
+    }
+    file = study_file(variants=variants, seeds=[1])
+    commands.fails = {"whole-seed1 distill": RuntimeError("one"), "whole-seed1 finetune": RuntimeError("two")}
+    with pytest.raises(ValueError, match="1 of 1 runs failed: whole, seed 1: distill: one; finetune: two"):
+        study(file)
+    assert [each.split()[1] for each in commands.ran] == ["pretrain", "distill", "finetune", "supervised"]
+
+
+def test_a_signal_stops_the_study(
+    study_file: StudyFile, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = study_file()
+    commands.fails = {"no-context-seed1 pretrain": StudyStopped(143)}
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", str(file)])
+    assert stopped.value.code == 143
+    assert commands.ran[-1] == "no-context-seed1 pretrain"
+    assert "no-context, seed 1: pretrain: stopped; the same command goes on" in capsys.readouterr().out
+
+
+def test_the_time_that_is_left(study_file: StudyFile, commands: Commands) -> None:
+    """Whole takes 3 epochs, no-context one after its stage 1, and the second seed both again."""
+    runs = read_study(study_file()).runs()
+    assert remaining_seconds(runs) is None
+    for step, seconds in (("pretrain", 30.0), ("evaluate", 5.0)):
+        progress = Progress(runs[0])
+        progress.begin(step)
+        progress.spend(step, seconds, finished=True)
+    assert remaining_seconds(runs) == 10 + 5 + 30 + 5 + 10 + 5
+    progress = Progress(runs[1])
+    progress.begin("pretrain")
+    progress.spend("pretrain", 14.0, finished=False)
+    assert remaining_seconds(runs) == 65
+    progress.spend("pretrain", 4.0, finished=True)  # 18 seconds for its epoch
+    assert remaining_seconds(runs) == 5 + 30 + 5 + 18 + 5
+
+
 # ------------------------------------------------------------------------------------------------------ the table
 
 
@@ -361,9 +494,84 @@ def test_controls_are_read_from_the_same_evaluation(study_file: StudyFile, comma
     controls = {"random-weights": {"control": "random"}, "coordinates": {"control": "raw", "of": "no-context"}}
     results = study(study_file(variants={**VARIANTS, **controls}))
     assert len(commands.ran) == 8  # none for the controls
+    text = (Path(read_study(study_file()).out) / "study.md").read_text()
+    assert text.count("| random-weights |") == 2
+    assert text.count("| coordinates |") == 1
     assert values(results)["random-weights"] == [0.4, 0.4]
     assert values(results)["coordinates"] == [0.3, 0.3]
     assert values(results, 1)["coordinates"] == [None, None]  # no retrieval by coordinates
+
+
+def test_finetuning_beside_the_same_from_random_weights(
+    study_file: StudyFile, commands: Commands, tmp_path: Path
+) -> None:
+    variants = {
+        **VARIANTS,
+        "scratch": {"control": "supervised"},
+        "wider-scratch": {"steps": ["supervised"], "overrides": {"encoder.feature_width": 8}},
+    }
+    measures = [
+        {"protocol": "finetune"},
+        {"protocol": "finetune", "labels": 0.5, "stream": "joint"},
+        {"protocol": "linear"},
+    ]
+    parts = {"variants": variants, "seeds": [1, 2], "measure": measures}
+    with pytest.raises(ValueError, match=r"variants.whole: expected shares of .* with the measured 0.5, got \[1.0\]"):
+        study(study_file(**parts))
+    file = study_file(**parts, base_changes={"finetune.semi": [0.5, 1.0], "finetune.draws": 2})
+    results = study(file)
+    steps = {run.variant: run.steps for run in read_study(file).runs()}
+    assert steps["whole"] == ("pretrain", "evaluate", "finetune", "supervised")
+    assert steps["no-context"] == ("pretrain", "evaluate", "finetune")
+    assert values(results) == {
+        "whole": [0.81, pytest.approx(0.82)],
+        "no-context": [0.81, pytest.approx(0.82)],
+        "scratch": [0.51, 0.52],
+        "wider-scratch": [0.51, 0.52],
+    }
+    assert values(results, 1)["scratch"] == [0.26, 0.27]
+    assert results["measures"][1]["variants"]["whole"]["draws"] == [{"0": 0.41, "1": 0.41}, {"0": 0.42, "1": 0.42}]
+    assert values(results, 2)["scratch"] == [None, None]
+    singles = {path.name for path in (tmp_path / "study" / "runs" / "whole-seed1" / "finetune").iterdir()}
+    assert singles == {f"{init}{draw}" for init in ("pretrained", "random") for draw in ("", "-0.5-0", "-0.5-1")}
+
+
+def test_few_labels_are_averaged_over_their_draws(study_file: StudyFile, commands: Commands) -> None:
+    measures = [
+        {"protocol": "semi", "labels": 0.1},
+        {"protocol": "semi", "labels": 0.2, "classifier": "retrieval", "stream": "joint"},
+    ]
+    file = study_file(seeds=[1], measure=measures, base_changes={"evaluate.semi": [0.1, 0.2]})
+    results = study(file)
+    assert values(results)["whole"] == [pytest.approx(0.063 + 0.005)]
+    assert results["measures"][0]["variants"]["whole"]["draws"] == [
+        {"0": pytest.approx(0.063), "1": pytest.approx(0.073)}
+    ]
+    assert values(results, 1)["whole"] == [pytest.approx(0.126 + 0.005)]
+    assert json.loads((Path(read_study(file).out) / "study.json").read_text()) == results
+
+
+def test_the_picture_shows_values_and_differences(study_file: StudyFile, commands: Commands) -> None:
+    results = study(study_file(seeds=[1, 2, 3], reference="no-context"))
+    figure = draw({"linear": results["measures"][0]["variants"]}, "no-context")
+    left, right = figure.axes[:2]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["whole", "no-context"]
+    found = results["measures"][0]["variants"]["whole"]
+    (shown,) = right.containers
+    assert shown[0].get_xdata() == pytest.approx([100 * found["difference"]])
+    (whisker,) = shown[2][0].get_segments()
+    assert whisker[:, 0] == pytest.approx([100 * end for end in found["interval"]])
+    assert len(left.containers) == 2
+    dots = [line.get_xdata() for line in left.lines if line.get_marker() == "o"]
+    assert dots[0] == pytest.approx([63, 68, 75])
+
+
+def test_a_measure_that_no_run_has_is_named(study_file: StudyFile, commands: Commands, tmp_path: Path) -> None:
+    study(study_file(seeds=[1], measure=[{"protocol": "linear", "stream": "bones"}]))
+    assert (
+        "- linear, last stage, bones, test: top1: no run has such a row"
+        in (tmp_path / "study" / "study.md").read_text()
+    )
 
 
 # ------------------------------------------------------------------------------------------------- the real thing

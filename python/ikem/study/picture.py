@@ -9,34 +9,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ikem.report.plots import BLACK, BLUE, FONT_SIZE, GREY
-from ikem.study.measures import title
 
-Found = Mapping[str, Any]  # of one variant, as `ikem.study.table.summary` has it
+Found = Mapping[str, Any]  # what `ikem.study.table.summary` says of one variant
 
 
-def draw(results: Mapping[str, Any]) -> Figure:
+def draw(measures: Mapping[str, Mapping[str, Found]], reference: str) -> Figure:
     """Return a figure with two panels for each measure.
 
     On the left every seed's value (dots), the means (diamonds) and their standard deviations (whiskers); on the right
     the paired differences to the reference with their 95 % intervals.
+
+    Args:
+        measures: title -> variant -> what `ikem.study.table.summary` says of it.
+        reference: the variant that the others are compared with.
     """
-    measures, reference = results["measures"], results["reference"]
-    names = list(measures[0]["variants"])
-    height = 0.28 * len(names) + 0.85
-    figure = Figure(figsize=(9, height * len(measures)), layout="constrained")
-    for row, item in zip(figure.subplots(len(measures), 2, squeeze=False), measures, strict=True):
-        left, right = row
-        for place, (name, found) in enumerate(item["variants"].items()):
+    heights = [0.28 * len(variants) + 0.85 for variants in measures.values()]
+    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(measures), 2, squeeze=False, height_ratios=heights)
+    for (left, right), (title, variants) in zip(grid, measures.items(), strict=True):
+        for place, (name, found) in enumerate(variants.items()):
             color = BLACK if name == reference else BLUE
             _draw_values(left, place, found, color)
             _draw_difference(right, place, found, color)
-        left.set_title(title(item["measure"]), fontsize=FONT_SIZE, loc="left")
+        left.set_title(title, fontsize=FONT_SIZE, loc="left")
         left.set_xlabel("%", fontsize=FONT_SIZE)
         right.set_title(f"difference to {reference}, 95 % interval", fontsize=FONT_SIZE, loc="left")
         right.set_xlabel("points", fontsize=FONT_SIZE)
         right.axvline(0, color=BLACK, linewidth=0.8)
-        _tidy(left, names)
-        _tidy(right, [""] * len(names))
+        _tidy(left, list(variants))
+        _tidy(right, [""] * len(variants))
     return figure
 
 

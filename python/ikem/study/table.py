@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import stats
 
 from ikem.files import replacing, write_text
@@ -62,7 +63,22 @@ def collect(study: Study, runs: Sequence[Run], failures: Mapping[str, str]) -> d
             for name, each in readings.items():
                 summaries[name]["draws"] = [reading.draws for reading in each]
         measures.append({"measure": measure, "variants": summaries})
-    return {"reference": study.reference, "seeds": list(study.seeds), "runs": described, "measures": measures}
+    return {
+        "reference": study.reference,
+        "controls": {variant.name: variant.control for variant in study.variants if variant.control},
+        "seeds": list(study.seeds),
+        "runs": described,
+        "measures": measures,
+    }
+
+
+def shown(results: Mapping[str, Any], measure: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be shown of a measure: all variants, but controls only where they have such rows."""
+    return {
+        name: found
+        for name, found in measure["variants"].items()
+        if found["mean"] is not None or name not in results["controls"]
+    }
 
 
 def _contents(run: Run, step: str) -> list[dict[str, Any]]:
@@ -112,8 +128,13 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
     """Write ``study.json``, ``study.md`` and ``study.png``."""
     write_text(out / "study.json", json.dumps(results, indent=1) + "\n")
     with replacing(out / "study.png") as temporary:
-        draw(results).savefig(temporary, format="png", dpi=130)
+        _figure(results).savefig(temporary, format="png", dpi=130)
     write_text(out / "study.md", markdown(results))
+
+
+def _figure(results: Mapping[str, Any]) -> Figure:
+    panels = {title(item["measure"]): shown(results, item) for item in results["measures"]}
+    return draw(panels, results["reference"])
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -128,7 +149,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     for item in results["measures"]:
         head = f"| variant | {item['measure']['metric']} | seeds | difference to {reference} | 95 % interval |"
         lines += ["", f"## {title(item['measure'])}", "", head, "|---|---|---|---|---|"]
-        for name, found in item["variants"].items():
+        for name, found in shown(results, item).items():
             known = sum(value is not None for value in found["values"])
             mean = "none" if found["mean"] is None else f"{100 * found['mean']:.2f}"
             spread = "" if found["deviation"] is None else f" ± {100 * found['deviation']:.2f}"
