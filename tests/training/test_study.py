@@ -177,6 +177,7 @@ def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
             "steps: expected pretrain before distill, or a distill.t",
         ),
         ({"variants": {"a": {"overrides": {"trainer.devices": 2}}}}, "variants.a: expected trainer.devices = 1, got 2"),
+        ({"variants": {"a": {"overrides": {"data.folder": ["x", "y"]}}}}, r"variants.a: .*one data.folder .* x \+ y"),
         ({"variants": {"a/b": {}}}, "variants: expected names of letters.*'a/b'"),
         ({"variants": {"a": {}, "b": {"overrides": {"pretrain.epochs": 3}}}}, "variants.b: the same as variants.a"),
         ({"variants": {"a": {}, "b": {"control": "zero"}}}, "variants.b.control: expected one of random, raw"),
@@ -582,8 +583,9 @@ def test_a_measure_that_no_run_has_is_named(study_file: StudyFile, commands: Com
 # ------------------------------------------------------------------------------------------------- the real thing
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_same_bits_as_separate_commands(
-    study_file: StudyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study_file: StudyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     steps = 0
     training_step = Pretraining.training_step
@@ -601,7 +603,7 @@ def test_the_same_bits_as_separate_commands(
     }
     with monkeypatch.context() as patch:
         patch.setattr(Pretraining, "training_step", counted)
-        file = study_file(variants=variants, seeds=[2])
+        file = study_file(variants=variants, seeds=[2], base_changes={"pretrain.optimizer": optimizer})
         results = study(file)
     assert steps == (3 + 3 * 1) * 2  # three epochs and, after the same stage 1, one; two steps in each
 

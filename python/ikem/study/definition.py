@@ -141,6 +141,10 @@ def _require_possible(where: str, config: Config, steps: Sequence[str], measures
         f"{where}: expected finetune.init = pretrained, got {config.finetune.init}; random weights are for the control "
         "`supervised`, and for the step of that name",
     )
+    require(
+        isinstance(config.data.folder, Path) or {"pretrain", "distill"}.issuperset(steps),
+        f"{where}: expected one data.folder where labels are used, got {config.data.folders}",
+    )
     finetunes = "finetune" in steps or "supervised" in steps
     shares = [single.finetune.labels for single in finetunings(config)] if finetunes else []
     asked = [m for m in measures if ("evaluate" in steps if m["protocol"] != "finetune" else finetunes)]

@@ -82,7 +82,8 @@ def options_of(config: Config, sections: Sequence[str]) -> dict[str, Any]:
 
 def _content(config: Config, sections: Sequence[str]) -> dict[str, Any]:
     found = options_of(config, sections)
-    found["data"]["folder"] = dataset_digest(config.data.folder)
+    folders = config.data.folder
+    found["data"]["folder"] = [dataset_digest(each) for each in ([folders] if isinstance(folders, Path) else folders)]
     for section, option in CHECKPOINTS.items():
         if section in found and (path := found[section][option]) is not None:
             if not Path(path).is_file():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ikem.data.dataset import PreparedDataset
+from ikem.data.joined import open_dataset
 from ikem.study.definition import read_study
 from ikem.study.lock import alone_in
 from ikem.study.plan import Run, Study
@@ -58,7 +58,7 @@ def study(file: Path, *, overwrite: bool | str = False) -> dict[str, Any]:
 def _require_data(runs: Sequence[Run]) -> None:
     """A data set or protocol that is not there would be missed only when it is used."""
     for folder, protocol in dict.fromkeys((run.config.data.folder, run.config.data.protocol) for run in runs):
-        PreparedDataset(folder).split(protocol, "train")
+        open_dataset(folder).split(protocol, "train")
 
 
 def _settle_changes(plan: Study, runs: Sequence[Run], overwrite: bool | str) -> None:
