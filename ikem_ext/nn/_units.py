@@ -69,6 +69,13 @@ def stacked(convolutions: Iterable[Any]) -> tuple[Tensor, Tensor]:
     return torch.stack(weights), torch.stack(biases)
 
 
+def scale_convolutions(convolutions: Iterable[Any], scale: Tensor) -> None:
+    """Multiplies the outputs of convolutions by numbers (C_out,), in place."""
+    for each in convolutions:
+        each.weight *= scale[:, None, None, None]
+        each.bias *= scale
+
+
 def biased(y: Tensor, bias: Tensor) -> Tensor:
     """``y`` (N, C, T, V), in its dtype also under autocast, with ``bias`` (C,) added to its channels."""
     return y + bias.to(y.dtype)[:, None, None]

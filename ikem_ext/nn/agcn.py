@@ -17,9 +17,11 @@ from ._units import (
     initialize_branches,
     initialize_norm,
     pairwise_products,
+    scale_convolutions,
     shortcut,
     stacked,
 )
+from .folding import scale_and_shift
 
 __all__ = ["unit_gcn"]
 
@@ -85,3 +87,10 @@ class unit_gcn(nn.Module):
         y = self.bn(biased(y, bias.sum(0)))
         y += self.down(x)
         return functional.relu(y, inplace=True)
+
+    def fold_norms(self) -> None:
+        """Makes ``bn`` a part of ``conv_d``, for :func:`ikem_ext.nn.folded`."""
+        scale, shift = scale_and_shift(self.bn)
+        scale_convolutions(self.conv_d, scale)
+        self.conv_d[0].bias += shift
+        self.bn = nn.Identity()

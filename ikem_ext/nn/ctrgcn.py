@@ -15,8 +15,10 @@ from ._units import (
     initialize,
     initialize_norm,
     refined_graph_conv,
+    scale_convolutions,
     shortcut,
 )
+from .folding import Shift, scale_and_shift
 
 __all__ = ["CTRGC", "unit_gcn"]
 
@@ -111,3 +113,9 @@ class unit_gcn(nn.Module):
         if self.down is not None:
             y += self.down(x)
         return functional.relu(y, inplace=True)
+
+    def fold_norms(self) -> None:
+        """Leaves of ``bn`` the shift alone, for :func:`ikem_ext.nn.folded`."""
+        scale, shift = scale_and_shift(self.bn)
+        scale_convolutions((each.conv3 for each in self.convs), scale)
+        self.bn = Shift(shift)

@@ -23,7 +23,7 @@ from ikem.config import Config, EncoderConfig, EvaluateConfig, FinetuneConfig, L
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset, write_dataset
 from ikem.data.views import View
-from ikem.encoders import build_encoder
+from ikem.encoders import Encoder, build_encoder
 from ikem.evaluation import features
 from ikem.evaluation.draws import all_draws
 from ikem.evaluation.scores import Spread
@@ -182,15 +182,23 @@ def test_modes(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -
     run = config(finetune=options(init="pretrained"))
     pretrain(run)
     modes: list[tuple[str, bool]] = []
-    forward, extract = Classifier.forward, features.extract_features
+    forward, extract, encode = Classifier.forward, features.extract_features, Encoder.feature_map
 
     def noted(self: Classifier, x: Tensor) -> Tensor:
         modes.append(("step", all(each.training for each in self.modules())))
         return forward(self, x)
 
-    def noted_extraction(encoders: Any, *arguments: Any, **more: Any) -> Any:
-        found = extract(encoders, *arguments, **more)
-        modes.append(("test", any(each.training for encoder in encoders.values() for each in encoder.modules())))
+    def noted_extraction(*arguments: Any, **more: Any) -> Any:
+        training = []
+
+        def noted_encoding(self: Encoder, x: Tensor) -> Tensor:
+            training.append(any(each.training for each in self.modules()))
+            return encode(self, x)
+
+        with monkeypatch.context() as within:
+            within.setattr(Encoder, "feature_map", noted_encoding)
+            found = extract(*arguments, **more)
+        modes.append(("test", any(training)))
         return found
 
     monkeypatch.setattr(Classifier, "forward", noted)

@@ -162,7 +162,8 @@ class Encoder(nn.Module):
         Raises:
             ValueError: if the channels or joints of ``x`` are not those of the encoder.
         """
-        return self.body_maps(x).unflatten(0, (-1, x.shape[-1])).mean(1)
+        maps = self.body_maps(x)
+        return maps if x.shape[-1] == 1 else maps.unflatten(0, (-1, x.shape[-1])).mean(1)
 
     def body_maps(self, x: Tensor) -> Tensor:
         """Encode skeletons (N, 3, T, V, M) as by `feature_map`, bodies apart too: (N * M, F, T', V)."""

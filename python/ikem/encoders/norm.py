@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from ikem_ext.nn.folding import Shift
+
 
 class _NormedInto(torch.autograd.Function):
     """Batch normalization of ``x`` by its own statistics, written to ``out``."""
@@ -44,17 +46,20 @@ class _NormedInto(torch.autograd.Function):
 
 
 def batch_norm(
-    norm: nn.BatchNorm2d, x: Tensor, *, gain: float = 1.0, update: bool = True, out: Tensor | None = None
+    norm: nn.Module, x: Tensor, *, gain: float = 1.0, update: bool = True, out: Tensor | None = None
 ) -> Tensor:
     """Apply a module's batch normalization, times a gain.
 
     Args:
-        norm: the module.
+        norm: the module, or what :func:`ikem_ext.nn.folded` left of it.
         x: (N, C, T, V).
         gain: factor of weight and bias.
         update: in training, whether the running statistics take part; without, they stay as they are.
         out: in training, on a CPU, where the result may be written; ``x`` itself if no gradients are wanted.
     """
+    if isinstance(norm, nn.Identity | Shift):
+        return norm(x)
+    assert isinstance(norm, nn.BatchNorm2d)
     weight, bias = (norm.weight, norm.bias) if gain == 1 else (norm.weight * gain, norm.bias * gain)
     if not norm.training:
         return functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)

@@ -8,12 +8,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
 from ikem.encoders.masks import drop_out, masked_relu
 from ikem.encoders.norm import batch_norm, disposable
 from ikem.encoders.recomputation import conv_of_remade, remade
 from ikem_ext import graph_conv
+from ikem_ext.nn.folding import Shift, scale_and_shift
 from ikem_ext.skeleton import SkeletonLayout
 
 
@@ -63,7 +65,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.graph = GraphConv(in_channels, out_channels, adjacency)
-        self.graph_norm = nn.BatchNorm2d(out_channels)
+        self.graph_norm: nn.Module = nn.BatchNorm2d(out_channels)
         self.temporal = nn.Conv2d(
             out_channels,
             out_channels,
@@ -71,7 +73,7 @@ class Block(nn.Module):
             stride=(stride, 1),
             padding=((TEMPORAL_KERNEL - 1) // 2, 0),
         )
-        self.temporal_norm = nn.BatchNorm2d(out_channels)
+        self.temporal_norm: nn.Module = nn.BatchNorm2d(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.residual = shortcut(in_channels, out_channels, stride) if residual else None
         #: Whether no other block keeps the output for its backward pass.
@@ -121,7 +123,7 @@ class Block(nn.Module):
         """Apply the residual's 1x1 convolution and batch normalization; see `batch_norm` for ``update``."""
         conv, norm = cast(nn.Sequential, self.residual)
         y = conv(x)
-        return batch_norm(cast(nn.BatchNorm2d, norm), y, update=update, out=disposable(y))
+        return batch_norm(norm, y, update=update, out=disposable(y))
 
     def drop_out(self, y: Tensor, out: Tensor | None = None) -> Tensor:
         """Apply batch normalization and dropout, whose factor 1 / (1 - p) the normalization takes over."""
@@ -131,6 +133,15 @@ class Block(nn.Module):
             return self.dropout(batch_norm(self.temporal_norm, y))
         y = batch_norm(self.temporal_norm, y, gain=1 / (1 - self.dropout.p), out=out)
         return drop_out(y, self.dropout.p)
+
+    def fold_norms(self) -> None:
+        """Make the norms parts of the convolutions, of the graph's but the scale: see :func:`ikem_ext.nn.folded`."""
+        scale, shift = scale_and_shift(cast(nn.BatchNorm2d, self.graph_norm))
+        self.graph.weight *= scale[:, None]
+        self.graph.bias *= scale
+        self.graph_norm = Shift(shift)
+        self.temporal = fuse_conv_bn_eval(self.temporal, cast(nn.BatchNorm2d, self.temporal_norm))
+        self.temporal_norm = nn.Identity()
 
 
 class STGCN(Encoder):

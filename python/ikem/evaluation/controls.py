@@ -48,7 +48,7 @@ def ridge_scores(
     x, mean = torch.from_numpy(train), torch.from_numpy(train.mean(0, dtype=np.float64))
     centered = targets - targets.mean(0)
     squares, axes = _axes(x, mean)
-    along = sum((_centered(x[rows], mean) @ axes).mT @ centered[rows] for rows in _slices(len(x)))
+    along = axes.mT @ sum(_centered(x[rows], mean).mT @ centered[rows] for rows in _slices(len(x)))
     penalties = torch.from_numpy(RIDGE_PENALTIES)
     errors = torch.zeros(len(penalties), dtype=torch.float64)
     for rows in _slices(len(x)):

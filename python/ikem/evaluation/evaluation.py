@@ -39,6 +39,7 @@ from ikem.use.classifier import ActionClassifier
 from ikem_ext.layout_mapping import LayoutMapping
 
 Scores = NDArray[Any]  # (m, L)
+Regression = tuple[Scores, Scores]  # probabilities of the test clips, and of the training clips by cross-fitting
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,12 @@ class Evaluation:
         augments = self.options.probe.augments
         probed = self._extract(encoders, self.split.test, mapping, look=middle) if augments else test
         encoded = Encoded(stage.name, stage.control, encoders, mapping, train, test, probed, scaling)
-        self._add_linear(encoded)
+        probe, regressions = self._learn(encoded)
+        self._add_linear(encoded, probe)
         self._add_neighbors(encoded)
         self._add_draws(encoded)
-        if self.options.segments:
-            self._add_logistic(encoded)
+        if regressions:
+            self._add_logistic(encoded, regressions)
 
     def classifier(self, stage: Stage, recipe: Recipe) -> ActionClassifier:
         """Return the encoders of a stage, which were scored before, with their heads: what names actions afterwards.
@@ -193,10 +195,20 @@ class Evaluation:
             dtype=getattr(torch, self.options.parts_dtype),
         )
 
+    def _learn(self, encoded: Encoded) -> tuple[ProbeResult, list[Regression]]:
+        """Train the linear probe and, where it was asked for, the logistic one of each modality: side by side."""
+        probe = partial(self._linear_probe, encoded)
+        regressions = [partial(self._regress, encoded, place) for place in range(len(encoded.encoders))]
+        if not self.options.segments:
+            return probe(), []
+        if self.options.probe.augments:  # it encodes clips, by all threads
+            return probe(), side_by_side(_call, regressions, torch.device("cpu"))
+        first, *others = side_by_side(_call, [probe, *regressions], torch.device("cpu"))
+        return first, others
+
     # ------------------------------------------------------------------------------------------ linear probe
 
-    def _add_linear(self, encoded: Encoded) -> None:
-        probe = self._linear_probe(encoded)
+    def _add_linear(self, encoded: Encoded, probe: ProbeResult) -> None:
         self.probed[encoded.stage] = probe.heads, encoded.scaling
         probabilities = probe.probabilities.numpy()
         for position, stream in enumerate(encoded.streams.all):
@@ -322,21 +334,20 @@ class Evaluation:
 
     # ---------------------------------------------------------------------------------- logistic probe
 
-    def _add_logistic(self, encoded: Encoded) -> None:
-        """One regression for each modality; fused, their probabilities are averaged, or pooled by weights."""
+    def _regress(self, encoded: Encoded, place: int) -> Regression:
+        """Regress on a modality's features; training clips are classified where weights are learned from that."""
         parts = self._folds() if "learned" in self.options.fusion else []
+        clips = coordinates(encoded.train.parts[place], encoded.test.parts[place])
+        fit = partial(regression, num_classes=self.num_classes, c=self.options.logistic_c)
+
+        def classify(learned: Indices, held_out: Indices) -> Scores:
+            return fit(clips.train[learned], self.train_labels[learned], clips.train[held_out])[None]
+
         shape = (1, len(self.train_labels), self.num_classes)
+        return fit(clips.train, self.train_labels, clips.test), cross_fitted(classify, parts, shape)
 
-        def regress(place: int) -> tuple[Scores, Scores]:
-            clips = coordinates(encoded.train.parts[place], encoded.test.parts[place])
-            fit = partial(regression, num_classes=self.num_classes, c=self.options.logistic_c)
-
-            def classify(learned: Indices, held_out: Indices) -> Scores:
-                return fit(clips.train[learned], self.train_labels[learned], clips.train[held_out])[None]
-
-            return fit(clips.train, self.train_labels, clips.test), cross_fitted(classify, parts, shape)
-
-        found = side_by_side(regress, range(len(encoded.encoders)), torch.device("cpu"))
+    def _add_logistic(self, encoded: Encoded, found: Sequence[Regression]) -> None:
+        """Score the modalities' regressions; fused, their probabilities are averaged, or pooled by weights."""
         probabilities = np.stack([test for test, _ in found])
         for stream, members in encoded.streams.trained.items():
             averaged = probabilities[list(members)].mean(0)
@@ -378,3 +389,7 @@ class Evaluation:
 
     def _on_device(self, values: Tensor | NDArray[Any]) -> Tensor:
         return torch.as_tensor(values).to(self.fabric.device)
+
+
+def _call(work: Callable[[], Any]) -> Any:
+    return work()

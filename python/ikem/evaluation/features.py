@@ -21,6 +21,7 @@ from ikem.evaluation.split import Indices
 from ikem.evaluation.workers import side_by_side
 from ikem_ext import SkeletonLayout, derive_modalities
 from ikem_ext.layout_mapping import LayoutMapping
+from ikem_ext.nn import folded
 
 BATCH, BATCH_ON_CPU = 128, 32  # clips; on a CPU what lies between the layers of few clips stays in the caches
 
@@ -52,7 +53,7 @@ def extract_features(
     folder: Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Features:
-    """Encode clips in eval mode.
+    """Encode clips by copies of the encoders in eval mode, whose batch norms are parts of their convolutions.
 
     Args:
         encoders: G encoders by modality.
@@ -76,7 +77,7 @@ def extract_features(
     @torch.inference_mode()
     def encode(place: int) -> None:
         modality = list(encoders)[place]
-        encoder = encoders[modality].to(fabric.device).eval()
+        encoder = folded(encoders[modality]).to(fabric.device)
         for some in (slice(start, start + batch) for start in range(0, len(clips), batch)):
             found = dataset.joints[clips[some]]
             joints = torch.from_numpy(mapping(found) if mapping else found).to(fabric.device)
@@ -99,7 +100,7 @@ def extract_between_steps(
     trainer: TrainerConfig,
     look: Look | None = None,
 ) -> Tensor:
-    """Encode clips by encoders that are being trained, and leave these in the modes in which they were.
+    """Encode clips by encoders that are being trained, on the device and by the precision of the training.
 
     Args:
         encoders: G encoders by modality.
@@ -112,12 +113,8 @@ def extract_between_steps(
         The features' means over time and joints, (G, n, F), on the CPU.
     """
     precision: Any = trainer.precision
-    modes = {module: module.training for encoder in encoders.values() for module in encoder.modules()}
     fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=precision)
-    means = extract_features(encoders, dataset, clips, fabric=fabric, look=look).means
-    for module, mode in modes.items():
-        module.training = mode
-    return means
+    return extract_features(encoders, dataset, clips, fabric=fabric, look=look).means
 
 
 def _derive(joints: Tensor, num_frames: Tensor, layout: SkeletonLayout, modality: str, view: View | None) -> Tensor:

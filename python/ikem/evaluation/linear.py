@@ -30,6 +30,7 @@ class LinearHeads(nn.Module):
     """
 
     mixing: Tensor
+    modality_of_head: Tensor
 
     def __init__(
         self,
@@ -44,8 +45,9 @@ class LinearHeads(nn.Module):
         width = len(streams.modalities) * in_width
         self.norm = nn.BatchNorm1d(width, eps=1e-6, affine=False) if batch_norm else None
         self.streams = streams
-        self.modality_of_head = [modality for members in streams.trained.values() for modality in members]
-        heads = len(self.modality_of_head)
+        modality_of_head = torch.tensor([place for members in streams.trained.values() for place in members])
+        self.register_buffer("modality_of_head", modality_of_head)
+        heads = len(modality_of_head)
         self.weight = nn.Parameter(torch.randn(heads, in_width, num_classes, generator=generator) * 0.02)
         self.bias = nn.Parameter(torch.zeros(heads, 1, num_classes))
         mixing = torch.zeros(len(streams.trained), heads)
@@ -61,7 +63,7 @@ class LinearHeads(nn.Module):
             modalities, _, width = features.shape
             flat = self.norm(features.transpose(0, 1).flatten(1))
             features = flat.unflatten(1, (modalities, width)).transpose(0, 1)
-        logits = torch.baddbmm(self.bias, features[self.modality_of_head], self.weight)
+        logits = torch.baddbmm(self.bias, features.index_select(0, self.modality_of_head), self.weight)
         return torch.einsum("sh,hnl->snl", self.mixing, logits)
 
     @torch.inference_mode()
@@ -124,7 +126,7 @@ def linear_probe(
     best = {part: torch.zeros(len(streams.all), dtype=torch.float64, device=test.device) for part in parts}
     for epoch in range(options.epochs):
         features = train(epoch)
-        order = torch.randperm(len(train_labels), generator=generator)
+        order = torch.randperm(len(train_labels), generator=generator).to(test.device)
         with threads_for(options.batch_size * heads.weight.numel()):
             _train_epoch(heads, optimizer, features, train_labels, order, options, epoch)
             if parts or epoch == options.epochs - 1:
@@ -149,7 +151,7 @@ def _train_epoch(
         if options.batch_norm and len(clips) == 1 < len(order):
             continue  # one clip has no deviation
         optimizer.param_groups[0]["lr"] = options.learning_rate_at(epoch + step / len(batches))
-        logits = heads(features[:, clips])
+        logits = heads(features.index_select(1, clips))
         targets = labels[clips].expand(len(logits), -1)
         loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) * len(logits)
         optimizer.zero_grad()

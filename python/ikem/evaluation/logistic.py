@@ -16,10 +16,10 @@ MOST_BYTES = 4 << 30  # of the coordinates
 
 
 class Coordinates(NamedTuple):
-    """Clips as the logistic probe sees them: the training clips (n, r) and the test clips (m, r), float64."""
+    """Clips as the logistic probe sees them: the training clips (n, r) and the test clips (m, r), float32."""
 
-    train: NDArray[np.float64]
-    test: NDArray[np.float64]
+    train: NDArray[np.float32]
+    test: NDArray[np.float32]
 
 
 def require_few(train_clips: int, test_clips: int, features: int) -> None:
@@ -42,7 +42,8 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
     Features are scaled to mean 0 and deviation 1 over the training clips (those that hardly vary, to less), and all
     together so that a training clip's squared length is 1 on average. The penalty keeps a regression's weights in the
     span of the training clips, whose products say all. They are summed in float64 over float32 products of a part of
-    the features at a time, so that features that are mapped from a file are never held whole.
+    the features at a time, so that features that are mapped from a file are never held whole. Coordinates are float32,
+    which halves the time of a regression and moves probabilities by less than where it stops.
 
     Args:
         train: (n, D).
@@ -54,17 +55,17 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
 
     def scaled(features: Tensor, place: int) -> Tensor:
         deviation, mean = statistics[place]
-        return (features[:, columns[place]].double() - mean).div_(deviation + least)
+        return (features[:, columns[place]] - mean.float()).div_((deviation + least).float())
 
     places = range(len(columns))
     if train.shape[1] <= len(train):
         z, z_test = (torch.cat([scaled(x, place) for place in places], dim=1) for x in (train, test))
         length = z.square().sum(1).mean().sqrt()
-        return Coordinates((z / length).numpy(), (z_test / length).numpy())
+        return Coordinates(z.div_(length).numpy(), z_test.div_(length).numpy())
     products = torch.zeros(len(train), len(train), dtype=torch.float64)
     test_products = torch.zeros(len(test), len(train), dtype=torch.float64)
     for place in places:
-        z, z_test = scaled(train, place).float(), scaled(test, place).float()
+        z, z_test = scaled(train, place), scaled(test, place)
         for start in range(0, len(train), ROWS):  # half of them are enough, as they are symmetric
             rows, before = slice(start, start + ROWS), slice(start + ROWS)
             products[rows, before] += z[rows] @ z[before].mT
@@ -73,7 +74,8 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
     squares, basis = torch.linalg.eigh(products / squared_length, UPLO="L")
     kept = squares > 1e-10 * squares[-1]
     basis, lengths = basis[:, kept], squares[kept].sqrt()
-    return Coordinates((basis * lengths).numpy(), (test_products / squared_length @ (basis / lengths)).numpy())
+    test_coordinates = test_products / squared_length @ (basis / lengths)
+    return Coordinates((basis * lengths).float().numpy(), test_coordinates.float().numpy())
 
 
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,9 +85,9 @@ def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def regression(
-    train: NDArray[np.float64],
+    train: NDArray[np.float32],
     train_labels: NDArray[np.int64],
-    test: NDArray[np.float64],
+    test: NDArray[np.float32],
     num_classes: int,
     c: float,
 ) -> NDArray[np.float64]:
