@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -92,5 +94,6 @@ class unit_gcn(nn.Module):
         """Makes ``bn`` a part of ``conv_d``, for :func:`ikem_ext.nn.folded`."""
         scale, shift = scale_and_shift(self.bn)
         scale_convolutions(self.conv_d, scale)
-        self.conv_d[0].bias += shift
-        self.bn = nn.Identity()
+        first: Any = self.conv_d[0]
+        first.bias += shift
+        self.register_module("bn", nn.Identity())

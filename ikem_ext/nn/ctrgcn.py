@@ -118,4 +118,4 @@ class unit_gcn(nn.Module):
         """Leaves of ``bn`` the shift alone, for :func:`ikem_ext.nn.folded`."""
         scale, shift = scale_and_shift(self.bn)
         scale_convolutions((each.conv3 for each in self.convs), scale)
-        self.bn = Shift(shift)
+        self.register_module("bn", Shift(shift))

@@ -137,8 +137,8 @@ class Block(nn.Module):
     def fold_norms(self) -> None:
         """Make the norms parts of the convolutions, of the graph's but the scale: see :func:`ikem_ext.nn.folded`."""
         scale, shift = scale_and_shift(cast(nn.BatchNorm2d, self.graph_norm))
-        self.graph.weight *= scale[:, None]
-        self.graph.bias *= scale
+        self.graph.weight.mul_(scale[:, None])
+        self.graph.bias.mul_(scale)
         self.graph_norm = Shift(shift)
         self.temporal = fuse_conv_bn_eval(self.temporal, cast(nn.BatchNorm2d, self.temporal_norm))
         self.temporal_norm = nn.Identity()

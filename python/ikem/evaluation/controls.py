@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ikem.data.dataset import PreparedDataset
+from ikem.evaluation.products import gram
 from ikem.evaluation.split import Indices
 
 RAW_FRAMES = 32  # of the control on raw coordinates
@@ -68,11 +69,13 @@ def _axes(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Return the principal axes (D, r) of clips (n, D), and the sums of squares (r,) along them."""
     clips, width = x.shape
     if width <= clips:
-        products = sum(part.mT @ part for part in (_centered(x[rows], mean) for rows in _slices(clips)))
+        products = torch.zeros(width, width, dtype=torch.float64)
+        for rows in _slices(clips):
+            products += gram(_centered(x[rows], mean).mT)
         squares, axes = torch.linalg.eigh(products)
         return squares.clamp_min(0), axes
     z = _centered(x, mean)
-    squares, basis = torch.linalg.eigh(z @ z.mT)
+    squares, basis = torch.linalg.eigh(gram(z))
     kept = squares > 1e-12 * squares[-1]
     return squares[kept], z.mT @ (basis[:, kept] / squares[kept].sqrt())
 

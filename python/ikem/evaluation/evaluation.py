@@ -203,7 +203,8 @@ class Evaluation:
             return probe(), []
         if self.options.probe.augments:  # it encodes clips, by all threads
             return probe(), side_by_side(_call, regressions, torch.device("cpu"))
-        first, *others = side_by_side(_call, [probe, *regressions], torch.device("cpu"))
+        work: list[Callable[[], Any]] = [probe, *regressions]
+        first, *others = side_by_side(_call, work, torch.device("cpu"))
         return first, others
 
     # ------------------------------------------------------------------------------------------ linear probe

@@ -11,7 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-COLUMNS, ROWS = 2048, 256  # features, and clips, that are looked at a time
+from ikem.evaluation.products import gram
+
+COLUMNS = 2048  # features that are looked at a time
 MOST_BYTES = 4 << 30  # of the coordinates
 
 
@@ -66,12 +68,10 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
     test_products = torch.zeros(len(test), len(train), dtype=torch.float64)
     for place in places:
         z, z_test = scaled(train, place), scaled(test, place)
-        for start in range(0, len(train), ROWS):  # half of them are enough, as they are symmetric
-            rows, before = slice(start, start + ROWS), slice(start + ROWS)
-            products[rows, before] += z[rows] @ z[before].mT
+        products += gram(z)
         test_products += z_test @ z.mT
     squared_length = products.diagonal().mean()
-    squares, basis = torch.linalg.eigh(products / squared_length, UPLO="L")
+    squares, basis = torch.linalg.eigh(products / squared_length)
     kept = squares > 1e-10 * squares[-1]
     basis, lengths = basis[:, kept], squares[kept].sqrt()
     test_coordinates = test_products / squared_length @ (basis / lengths)
