@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ def batch_norm(
     """
     if isinstance(norm, nn.Identity | Shift):
         return norm(x)
-    assert isinstance(norm, nn.BatchNorm2d)
+    norm = cast(nn.BatchNorm2d, norm)
     weight, bias = (norm.weight, norm.bias) if gain == 1 else (norm.weight * gain, norm.bias * gain)
     if not norm.training:
         return functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)

@@ -66,6 +66,9 @@ def extract_features(
         folder: the features of single joints are in a mapped file there, which has no name and so ends with the
             process; by default they are in memory.
         dtype: of the features of single joints, float32 or float16.
+
+    Raises:
+        ValueError: if features are too large for float16.
     """
     first = next(iter(encoders.values()))
     means = torch.empty(len(encoders), len(clips), first.feature_width)
@@ -87,7 +90,7 @@ def extract_features(
                 maps = encoder.feature_map(derived).float()
             means[place, some] = encoder.pool(maps).cpu()
             if segments:
-                parts[place, some] = _by_part(maps, segments).flatten(1).to("cpu", dtype)
+                parts[place, some] = _kept(_by_part(maps, segments).flatten(1), dtype)
 
     side_by_side(encode, range(len(encoders)), fabric.device)
     return Features(means, parts)
@@ -128,6 +131,14 @@ def _by_part(maps: Tensor, segments: int) -> Tensor:
     if maps.shape[2] % segments == 0:
         return maps.unflatten(2, (segments, -1)).mean(3)
     return functional.adaptive_avg_pool2d(maps, (segments, maps.shape[3]))
+
+
+def _kept(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    kept = parts.to("cpu", dtype)
+    if dtype == torch.float16 and kept.isinf().any():
+        most = parts.abs().max().item()
+        raise ValueError(f"evaluate.parts_dtype: expected float32 for features of up to {most:.3g}, got float16")
+    return kept
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
