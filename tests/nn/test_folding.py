@@ -25,7 +25,7 @@ def encoder_of(kind: str, dtype: torch.dtype) -> nn.Module:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", ["st_gcn", "agcn", "ctrgcn"])
+@pytest.mark.parametrize("kind", ["st_gcn", "agcn", "ctrgcn", "hcn"])
 def test_folded_encoders_give_the_same_features(kind: str, dtype: torch.dtype) -> None:
     encoder = encoder_of(kind, dtype)
     before = copy.deepcopy(encoder.state_dict())
