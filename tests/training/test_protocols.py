@@ -157,7 +157,11 @@ def test_a_file_alone_gives_what_its_run_gives(finished_run: Config, by_checkpoi
         expected = [row for row in of_run["rows"] if row["stage"] == stage]
         assert [row for row in rows if row["stage"] == stage] == expected
     assert result["checkpoints"] == {"stage2": {"file": str(finished_run.run / "pretrain" / "last.ckpt"), "epochs": 3}}
-    assert sorted(path.name for path in by_checkpoint.iterdir()) == ["evaluation.json", "evaluation.npz"]
+    assert sorted(path.name for path in by_checkpoint.iterdir()) == [
+        "classifier.safetensors",
+        "evaluation.json",
+        "evaluation.npz",
+    ]
 
 
 def test_early_prediction_ends_at_the_linear_probe(by_checkpoint: Path) -> None:
