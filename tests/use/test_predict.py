@@ -89,17 +89,6 @@ def test_joints_of_another_skeleton_are_taken_over_by_name(
         assert one.probability == pytest.approx(other.probability, abs=1e-4)
 
 
-def test_one_frame_is_a_clip_in_which_nothing_moves(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = one_clip(tmp_path, walking(frames=1))
-    _, said = called(capsys, "predict", demo / "runs/demo", file, "--output", tmp_path / "x.json")
-    assert "is a single frame, in which nothing moves" in said
-    (clip,) = json.loads((tmp_path / "x.json").read_text())["clips"]
-    assert clip["num_frames"] == 1
-    assert all(0 <= guess["probability"] <= 1 for guess in clip["classes"])
-
-
 def test_more_bodies_than_the_classifier_takes(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_ntu_clip(tmp_path, walking(bodies=2))
     printed, _ = called(capsys, "predict", demo / "runs/demo", file)
@@ -109,6 +98,7 @@ def test_more_bodies_than_the_classifier_takes(demo: Path, tmp_path: Path, capsy
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "nothing.npz", "there is no"),
     "no recording": (lambda folder: text(folder / "notes.txt"), "is no recording"),
+    "one frame": (lambda folder: one_clip(folder, walking(frames=1)), "expected at least 2 frames"),
     "no body": (lambda folder: one_clip(folder, np.zeros((3, 9, 25, 1))), "no body is ever seen"),
     "infinite": (lambda folder: one_clip(folder, walking() * np.inf), "finite"),
     "nan": (lambda folder: write_ntu_clip(folder, walking() * np.nan), "S001C001P001R001A001"),

@@ -144,14 +144,15 @@ class ClipReader:
         except ValueError as error:
             self.damages.append(f"{path}: clip {named.name}: {error}")
             return None
+        if made.num_frames == 1:
+            self.damages.append(f"{path}: clip {named.name}: expected at least 2 frames, as actions move, got 1")
+            return None
         if mapping := mapping_between(named.layout, self.recipe.layout):
             stand_ins = [f"{joint} by {' and '.join(others)}" for joint, others in mapping.approximated.items()]
             self.notes[
                 f"{path}: joints of {mapping.target.name} are taken from {mapping.source.name}; "
                 f"made of others: {', '.join(stand_ins) or 'none'}"
             ] = None
-        if made.num_frames == 1:
-            self.notes[f"{path}: clip {named.name} is a single frame, in which nothing moves"] = None
         bodies = int(named.clip.joints.any(axis=(0, 2)).any(axis=0).sum())
         return ReadyClip(str(path), named.name, made.joints, made.num_frames, bodies, _bodies_in(made.joints))
 

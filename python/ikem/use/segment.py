@@ -169,6 +169,10 @@ def _found(
     rate = 1.0 if fps is None else trained_fps / fps
     for name, clip, layout in recordings:
         segmenter = _segmenter(classifier, layout, lengths, threshold)
+        if not np.nan_to_num(clip.joints).any():
+            raise ValueError(f"recording: {name}: no body is ever seen")
+        if clip.joints.shape[1] == 1:
+            raise ValueError(f"recording: {name}: expected at least 2 frames, as actions move, got 1")
         try:
             intervals = segmenter(_resampled(clip, layout, rate, classifier)).intervals
         except ValueError as error:
