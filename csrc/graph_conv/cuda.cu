@@ -758,10 +758,11 @@ struct Chunks {
   int count, tiles;
 };
 
-// What a block is at. All its threads share it in memory, as the products need their registers.
+// What a block is at. All its threads share it in memory, as the products need their registers. What changes with the
+// tile is apart from what does not: threads load 16 bytes at once, and would read along what another one is writing.
 struct ChunkTask {
   int group_and_chunk, group, tile, last_tile;
-  Place place;  // of the tile
+  alignas(16) Place place;  // of the tile
 
   __device__ ChunkTask(int group_and_chunk, const Chunks& chunks, const Plan& plan, int clips)
       : group_and_chunk(group_and_chunk),
@@ -786,7 +787,8 @@ struct ChunkTask {
 
 template <int N, int PLAIN>
 struct WeightTask : ChunkTask {
-  int first_part, first_column, columns, first_plain, plains;
+  alignas(16) int first_part;
+  int first_column, columns, first_plain, plains;
 
   template <class S>
   __device__ WeightTask(const WeightGradient<S>& gradient, const Plan& plan, const Chunks& chunks)
@@ -932,7 +934,8 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
 constexpr int ADJACENCY_COLUMNS = 16;
 
 struct AdjacencyTask : ChunkTask {
-  int first_part, parts, first_source, sources, first_target, targets;
+  alignas(16) int first_part;
+  int parts, first_source, sources, first_target, targets;
 
   template <class S>
   __device__ AdjacencyTask(const Layer<S>& layer, const Plan& plan, const Chunks& chunks)
