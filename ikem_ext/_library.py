@@ -102,8 +102,9 @@ def require_device(name: str, tensor: torch.Tensor) -> None:
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast casts to there; None where it is off or, as on the meta device, not known."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.get_autocast_dtype(device.type) if known and torch.is_autocast_enabled(device.type) else None
+    if device.type not in ("cpu", "cuda"):  # torch.amp.is_autocast_available keeps older torch.compile from tracing
+        return None
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def runs_on(architectures: list[str], capability: tuple[int, int]) -> bool:

@@ -150,12 +150,13 @@ def derive_modalities(
     if layout.third == "depth":
         return derive(modalities, shear)
     clips = (joints if clip_index is None else clip_index).shape[0]  # len() would fix it in an exported program
-    plane, third = (joints.new_tensor(axes, dtype=matrix) for axes in ([1, 1, 0], [0, 0, 1]))
+    # Made where the joints are: a copy of numbers from the CPU would wait for the device, and has no place in a graph.
+    plane = (torch.arange(3, device=joints.device) < 2).to(matrix)
     shear = torch.diag(plane).expand(clips, 3, 3) if shear is None else shear
     # By elements: autocast would round a product of matrices.
     derived = derive(modalities, shear * plane * plane[:, None])
     if layout.third == "confidence" and "joint" in modalities:
-        derived[list(modalities).index("joint")] += derive(["joint"], torch.diag(third).expand(clips, 3, 3))[0]
+        derived[list(modalities).index("joint")] += derive(["joint"], torch.diag(1 - plane).expand(clips, 3, 3))[0]
     return derived
 
 

@@ -336,6 +336,13 @@ class OperationChecks(ABC):
         assert torch.equal(output, expected)
         assert all(torch.equal(gradients[name], expected_gradients[name]) for name in gradients)
 
+    def test_makes_no_tensor_of_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which on a GPU would be copied there from the CPU: that waits, and a CUDA graph cannot capture it."""
+        arguments = self.inputs(torch.float32)
+        for owner, name in ((torch.Tensor, "new_tensor"), (torch, "tensor"), (torch, "as_tensor")):
+            monkeypatch.setattr(owner, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
+        self.run(self.operation, arguments)
+
     @pytest.mark.gpu
     def test_runs_on_another_device_than_the_current(self) -> None:
         if torch.cuda.device_count() < 2:

@@ -77,7 +77,8 @@ def test_a_run_stores_draws_and_tabulates_all_rows(family: str, device: str, tmp
     stored = json.loads(file.read_text(), parse_constant=refuse)
     assert {"device", "threads", "versions", "commit", "date", "dtype"} < set(stored["machine"])
     module = importlib.import_module(f"ikem_ext.bench.{family}")
-    cases = [*module.cases(CPU, torch.float32, True), *module.scaling(CPU, torch.float32, True)]
+    arguments = torch.device(device), torch.float32, True
+    cases = [*module.cases(*arguments), *module.scaling(*arguments)]
     expected = [
         (case.family, case.name, case.passes, case.swept, case.parameters, variant)
         for case in cases
