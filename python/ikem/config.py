@@ -753,7 +753,7 @@ class TrainerConfig:
         accuracy_every: contrastive accuracy is measured every so many steps.
         watch_every: the features of the training clips are measured every so many epochs of pretraining and
             distillation, and after the last one: retrieval on those of held-out subjects, and RankMe; 0 for never.
-        checkpoint_minutes: the training is saved every so many minutes, besides the end of every epoch; 0 for every
+        checkpoint_minutes: the training is saved every so many minutes, besides the ends of epochs; 0 for every
             step.
         progress: show progress bars.
         resident: keep all clips on the device that trains, from where every step takes its own by index.

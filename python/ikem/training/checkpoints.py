@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 LAST_CHECKPOINT = "last.ckpt"
 
+#: Epochs that end sooner after the last saving are not saved, but the last one and those that are kept. A GPU may be done
+#: with an epoch of a small data set in less time than saving it takes.
+LEAST_SECONDS = 10
+
 #: The signals at which a training is saved and ends, and what each does when it comes a second time.
 STOPPING: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
@@ -38,7 +42,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Saves the whole training every so many minutes, at the end of every epoch, and under other names at chosen ones.
+    """Saves the whole training every so many minutes, at the end of an epoch, and under other names at chosen ones.
 
     Everything random follows from the seed and the step, so what a step leaves behind, with the epoch's sums so far,
     is all that an exact resumption needs. A state with numbers that are not finite is not saved; it ends the training.
@@ -85,8 +89,12 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: TrainingModule
     ) -> None:
-        """Save."""
-        self._save(trainer, pl_module, self.keep.get(trainer.current_epoch + 1))
+        """Save, where there is something to keep, or to lose; go where a signal says."""
+        kept = self.keep.get(trainer.current_epoch + 1)
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        due = kept is not None or last or time.monotonic() - self.saved_time >= LEAST_SECONDS or self.stopped_by > 0
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
+            self._save(trainer, pl_module, kept)
 
     def _save(self, trainer: lightning.Trainer, module: TrainingModule, also: str | None = None) -> None:
         module.steps.settle()
