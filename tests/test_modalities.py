@@ -92,6 +92,7 @@ class TestDeriveModalities(OperationChecks):
 
 class TestDeriveModalitiesInAnImage(TestDeriveModalities):
     layout = replace(SMALL, third="confidence")
+    ulps = 8  # what one rounding of the sheared coordinates, ours or the twin's, can do to an angle's gradient
 
     def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         yield from ()  # the same as above

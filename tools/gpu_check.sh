@@ -78,6 +78,7 @@ kernels() {
 }
 
 mapfile -t test_files < <(grep -rlE 'mark\.gpu|OperationChecks|DEVICES' "$project/tests" --include='test_*.py')
+# Half a dozen processes run at once: with a thread for each core in every one of them they would wait for each other.
 pytest=("$python" -m pytest -c "$project/pyproject.toml" --rootdir "$project" -m gpu -q -p "no:cacheprovider")
 
 tests() {
@@ -85,7 +86,7 @@ tests() {
   if "$python" -c 'import xdist' 2>/dev/null; then
     processes=(-n 4)
   fi
-  step tests 170 "${pytest[@]}" "${processes[@]}" --durations 10 "${test_files[@]}"
+  OMP_NUM_THREADS=2 step tests 170 "${pytest[@]}" "${processes[@]}" --durations 10 "${test_files[@]}"
 }
 
 # Only our kernels are looked at, each tensor in an allocation of its own, so that no read beyond one goes unnoticed.
@@ -94,8 +95,8 @@ sanitizer() {
     echo "skipped: compute-sanitizer is not on the PATH (it comes with the CUDA toolkit)" >"$work/ended/$1"
     return 0
   fi
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$1" 170 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 \
-    --kernel-name kns=ikem "${pytest[@]}" -k matches_the_plain_twin "${test_files[@]}"
+  OMP_NUM_THREADS=2 PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$1" 170 compute-sanitizer --tool "$1" --error-exitcode 9 \
+    --print-limit 20 --kernel-name kns=ikem "${pytest[@]}" -k matches_the_plain_twin "${test_files[@]}"
 }
 
 bench() {

@@ -57,10 +57,12 @@ def first_non_finite(values: Any) -> str | None:
         for keys, value in tree_flatten_with_path(values)[0]
         if isinstance(value, Tensor) and value.is_floating_point()
     }
-    if not tensors:
-        return None
-    finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()  # one wait for the device
-    return next((name for name, good in zip(tensors, finite, strict=True) if not good), None)
+    bad: set[str] = set()
+    for device in {value.device for value in tensors.values()}:  # an optimizer's state may lie on more than one
+        names = [name for name, value in tensors.items() if value.device == device]
+        finite = torch.stack([tensors[name].isfinite().all() for name in names]).tolist()  # one wait for the device
+        bad.update(name for name, good in zip(names, finite, strict=True) if not good)
+    return next((name for name in tensors if name in bad), None)
 
 
 def require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -16,16 +16,18 @@ import yaml
 from lightning.pytorch.plugins import MixedPrecision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.utils._pytree import tree_leaves
 from training.imitated_graphs import imitate_graphs
 from training.test_runs import assert_same_training, table
 
-from ikem.checkpoint import DESCRIPTION, load_encoders, read_checkpoint
+from ikem.checkpoint import DESCRIPTION, first_non_finite, load_encoders, read_checkpoint
 from ikem.cli import main
 from ikem.config import Config, plain
 from ikem.distill import distill, load_student
 from ikem.evaluate import evaluate
 from ikem.pretrain import Pretraining, pretrain
 from ikem.training import NonFiniteError, loop
+from ikem.training.optimizer import adamw
 
 NAN = float("nan")
 
@@ -158,6 +160,33 @@ def test_what_is_not_finite_is_refused_wherever_it_is_read(finished_run: Config,
     save_file(weights, exported, metadata)
     with pytest.raises(ValueError, match=f"encoders.safetensors is of no use: {name} holds"):
         load_encoders(exported)
+
+
+class OnAGPU(torch.Tensor):
+    """A tensor that says that it lies on a GPU, and meets none of the CPU."""
+
+    device = torch.device("cuda", 0)  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert all(isinstance(each, cls) for each in tree_leaves(args) if isinstance(each, torch.Tensor)), function
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_the_state_of_an_optimizer_lies_on_two_devices() -> None:
+    """AdamW counts its steps on the CPU, wherever the weights are."""
+    layer = torch.nn.Linear(2, 3)
+    optimizer = adamw([{"params": layer.parameters(), "lr": 0.1}], weight_decay=0.1)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    for moments in state["state"].values():
+        moments.update({name: value.as_subclass(OnAGPU) for name, value in moments.items() if name != "step"})
+    assert first_non_finite(state) is None
+    state["state"][1]["step"].fill_(NAN)
+    assert first_non_finite(state) == "state.1.step"
+    state["state"][0]["exp_avg_sq"][1, 0] = NAN
+    assert first_non_finite(state) == "state.0.exp_avg_sq"
 
 
 class ScaledOnTheCPU(MixedPrecision):
