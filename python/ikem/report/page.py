@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 from importlib import resources
 
-from plotly.offline import get_plotlyjs
-
 __all__ = ["page"]
 
 
@@ -20,7 +18,11 @@ def page(title: str, body: str, *scripts: str) -> str:
             license.
     """
     files = resources.files("ikem.report")
-    library = [get_plotlyjs()] if "player" in scripts else []
+    library = []
+    if "player" in scripts:
+        from plotly.offline import get_plotlyjs  # only here: trainings and studies draw too, and do without
+
+        library = [get_plotlyjs()]
     own = [(files / f"{name}.js").read_text(encoding="utf-8") for name in scripts]
     code = "\n".join(f"<script>{script}</script>" for script in library + own)
     return (
