@@ -15,7 +15,7 @@ import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from ikem import __version__
-from ikem.config import Config, find_config
+from ikem.config import Config, read_config
 from ikem.data.summary import DamagedClipsError
 
 # command -> where its function is, whether it takes the configuration of a run, what it does
@@ -54,21 +54,25 @@ FLAGS = {
 class OneLineParser(ArgumentParser):
     """Says what is wrong with an argument in one line, and leaves the usage to `--help`."""
 
+    reading = ""  # the file whose options are being looked at
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and exit with code 2."""
-        _fail(self.prog.replace(" [options]", ""), message)
+        _fail(self.prog.replace(" [options]", ""), self.reading + message)
 
 
 class NamedConfigFile(ActionConfigFile):
     """`--config NAME|FILE`: a YAML file, or the name of a configuration that comes with the package."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Resolve the name and read the file."""
+        """Read the file and those that it extends; what a file says takes the place of what was said before."""
         try:
-            path = find_config(values)
-        except ValueError as error:
+            for file in read_config(values):
+                parser.reading = f"{file.path}: "
+                cfg.update(parser.parse_object(file.options, defaults=False))
+        except (ValueError, OSError) as error:
             parser.error(str(error))
-        super().__call__(parser, cfg, str(path), option_string)
+        parser.reading = ""
 
 
 def build_parser(argv: Sequence[str]) -> ArgumentParser:

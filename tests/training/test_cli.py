@@ -5,36 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
+from command_line import refused, resolved, run
 
-from ikem.cli import COMMANDS, main
+from ikem.cli import COMMANDS
 from ikem.config import Config, find_config, flatten, named_configs, plain
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command line."""
-    code = 0
-    try:
-        main(argv)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line with which a command line is refused."""
-    code, _, error = run(capsys, *argv)
-    assert code == 2
-    assert error.count("\n") == 1, error
-    assert "Traceback" not in error
-    return error
-
-
-def resolved(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, object]:
-    code, out, error = run(capsys, *argv, "--print_config")
-    assert code == 0, error
-    return yaml.safe_load(out)
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +79,7 @@ def test_anything_can_be_overridden(capsys: pytest.CaptureFixture[str], tmp_path
         ("--distill.temperature", "0", "distill.temperature: expected > 0"),
         ("--encoder.dropout", "1.5", "encoder.dropout: expected in [0, 1), got 1.5"),
         ("--data.folder", "nowhere", "nowhere"),
-        ("--config", "nothing", "config: expected a YAML file or one of demo, ntu120-xset"),
+        ("--config", "nothing", "config: expected a YAML file or one of demo, kinder-gator"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
-from ikem.config import Config, find_config, flatten
+from ikem.config import Config, flatten, read_config
 from ikem.finetune import finetunings
 from ikem.study.checks import mapping, require, require_different
 from ikem.study.keys import CHECKPOINTS, options_of
@@ -152,19 +153,37 @@ def _require_possible(where: str, config: Config, steps: Sequence[str], measures
 
 
 def _base(given: Any) -> dict[str, Any]:
-    if isinstance(given, str):
-        try:
-            given = yaml.safe_load(find_config(given).read_text())
-        except ValueError as error:
-            raise ValueError(f"base: {error}") from error
-    return _nested("base", given, ())
+    if not isinstance(given, str):
+        return _nested("base", given, ())
+    with _refusing("base"):
+        files = read_config(given)
+    base: dict[str, Any] = {}
+    for file in files:
+        where = f"base: {file.path}"
+        options = _nested(where, file.options, ())
+        with _refusing(where):
+            _parser().parse_object(options, defaults=False)
+        base = _merged(base, options)
+    return base
 
 
 def _config(where: str, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
+    parser = _parser()
+    with _refusing(where):
+        return Config(**vars(parser.instantiate(parser.parse_object(_merged(base, overrides)))))
+
+
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
+    return parser
+
+
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Say of what a part of a configuration is refused where it stands."""
     try:
-        return Config(**vars(parser.instantiate(parser.parse_object(_merged(base, overrides)))))
+        yield
     except (ArgumentError, ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -10,12 +10,14 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from ikem.config.files import find_config as find_config
+from ikem.config.files import named_configs as named_configs
+from ikem.config.files import read_config as read_config
 from ikem.files import write_text
 from ikem_ext import MODALITIES
 
@@ -837,34 +839,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def named_configs() -> dict[str, Path]:
-    """Return the configurations that come with the package, by name."""
-    folder = resources.files("ikem") / "configs"
-    return {
-        Path(entry.name).stem: Path(str(entry))
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".yaml")
-    }
-
-
-def find_config(name: str) -> Path:
-    """Return the file of a configuration given by name or path.
-
-    Raises:
-        ValueError: if there is no such file and no such name.
-
-    Example:
-        >>> find_config("ntu60-xsub").name
-        'ntu60-xsub.yaml'
-    """
-    path, named = Path(name), named_configs()
-    if path.is_file():
-        return path
-    if name in named:
-        return named[name]
-    raise ValueError(f"config: expected a YAML file or one of {', '.join(named)}, got {name!r}")
 
 
 # The sections that a command's outputs follow from. `run` and `trainer` say where, not what.
