@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
-def require(condition: bool, message: str) -> None:
-    """Raise a ValueError unless a condition holds."""
-    if not condition:
-        raise ValueError(message)
+from ikem.config.checks import require
 
 
 def mapping(where: str, given: Any, allowed: Sequence[str] | None = None) -> dict[Any, Any]:

@@ -12,8 +12,9 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ikem.config import Config, flatten, read_config
+from ikem.config.checks import require
 from ikem.finetune import finetunings
-from ikem.study.checks import mapping, require, require_different
+from ikem.study.checks import mapping, require_different
 from ikem.study.keys import CHECKPOINTS, options_of
 from ikem.study.measures import CONTROLS, Measure, read_measures, require_measured
 from ikem.study.plan import Study, Variant

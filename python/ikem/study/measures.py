@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ikem.config import Config
-from ikem.study.checks import mapping, require, require_different
+from ikem.config.checks import require
+from ikem.study.checks import mapping, require_different
 
 LAST = "last"  # the last stage that a variant has trained
 FUSED = "fused"  # all of its modalities together, or the only one

@@ -1,0 +1,56 @@
+"""What options are asked for; a message names the option, what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ikem_ext import MODALITIES
+
+Modality = Literal["joint", "motion", "bone", "acceleration", "rotation_axis", "angular_velocity"]
+
+THREE_STREAMS: tuple[Modality, ...] = ("joint", "motion", "bone")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise a ValueError unless a condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_at_least(name: str, value: float, least: int) -> None:
+    """Refuse a number that is too small."""
+    require(value >= least, f"{name}: expected at least {least}, got {value}")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Refuse a number that is not greater than 0."""
+    require(value > 0, f"{name}: expected > 0, got {value}")
+
+
+def require_share(name: str, value: float) -> None:
+    """Refuse what is no part of a whole, nor all of it."""
+    require(0 < value <= 1, f"{name}: expected in (0, 1], got {value}")
+
+
+def require_shares(name: str, values: Sequence[float]) -> None:
+    """Refuse what are no shares, or not each of them once."""
+    require(
+        all(0 < share <= 1 for share in values) and len(set(values)) == len(values),
+        f"{name}: expected different shares in (0, 1], got {list(values)}",
+    )
+
+
+def require_one_of(name: str, value: str, words: Sequence[str]) -> None:
+    """Refuse a word that is none of those that are known."""
+    *others, last = words
+    require(value in words, f"{name}: expected {', '.join(others)} or {last}, got {value}")
+
+
+def checked_modalities(name: str, modalities: Sequence[Modality]) -> tuple[Modality, ...]:
+    """Return some modalities, each of them once."""
+    require(len(modalities) > 0, f"{name}: expected at least one of {', '.join(MODALITIES)}")
+    require(len(set(modalities)) == len(modalities), f"{name}: expected each once, got {', '.join(modalities)}")
+    unknown = [modality for modality in modalities if modality not in MODALITIES]
+    require(not unknown, f"{name}: expected some of {', '.join(MODALITIES)}, got {', '.join(unknown)}")
+    return tuple(modalities)
