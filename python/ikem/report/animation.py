@@ -18,7 +18,8 @@ from rich.progress import track
 
 from ikem.files import replacing
 from ikem.report.clips import ShownClip, on_stage
-from ikem.report.plots import BLACK, FONT_SIZE, GREY, MODALITY_TITLES, STRENGTH_COLORS, side_color
+from ikem.report.plots.skeleton import side_color
+from ikem.report.plots.style import BLACK, FONT_SIZE, GREY, MODALITY_TITLES, STRENGTH_COLORS
 from ikem_ext import MODALITIES
 
 __all__ = ["animate", "require_writer"]

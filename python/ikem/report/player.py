@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikem.report.clips import ShownClip, on_stage
-from ikem.report.plots import BLACK, BLUE, GREEN, MODALITY_TITLES, ORANGE, PURPLE, SKY, STRENGTH_COLORS, VERMILION
+from ikem.report.plots.style import BLACK, BLUE, GREEN, MODALITY_TITLES, ORANGE, PURPLE, SKY, STRENGTH_COLORS, VERMILION
 from ikem_ext import MODALITIES
 from ikem_ext.skeleton import SkeletonLayout
 

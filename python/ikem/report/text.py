@@ -11,7 +11,7 @@ import numpy as np
 
 from ikem.evaluation.scores import Spread, by_stream, number_of
 from ikem.evaluation.table import LABELLED, labels_name, neighbors_name, numbers_of_neighbors
-from ikem.report.plots import STAGE_NAMES, stream_name
+from ikem.report.plots.style import STAGE_NAMES, stream_name
 from ikem.report.run import Drawn, Row, Run
 from ikem.training.watch import RANK, RETRIEVAL
 from ikem_ext import MODALITIES

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ikem.report.plots import BLACK, BLUE, FONT_SIZE, GREY
+from ikem.report.plots.style import BLACK, BLUE, FONT_SIZE, GREY
 
 Found = Mapping[str, Any]  # what `ikem.study.table.summary` says of one variant
 
