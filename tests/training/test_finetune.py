@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from training.test_runs import InterruptionError, assert_same, table
 
-from ikem import finetune as room
 from ikem.checkpoint import load_encoders
 from ikem.cli import main
 from ikem.config import Config, EncoderConfig, EvaluateConfig, FinetuneConfig, LearningConfig, differences
@@ -29,7 +28,7 @@ from ikem.evaluation.draws import all_draws
 from ikem.evaluation.scores import Spread
 from ikem.evaluation.split import Split
 from ikem.evaluation.table import percent
-from ikem.finetune import Finetuning, finetune, finetunings, labelled_clips
+from ikem.finetune import Finetuning, command, epochs, finetune, finetunings, initial_weights, labelled_clips
 from ikem.pretrain import pretrain
 from ikem.training import learning_rate_factor
 from ikem.use.classifier import CLASSIFIER, Classifier, load_classifier
@@ -169,7 +168,7 @@ def test_pretrained_weights_are_where_it_begins(config: Callable[..., Config], m
 
 def test_encoders_and_heads_have_learning_rates_of_their_own(config: Callable[..., Config]) -> None:
     slow = config("slow", finetune=options(encoder_learning_rate=1e-12, weight_decay=0.0))
-    before = room.initial_weights(slow, PreparedDataset(slow.data.folder), None).encoders["joint"]
+    before = initial_weights(slow, PreparedDataset(slow.data.folder), None).encoders["joint"]
     finetune(slow)
     after = load_classifier(slow.run / "finetune" / "random").streams["joint"]
     for name, value in before.named_parameters():
@@ -225,7 +224,7 @@ def test_labels_of_test_clips_have_no_part(
     def leaking(clips: Any, labels: Any, *arguments: Any) -> Any:
         return np.arange(40)
 
-    monkeypatch.setattr(room, "labelled_clips", leaking)
+    monkeypatch.setattr("ikem.finetune.plan.labelled_clips", leaking)
     with pytest.raises(ValueError, match="20 of the 40 labelled clips to learn from are test clips too"):
         weights("leak", dataset.folder)
 
@@ -287,7 +286,7 @@ def test_several_by_one_command(
     names = ["random-0.3-0", "random-0.3-1", "random"]
     assert [single.finetune.name for single in finetunings(run)] == names
     begun: list[str] = []
-    killed, fit = True, room.fit
+    killed, fit = True, command.fit
 
     def counted(module: Finetuning, *arguments: Any, name: str, **more: Any) -> Path:
         begun.append(name)
@@ -297,7 +296,7 @@ def test_several_by_one_command(
 
     steps: list[int] = []
     training_step = Finetuning.training_step
-    monkeypatch.setattr(room, "fit", counted)
+    monkeypatch.setattr(command, "fit", counted)
     monkeypatch.setattr(Finetuning, "training_step", lambda *given: steps.append(1) or training_step(*given))
     with pytest.raises(InterruptionError):
         finetune(run)
@@ -407,7 +406,7 @@ def test_clips_as_published_codes_see_them(
     config: Callable[..., Config], dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[View]] = {"train": [], "test": []}
-    derive, extract = Finetuning.derive, room.extract_between_steps
+    derive, extract = Finetuning.derive, epochs.extract_between_steps
 
     def noted(self: Finetuning, batch: Batch, view: View, modalities: tuple[str, ...]) -> Tensor:
         seen["train"].append(view)
@@ -419,7 +418,7 @@ def test_clips_as_published_codes_see_them(
         return extract(*arguments)
 
     monkeypatch.setattr(Finetuning, "derive", noted)
-    monkeypatch.setattr(room, "extract_between_steps", noted_extraction)
+    monkeypatch.setattr(epochs, "extract_between_steps", noted_extraction)
     few = {"epochs": 1, "modalities": ("joint",), "init": "random", "batch_size": 20}
     finetune(config("plain", finetune=FinetuneConfig(preset="aimclr", **few)))
     (view,) = seen["train"]  # one batch of the preset's size, not of data.batch_size

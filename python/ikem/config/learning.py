@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ikem.config.checks import require, require_at_least, require_one_of, require_share
-from ikem.config.preset import Looks
+from ikem.config.preset import Augmentation
 from ikem.config.schedule import ScheduleConfig
 
 
 @dataclass
-class LearningConfig(ScheduleConfig, Looks):
+class LearningConfig(ScheduleConfig, Augmentation):
     """How encoders and heads learn from labels.
 
     Attributes:

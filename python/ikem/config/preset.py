@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 Preset = TypeVar("Preset")
 
 
-class Looks:
+class Augmentation:
     """How a preset has its clips seen."""
 
     least_window: float

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ikem.config.preset import Looks
+from ikem.config.preset import Augmentation
 
 
 @dataclass(frozen=True)
-class ProbeConfig(Looks):
+class ProbeConfig(Augmentation):
     """How the linear probe learns: SGD with momentum 0.9 on the features of frozen encoders.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ikem.config.preset import Looks
+from ikem.config.preset import Augmentation
 from ikem.data.views import View, rotation
 
 LEAST_FRAMES = 64  # of the recording, that a window of a probe's training clip holds
@@ -29,7 +29,7 @@ class RandomLook:
         tensor([0., 1.])
     """
 
-    def __init__(self, options: Looks, generator: torch.Generator) -> None:
+    def __init__(self, options: Augmentation, generator: torch.Generator) -> None:
         self.options = options
         self.generator = generator
 
