@@ -13,9 +13,10 @@ import torch
 
 from ikem.checkpoint import read_checkpoint
 from ikem.files import replacing, write_text
-from ikem.pretrain import STAGE1_CHECKPOINT, other_stage2
+from ikem.pretrain import STAGE1_CHECKPOINT
 from ikem.study.plan import Run, with_the_same, with_the_same_stage1
 from ikem.study.progress import Progress
+from ikem.study.stage2 import other_stage2
 from ikem.study.steps import leftovers
 from ikem.training import LAST_CHECKPOINT
 
