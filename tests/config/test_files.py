@@ -46,6 +46,7 @@ def test_files_extend_each_other(chain: Path, capsys: pytest.CaptureFixture[str]
     config = dict(flatten(resolved(capsys, "pretrain", "--config", str(chain))))
     assert {name: config[name] for name in EXPECTED} == EXPECTED
     assert config["run"] == "runs/own"
+    assert "extends" not in config
 
 
 def test_the_command_line_has_the_last_word(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,14 +73,15 @@ def test_bases_are_for_extending_alone(tmp_path: Path) -> None:
         find_config("ntu")
 
 
-@pytest.mark.parametrize("start", ["a.yaml", "b.yaml", "self.yaml"])
-def test_circles_are_refused(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("start", "files"), [("a.yaml", 3), ("b.yaml", 3), ("self.yaml", 2), ("beside.yaml", 4)])
+def test_circles_are_refused(start: str, files: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text(f"extends: ../{tmp_path.name}/a.yaml\n")
     (tmp_path / "self.yaml").write_text("extends: self.yaml\n")
+    (tmp_path / "beside.yaml").write_text("extends: a.yaml\n")
     said = refused(capsys, "pretrain", "--config", str(tmp_path / start))
     assert "extends: expected an end, got a circle: " in said
-    assert said.count(".yaml") == (2 if start == "self.yaml" else 3)
+    assert said.count(".yaml") == files
 
 
 @pytest.mark.parametrize(
