@@ -87,7 +87,7 @@ def test_circles_are_refused(start: str, files: int, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("extends: nothing\n", "{own}: extends: expected a YAML file or one of demo, "),
+        ("extends: nothing\n", "{own}: extends: expected a YAML file or one of ntu, small, tiny, demo, "),
         ("extends: [demo, ntu]\n", "{own}: extends: expected one name or file, got ['demo', 'ntu']"),
         ("extends: base.yaml\npretrain:\n  epoch: 3\n", "{own}: Group 'pretrain' does not accept option 'epoch'"),
         ("- demo\n", "{own}: expected names and values, got ['demo']"),

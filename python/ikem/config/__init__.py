@@ -4,7 +4,6 @@ The defaults are the published settings for NTU RGB+D (Wei et al., arXiv 2309.12
 Every dataclass checks itself when it is made, so that a wrong value is refused before any work starts.
 """
 
-from ikem.config.checks import THREE_STREAMS, Modality
 from ikem.config.contrast import OptimizationConfig
 from ikem.config.data import DataConfig
 from ikem.config.distill import DistillConfig
@@ -13,6 +12,7 @@ from ikem.config.evaluate import EvaluateConfig
 from ikem.config.files import ConfigFile, find_config, named_configs, read_config
 from ikem.config.finetune import FinetuneConfig
 from ikem.config.learning import LEARNING, LearningConfig
+from ikem.config.modalities import THREE_STREAMS, Modality
 from ikem.config.pretrain import PretrainConfig
 from ikem.config.probe import PROBES, ProbeConfig
 from ikem.config.run import Config

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ikem.config.checks import THREE_STREAMS, Modality, checked_modalities
 from ikem.config.contrast import OptimizationConfig
+from ikem.config.modalities import THREE_STREAMS, Modality, checked_modalities
 
 
 @dataclass

@@ -37,8 +37,7 @@ def find_config(name: str) -> Path:
         >>> find_config("ntu60-xsub").name
         'ntu60-xsub.yaml'
     """
-    named = named_configs()
-    return _find("config", name, Path(name), named, named)
+    return _find("config", name, Path(name), named_configs())
 
 
 def read_config(name: str) -> list[ConfigFile]:
@@ -72,15 +71,14 @@ def _find_base(path: Path, base: Any) -> Path:
     """Return the file that the one at ``path`` extends; there are bases that are no configurations of their own."""
     if not isinstance(base, str):
         raise ValueError(f"{path}: extends: expected one name or file, got {base!r}")
-    named = named_configs()
-    return _find(f"{path}: extends", base, path.parent / base, {**_named_files("configs/bases"), **named}, named)
+    return _find(f"{path}: extends", base, path.parent / base, {**_named_files("configs/bases"), **named_configs()})
 
 
-def _find(where: str, name: str, path: Path, by_name: dict[str, Path], named: dict[str, Path]) -> Path:
+def _find(where: str, name: str, path: Path, named: dict[str, Path]) -> Path:
     if path.is_file():
         return path
-    if name in by_name:
-        return by_name[name]
+    if name in named:
+        return named[name]
     raise ValueError(f"{where}: expected a YAML file or one of {', '.join(named)}, got {name!r}")
 
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from ikem.config.checks import (
-    THREE_STREAMS,
-    Modality,
-    checked_modalities,
     require,
     require_at_least,
     require_one_of,
@@ -17,6 +14,7 @@ from ikem.config.checks import (
     require_shares,
 )
 from ikem.config.learning import LEARNING, LearningConfig
+from ikem.config.modalities import THREE_STREAMS, Modality, checked_modalities
 from ikem.config.preset import with_options
 
 

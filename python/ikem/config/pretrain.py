@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ikem.config.checks import Modality, checked_modalities, require
+from ikem.config.checks import require
 from ikem.config.contrast import OptimizationConfig
+from ikem.config.modalities import Modality, checked_modalities
 from ikem_ext import MODALITIES
 
 
