@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -148,6 +149,38 @@ def test_saved_every_so_many_minutes(
     monkeypatch.setattr(Pretraining, "training_step", stepped)
     monkeypatch.setattr(checkpoints.WholeFiles, "save_checkpoint", noted)
     pretrain(short_batches("run", checkpoint_minutes=minutes))
+    assert steps == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "now", "expected"),
+    [
+        ("cpu", 0, [STEPS, 2 * STEPS, 3 * STEPS]),
+        ("cuda", 0, [STEPS, 3 * STEPS]),  # the end of stage 1, which is kept, and the end
+        ("cuda", checkpoints.LEAST_SECONDS, [STEPS, 2 * STEPS, 3 * STEPS]),
+    ],
+)
+def test_short_epochs_on_a_gpu_are_not_saved_one_by_one(
+    short_batches: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    now: float,
+    expected: list[int],
+) -> None:
+    """By a clock that stands still, or goes on by so much whenever it is looked at, and an imitated device."""
+    clock = itertools.count(0, now)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(checkpoints, "device_type", lambda trainer: device)
+    steps: list[int] = []
+    save = checkpoints.Checkpoints._save
+
+    def noted(self: checkpoints.Checkpoints, trainer: Any, *others: Any) -> None:
+        steps.append(trainer.global_step)
+        save(self, trainer, *others)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "_save", noted)
+    run = short_batches("run", checkpoint_minutes=1e9)
+    pretrain(replace(run, pretrain=replace(run.pretrain, epochs=3)))
     assert steps == expected
 
 

@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 
 LAST_CHECKPOINT = "last.ckpt"
 
-#: Epochs that end sooner after the last saving are not saved, but the last one and those that are kept. A GPU may be done
-#: with an epoch of a small data set in less time than saving it takes.
+#: On a GPU, which may be done with an epoch of a small data set in less time than saving it takes, epochs that end
+#: sooner after the last saving are not saved, but for the last one and those that are kept.
 LEAST_SECONDS = 10
 
 #: The signals at which a training is saved and ends, and what each does when it comes a second time.
 STOPPING: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+def device_type(trainer: lightning.Trainer) -> str:
+    """What the training runs on."""
+    return trainer.strategy.root_device.type
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -89,12 +94,16 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: TrainingModule
     ) -> None:
-        """Save, where there is something to keep, or to lose; go where a signal says."""
+        """Save, unless it was done a moment ago."""
         kept = self.keep.get(trainer.current_epoch + 1)
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        due = kept is not None or last or time.monotonic() - self.saved_time >= LEAST_SECONDS or self.stopped_by > 0
+        due = kept is not None or self.stopped_by > 0 or not self._saved_just_now(trainer)
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self._save(trainer, pl_module, kept)
+
+    def _saved_just_now(self, trainer: lightning.Trainer) -> bool:
+        if device_type(trainer) == "cpu" or trainer.current_epoch + 1 == trainer.max_epochs:
+            return False
+        return time.monotonic() - self.saved_time < LEAST_SECONDS
 
     def _save(self, trainer: lightning.Trainer, module: TrainingModule, also: str | None = None) -> None:
         module.steps.settle()
