@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt $(shell find csrc cmake -type f)
 FORMATTED_CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench lint format cuda-report gpu-check clean
+.PHONY: help setup build demo test bench bench-large lint format cuda-report gpu-check clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,9 +47,18 @@ demo: setup ## Runs the whole method on synthetic recordings; the report lands i
 test: setup ## Runs all tests; those that need real recordings look for them in IKEM_SHARED (default ../shared), those of pages for a browser.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -q -rs
 
-bench: setup ## Measures everything against plain PyTorch and torch.compile, and renews docs/performance.md.
-	$(BIN)/python -m ikem_ext.bench --scaling --json results/bench-cpu.json \
+BENCH_TABLES = $(BIN)/python -m ikem_ext.bench --rows results/bench-cpu.json results/bench-cpu-*.json \
 	  --plot docs/images/performance.png --table docs/performance.md
+
+bench: setup ## Measures everything against plain PyTorch and torch.compile, and renews docs/performance.md.
+	$(BIN)/python -m ikem_ext.bench --scaling --json results/bench-cpu.json
+	$(BIN)/python -m ikem_ext.bench graph_conv contrast step models --dtype bfloat16 \
+	  --cases 'skeleton.*backward|N=128.*backward|stage 2|training' --json results/bench-cpu-bfloat16.json
+	$(BENCH_TABLES)
+
+bench-large: setup ## Measures whole models of 64 and 300 frames, batches of 8 and 64; an hour.
+	$(BIN)/python -m ikem_ext.bench large_models --json results/bench-cpu-large.json
+	$(BENCH_TABLES)
 
 lint: setup ## Checks style and types.
 	$(BIN)/ruff check

@@ -16,7 +16,7 @@ import torch
 import torch._dynamo
 
 from ikem_ext.bench import __main__ as bench
-from ikem_ext.bench import contrast, measure, models, processes, report
+from ikem_ext.bench import clock, contrast, large_models, limits, measure, models, processes, report
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -34,15 +34,17 @@ def test_variants_agree(family: str, device: str) -> None:
     arguments = torch.device(device), torch.float64, True
     for case in itertools.chain(module.cases(*arguments), module.scaling(*arguments)):
         results = {name: run() for name, run in case.variants.items()}
-        assert list(results)[:3] == ["ikem_ext", "published", "vectorized"]
+        chunked = ["chunked"] if family == "contrast" else []
+        assert list(results) == ["ikem_ext", "published", "vectorized", *chunked]
         for name, result in results.items():
             message = f"{case.title}, {name}: {{}}".format
             torch.testing.assert_close(result, results["ikem_ext"], rtol=1e-7, atol=1e-9, msg=message)
 
 
 @devices
-def test_variants_of_whole_models_agree(device: str) -> None:
-    for case in models.cases(torch.device(device), torch.float64, True):
+@pytest.mark.parametrize("family", [models, large_models])
+def test_variants_of_whole_models_agree(family: Any, device: str) -> None:
+    for case in family.cases(torch.device(device), torch.float64, True):
         ours, published = (run() for run in case.variants.values())
         torch.testing.assert_close(published, ours, rtol=1e-7, atol=1e-9, msg=f"{case.title}: {{}}".format)
 
@@ -51,7 +53,7 @@ def test_a_loss_is_compiled_once_for_any_number_of_clips(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     functions = measure.with_compiled(contrast.EXCHANGE.functions, ["published", "vectorized"])
     assert list(functions) == [
-        "ikem_ext", "published", "published, compiled", "vectorized", "vectorized, compiled",
+        "ikem_ext", "published", "published, compiled", "vectorized", "vectorized, compiled", "chunked",
     ]  # fmt: skip
     loss = replace(contrast.EXCHANGE, functions=functions)
     torch._dynamo.utils.counters.clear()
@@ -106,7 +108,9 @@ def test_a_run_stores_draws_and_tabulates_all_rows(family: str, device: str, tmp
 
 def test_the_table_in_the_documentation_is_that_of_the_stored_rows() -> None:
     _, table, _ = report.split(ROOT / "docs" / "performance.md")
-    assert table == report.markdown(*report.read_json(ROOT / "results" / "bench-cpu.json"))
+    results = ROOT / "results"
+    stored = [results / "bench-cpu.json", *sorted(results.glob("bench-cpu-*.json"))]
+    assert table == report.markdown([report.read_json(file) for file in stored])
 
 
 def test_rows_are_drawn_and_tabulated_without_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +121,37 @@ def test_rows_are_drawn_and_tabulated_without_measuring(tmp_path: Path, monkeypa
     rows = [row for row in rows if row.family == "modalities"]
     report.write_json(file, facts, rows)
     bench.main(["--rows", str(file), "--table", str(document), "--plot", str(tmp_path / "again.svg")])
-    assert report.split(document)[1] == report.markdown(facts, rows)
+    assert report.split(document)[1] == report.markdown([(facts, rows)])
     assert (tmp_path / "again-modalities.svg").exists()
+
+
+def test_cases_are_chosen_by_their_titles(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    bench.main(["graph_conv", "modalities", "--quick", "--cases", "per clip.*backward|^crop", "--json", str(file)])
+    chosen = [row.case for row in report.read_json(file)[1] if row.variant == "ikem_ext"]
+    assert chosen == [
+        "adjacency per clip, 64 to 64 channels, 13 frames, 8 bodies",
+        "adjacency per clip and channel, 64 to 64 channels, 13 frames, 8 bodies",
+        *["crop, shear, six modalities, 4 clips"] * 2,
+    ]
+    with pytest.raises(SystemExit, match="nothing was measured: no case matches 'none'"):
+        bench.main(["modalities", "--quick", "--cases", "none"])
+
+
+def test_large_models_are_measured_only_when_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    families: list[str] = []
+    row = report.read_json(ROOT / "results" / "bench-cpu.json")[1][:1]
+
+    def measured(family: str, selection: processes.Selection) -> list[list[measure.Row]]:
+        assert selection.max_autotune
+        families.append(family)
+        return [row]
+
+    monkeypatch.setattr(bench, "measured_apart", measured)
+    for named in ([], ["large_models"]):
+        families.clear()
+        bench.main([*named, "--quick", "--max-autotune"])
+        assert families == [*(named or processes.FAMILIES)]
 
 
 def test_an_interrupted_run_keeps_the_cases_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +176,7 @@ class Interrupting:
 
 
 def end_as_interrupted(*arguments: Any) -> None:
-    processes._measure_part(Interrupting(), 0, "modalities", QUICK)  # type: ignore[arg-type]
+    processes._measure_part(Interrupting(), 0, "nowhere", "modalities", QUICK)  # type: ignore[arg-type]
 
 
 def test_an_interrupted_process_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,22 +201,19 @@ def test_measurements_are_shared_out_and_interleaved(monkeypatch: pytest.MonkeyP
         in_rows[name] = in_a_row
         return costs.get(name, 0.0)
 
-    monkeypatch.setattr(measure, "_seconds", seconds)
+    monkeypatch.setattr(measure, "seconds_per_call", seconds)
     monkeypatch.setattr(measure, "peak_extra_memory", lambda run, device: run())
     variants = {name: partial(str, name) for name in ("ikem_ext", "middle", "slow")}
     case = measure.Case("family", "case", variants, bytes_moved=10**7, operations=10**8)
-    limits = measure.Limits(
-        {measure.COPY: partial(str, "copy"), measure.PRODUCT: partial(str, "product")},
-        {measure.COPY: 2e7, measure.PRODUCT: 3e8},
-    )
-    rows = measure.measure(case, CPU, limits, seconds=3)
+    copy, product = limits.Load(partial(str, "copy"), 2e7), limits.Load(partial(str, "product"), 3e8)
+    rows = measure.measure(case, CPU, limits.Limits({limits.COPY: copy, limits.ARITHMETIC: product}), seconds=3)
 
     assert [row.runs for row in rows] == [100, 10, 3]
     assert {name: in_rows[name] for name in variants} == {"ikem_ext": 10, "middle": 1, "slow": 1}
     turns = "".join(timed[-123:])
     assert re.fullmatch(r"i{12,20}s(i{25,40}s){2}i{12,20}", re.sub("[mcp]", "", turns)), turns
     assert re.fullmatch(r"i{3,6}(mi{8,12}){9}mi{3,6}", re.sub("[scp]", "", turns)), turns
-    assert re.fullmatch(r"i{8,12}(cpi{18,22}){4}cpi{8,12}", re.sub("[sm]", "", turns)), turns
+    assert re.fullmatch(r"i{8,12}(pci{18,22}){4}pci{8,12}", re.sub("[sm]", "", turns)), turns
     assert [row.median_ms for row in rows] == pytest.approx([1, 100, 900])
     assert [row.limit_ms for row in rows] == pytest.approx([1, 1, 1])  # by bytes and by operations alike
     assert [row.share_of_limit for row in rows] == pytest.approx([1, 0.01, 1 / 900])
@@ -203,6 +233,7 @@ def test_memory_is_the_peak_and_not_what_is_left() -> None:
     ("arguments", "message"),
     [
         (["nonsense"], "unknown family 'nonsense'"),
+        (["--cases", "N=("], "'N=(' is no regular expression: missing )"),
         (["--json", "nowhere/rows.json"], "there is no folder nowhere"),
         (["--plot", "nowhere/bench.png"], "there is no folder nowhere"),
         (["--table", "nowhere.md"], "nowhere.md"),
@@ -221,16 +252,5 @@ def test_bad_arguments_are_refused_before_measuring(
 def test_quick_calls_run_in_a_row() -> None:
     assert [measure._calls_in_a_row(seconds) for seconds in (1e-6, 1e-3, 4e-3, 1)] == [20, 10, 2, 1]
     calls: list[int] = []
-    measure._seconds(lambda: calls.append(1), CPU, 3)
+    clock.seconds_per_call(lambda: calls.append(1), CPU, 3)
     assert len(calls) == 3
-
-
-def test_the_limit_is_the_larger_of_copy_and_product() -> None:
-    limits = measure.Limits.of(CPU, torch.float32, quick=True)
-    assert limits.work == {measure.COPY: 2 * 4 * 2**24, measure.PRODUCT: 2 * 1024**3}
-    for run in limits.runs.values():
-        run()
-    medians = {measure.COPY: 0.5, measure.PRODUCT: 0.25}
-    for moved, operations, expected in ((2**26, 2**30, 0.25), (2**26, 2**31, 0.25), (2**27, 0, 0.5), (0, 2**33, 1.0)):
-        case = measure.Case("family", "case", {}, moved, operations)
-        assert limits.seconds(case, medians) == pytest.approx(expected)

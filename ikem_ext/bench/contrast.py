@@ -1,10 +1,10 @@
-"""The losses: streamed over the queue, against the published form (one matrix of logits per pair) and the twin."""
+"""The losses: streamed over the queue, against a matrix of logits for each pair, the twin, and slices of the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -13,9 +13,12 @@ from torch.nn.functional import normalize
 import ikem_ext
 from ikem_ext import MODALITIES, reference
 
+from . import chunked_losses, published_losses
+from .compiling import compilers
 from .measure import OURS, Case, forward, forward_and_backward, with_compiled
+from .published_losses import TEMPERATURE
 
-WIDTH, TEMPERATURE = 128, 0.07
+WIDTH = 128
 STUDENTS = 3
 PEERS = ("published", "vectorized")
 
@@ -46,10 +49,18 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
     keys = 1024 if quick else 32768
     losses = [INFO_NCE, EXCHANGE, DISTILLATION]
     if not quick:
-        losses = [replace(loss, functions=with_compiled(loss.functions, PEERS)) for loss in losses]
+        losses = [replace(loss, functions=_with_compiled(loss.functions)) for loss in losses]
     for clips in (32,) if quick else (32, 128) if device.type == "cpu" else (128,):
         for loss in losses:
             yield from _cases(f"{loss.name}, N={clips}, K={keys}", loss, device, dtype, clips, keys)
+
+
+def _with_compiled(functions: Mapping[str, Callable[..., Tensor]]) -> dict[str, Callable[..., Tensor]]:
+    """All peers compiled too; of the chunked one what is done for a slice: a loop's many slices take minutes."""
+    chunked = {
+        f"chunked, {how}": partial(functions["chunked"], compiler=cache(each)) for how, each in compilers().items()
+    }
+    return with_compiled(functions, PEERS) | chunked
 
 
 def scaling(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
@@ -130,17 +141,6 @@ def _vectorized_info_nce(q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
     return reference.info_nce(q, k, queue, TEMPERATURE).sum()
 
 
-def _published_info_nce(q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
-    """Logits of all keys, and cross entropy with the first of them."""
-    losses = []
-    for q_u, k_u, queue_u in zip(q, k, queue, strict=True):
-        positive = torch.einsum("nc,nc->n", q_u, k_u).unsqueeze(-1)
-        logits = torch.cat((positive, torch.einsum("nc,kc->nk", q_u, queue_u)), dim=1) / TEMPERATURE
-        labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-        losses.append(torch.nn.functional.cross_entropy(logits, labels))
-    return torch.stack(losses).sum()
-
-
 def _exchange(q: Tensor, h: Tensor, k: Tensor, queue: Tensor) -> Tensor:
     explicit = ikem_ext.cross_modal_nce(q, k, queue, TEMPERATURE)
     return explicit.sum() + ikem_ext.implicit_exchange(h, k, queue, TEMPERATURE).sum()
@@ -149,18 +149,6 @@ def _exchange(q: Tensor, h: Tensor, k: Tensor, queue: Tensor) -> Tensor:
 def _vectorized_exchange(q: Tensor, h: Tensor, k: Tensor, queue: Tensor) -> Tensor:
     explicit = reference.cross_modal_nce(q, k, queue, TEMPERATURE)
     return explicit.sum() + reference.implicit_exchange(h, k, queue, TEMPERATURE).sum()
-
-
-def _published_exchange(q: Tensor, h: Tensor, k: Tensor, queue: Tensor) -> Tensor:
-    """Logits and a mask of the positives for each of the 30 ordered pairs, and InfoNCE over concatenated queues."""
-    positives = [torch.einsum("nc,nc->n", q_u, k_u).unsqueeze(-1) for q_u, k_u in zip(q, k, strict=True)]
-    similarities = [torch.einsum("nc,kc->nk", q_u, queue_u) for q_u, queue_u in zip(q, queue, strict=True)]
-    total = q.new_zeros(())
-    for u, s_u in enumerate(similarities):
-        others = [s_v for v, s_v in enumerate(similarities) if v != u]
-        total = total + torch.stack([_masked_loss(positives[u], s_u, s_v) for s_v in others]).mean()
-    keys, keys_queue = (normalize(torch.cat(list(x), dim=1), dim=1) for x in (k, queue))
-    return total + _published_info_nce(h, keys.expand(len(h), -1, -1), keys_queue.expand(len(h), -1, -1))
 
 
 def _distillation(student: Tensor, teacher: Tensor, teacher_queue: Tensor, guide: Tensor, queue: Tensor) -> Tensor:
@@ -173,43 +161,38 @@ def _vectorized_distillation(
     return reference.relational_distillation(student, teacher, teacher_queue, guide, queue, TEMPERATURE).sum()
 
 
-def _published_distillation(
-    student: Tensor, teacher: Tensor, teacher_queue: Tensor, guide: Tensor, queue: Tensor
-) -> Tensor:
-    """Logits and a mask for each student and modality of the teacher."""
-    relations = [torch.einsum("nc,kc->nk", q, queue_u) for q, queue_u in zip(guide, queue, strict=True)]
-    total = student.new_zeros(())
-    for h in student:
-        positive = torch.einsum("nc,nc->n", h, teacher).unsqueeze(-1)
-        s = torch.einsum("nc,kc->nk", h, teacher_queue)
-        total = total + torch.stack([_masked_loss(positive, s, relation) for relation in relations]).mean()
-    return total
-
-
-def _masked_loss(positive: Tensor, s: Tensor, guide: Tensor) -> Tensor:
-    logits = torch.cat((positive, s, s * guide), dim=1) / TEMPERATURE
-    nearest = torch.zeros_like(guide).scatter_(1, guide.topk(1, dim=1).indices, 1)
-    mask = torch.cat((torch.ones_like(positive), nearest, nearest), dim=1)
-    return -((logits.log_softmax(dim=1) * mask).sum(1) / mask.sum(1)).mean()
-
-
 INFO_NCE = Loss(
     "info_nce",
-    {OURS: _info_nce, "published": _published_info_nce, "vectorized": _vectorized_info_nce},
+    {
+        OURS: _info_nce,
+        "published": published_losses.info_nce,
+        "vectorized": _vectorized_info_nce,
+        "chunked": chunked_losses.info_nce,
+    },
     ("q",),
     ("k", "queue"),
     lambda modalities: (modalities, 2 * modalities),
 )
 EXCHANGE = Loss(
     "explicit and implicit exchange",
-    {OURS: _exchange, "published": _published_exchange, "vectorized": _vectorized_exchange},
+    {
+        OURS: _exchange,
+        "published": published_losses.exchange,
+        "vectorized": _vectorized_exchange,
+        "chunked": chunked_losses.exchange,
+    },
     ("q", "h"),
     ("k", "queue"),
     lambda modalities: (modalities + modalities**2, 3 * modalities + 2 * modalities**2),
 )
 DISTILLATION = Loss(
     "relational distillation",
-    {OURS: _distillation, "published": _published_distillation, "vectorized": _vectorized_distillation},
+    {
+        OURS: _distillation,
+        "published": published_losses.distillation,
+        "vectorized": _vectorized_distillation,
+        "chunked": chunked_losses.distillation,
+    },
     ("student",),
     ("teacher", "teacher_queue", "q", "queue"),
     lambda modalities: (modalities + STUDENTS * modalities, 2 * modalities + 3 * STUDENTS * modalities),

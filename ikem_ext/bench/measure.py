@@ -5,11 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
-import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .clock import seconds_per_call
+from .compiling import compilers
+from .limits import Limits
+
 OURS = "ikem_ext"
 FEWEST_CALLS, MOST_CALLS = 3, 100
 QUICK = 0.1  # seconds
-COPY, PRODUCT = "copy", "product of matrices"
 CALLS_OF_LIMITS = 5
 
 Function = Callable[..., Any]
@@ -110,40 +110,8 @@ def with_compiled(functions: Mapping[str, Function], compiled: Sequence[str]) ->
     for name, function in functions.items():
         variants[name] = function
         if name in compiled:
-            variants[f"{name}, compiled"] = torch.compile(function, dynamic=False)
+            variants |= {f"{name}, {how}": compiler(function) for how, compiler in compilers().items()}
     return variants
-
-
-@dataclass
-class Limits:
-    """What the machine can do at most, as far as PyTorch reaches it.
-
-    Args:
-        runs: `COPY`, which copies much memory, and `PRODUCT`, which multiplies large matrices.
-        work: the bytes that the copy reads and writes; the product's multiplications and additions.
-    """
-
-    runs: Mapping[str, Callable[[], Any]]
-    work: Mapping[str, float]
-
-    @classmethod
-    def of(cls, device: torch.device, dtype: torch.dtype, quick: bool) -> Limits:
-        """The limits of a device for products of matrices of ``dtype``."""
-        on_gpu = device.type == "cuda"
-        source = torch.rand(2**24 if quick else 2**28 if on_gpu else 2**26, device=device)
-        target = torch.empty_like(source)
-        side = 1024 if quick else 8192 if on_gpu else 2048
-        matrix = torch.rand(side, side, device=device).to(dtype)
-        product = torch.empty_like(matrix)
-        return cls(
-            {COPY: lambda: target.copy_(source), PRODUCT: lambda: torch.mm(matrix, matrix, out=product)},
-            {COPY: 2.0 * source.nbytes, PRODUCT: 2.0 * side**3},
-        )
-
-    def seconds(self, case: Case, medians: Mapping[str, float]) -> float:
-        """The time that a case takes at least, given the seconds that the limits' own runs took."""
-        wanted = {COPY: case.bytes_moved, PRODUCT: case.operations}
-        return max(wanted[name] * medians[name] / self.work[name] for name in self.work)
 
 
 def measure(
@@ -163,7 +131,7 @@ def measure(
     """
     first, watched = {}, {}
     for name, run in case.variants.items():
-        first[name] = _seconds(run, device)
+        first[name] = seconds_per_call(run, device)
         progress(f"{name} {first[name]:.1f} s")
         gc.collect()
         watched[name] = _watched(run, device)
@@ -177,7 +145,7 @@ def measure(
     )
     quartiles = {name: [float(x) for x in np.quantile(taken, (0.25, 0.5, 0.75))] for name, taken in times.items()}
     medians = {name: median for name, (_, median, _) in quartiles.items()}
-    limit = limits.seconds(case, medians)
+    limit = limits.seconds(case.bytes_moved, case.operations, medians)
     return [
         Row(
             family=case.family,
@@ -211,7 +179,7 @@ def _taken_in_turn(
     for _, name in sorted(turns):
         if estimates[name] < QUICK:
             runs[name]()
-        times[name].append(_seconds(runs[name], device, _calls_in_a_row(estimates[name])))
+        times[name].append(seconds_per_call(runs[name], device, _calls_in_a_row(estimates[name])))
     return times
 
 
@@ -220,25 +188,10 @@ def _calls_in_a_row(seconds: float) -> int:
     return max(1, min(20, round(0.01 / seconds)))
 
 
-def _seconds(run: Callable[[], Any], device: torch.device, in_a_row: int = 1) -> float:
-    """Seconds per call."""
-    _synchronize(device)
-    start = time.perf_counter()
-    for _ in range(in_a_row):
-        run()
-    _synchronize(device)
-    return (time.perf_counter() - start) / in_a_row
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _watched(run: Callable[[], Any], device: torch.device) -> tuple[float | None, float]:
     """Peak extra memory of ``run``, and its seconds."""
     seconds: list[float] = []
-    memory = peak_extra_memory(lambda: seconds.append(_seconds(run, device)), device)
+    memory = peak_extra_memory(lambda: seconds.append(seconds_per_call(run, device)), device)
     return memory, seconds[0]
 
 
@@ -265,50 +218,3 @@ def process_memory(name: str) -> int:
     """A line of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])
-
-
-def machine(device: torch.device, quick: bool, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """What the numbers were measured on, with its limits: copy bandwidth, and products of matrices of ``dtype``."""
-    from ikem_ext import _library
-
-    limits = Limits.of(device, dtype, quick)
-    fewest = {name: min(_seconds(run, device) for _ in range(20)) for name, run in limits.runs.items()}
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
-        "copy_gb_per_s": 1e-9 * limits.work[COPY] / fewest[COPY],
-        "matmul_gflop_per_s": 1e-9 * limits.work[PRODUCT] / fewest[PRODUCT],
-        "dtype": str(dtype).removeprefix("torch."),
-        "simd_level": torch.ops.ikem_ext.simd_level(),
-        "cuda_architectures": _library.build_info()["cuda_architectures"],
-        "versions": {name: version(name) for name in ("ikem-ext", "torch", "numpy")}
-        | {"python": platform.python_version()},
-        "commit": _commit(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the clone that this code runs from, with a star if it was changed; None outside a clone."""
-
-    def git(*arguments: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + (
-            "*" if git("status", "--porcelain", "--", "..", "../../csrc") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None

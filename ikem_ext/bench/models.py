@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ except ImportError as error:
     ) from error
 
 NTU = LAYOUTS["ntu25"]
-CLASSES, FRAMES, BODIES = 60, 50, 2
+CLASSES, FRAMES, BODIES, WIDTH = 60, 50, 2, 64
 
 
 def _published_st_gcn_unit(unit: stgcn.ConvTemporalGraphical, x: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,29 +43,32 @@ PUBLISHED: dict[type[nn.Module], Callable[..., Any]] = {
 def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
     """Inference, and the gradients of a training step."""
     clips = 2 if quick else 8 if device.type == "cpu" else 64
-    width = 8 if quick else 64
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(clips, 3, FRAMES, NTU.num_joints, BODIES, generator=generator).to(device, dtype)
-    labels = torch.randint(CLASSES, (clips,), generator=generator).to(device)
-    for name, model in _models(width):
-        model.to(device, dtype)
-        models = {OURS: model, "published": published(model)}
-        with FlopCounterMode(display=False) as counter:  # as published, dense sums over joints and all
-            _infer(models["published"], models["published"], x)
-        functions = with_compiled(models, () if quick else ("published",))
-        for passes, run, times in (("inference", _infer, 1), ("training", partial(_train, labels=labels), 3)):
-            yield Case(
-                "models",
-                f"{name}, {clips} clips",
-                {
-                    variant: partial(run, cast(nn.Module, function), models[variant.removesuffix(", compiled")], x)
-                    for variant, function in functions.items()
-                },
-                bytes_moved=x.nbytes,
-                operations=times * counter.get_total_flops(),
-                parameters={"clips": clips, "frames": FRAMES, "width": width, "dtype": str(dtype)},
-                passes=passes,
-            )
+    for name in MODELS:
+        models = variants(name, 8 if quick else WIDTH, device, dtype)
+        yield from cases_of("models", f"{name}, {clips} clips", models, clips, FRAMES, () if quick else ("published",))
+
+
+def cases_of(
+    family: str, title: str, models: dict[str, nn.Module], clips: int, frames: int, compiled: Sequence[str]
+) -> Iterator[Case]:
+    """Both passes of a model's variants, of random clips."""
+    x, labels = random_clips(models[OURS], clips, frames)
+    with FlopCounterMode(display=False) as counter:  # as published, dense sums over joints and all
+        _infer(models["published"], models["published"], x)
+    functions = with_compiled(models, compiled)
+    for passes, run, times in (("inference", _infer, 1), ("training", partial(train, labels=labels), 3)):
+        yield Case(
+            family,
+            title,
+            {
+                variant: partial(run, cast(nn.Module, function), models[variant.partition(", ")[0]], x)
+                for variant, function in functions.items()
+            },
+            bytes_moved=x.nbytes,
+            operations=times * counter.get_total_flops(),
+            parameters={"clips": clips, "frames": frames, "dtype": str(x.dtype)},
+            passes=passes,
+        )
 
 
 def published(model: nn.Module) -> nn.Module:
@@ -77,14 +80,33 @@ def published(model: nn.Module) -> nn.Module:
     return model
 
 
-def _models(width: int) -> Iterator[tuple[str, nn.Module]]:
+def variants(name: str, width: int, device: torch.device, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """Ours and published. Dropout, which draws at random, is left out: both are to give the same results."""
     torch.manual_seed(0)
-    # Dropout, which draws at random, is left out: the variants are to give the same results.
-    yield "ST-GCN", stgcn.Model(3, CLASSES, {"layout": "ntu-rgb+d", "strategy": "spatial"}, True)
-    kinds: dict[str, type[Encoder]] = {"2s-AGCN": AGCN, "CTR-GCN": CTRGCN}
-    for name, kind in kinds.items():
-        encoder = kind(NTU, base_width=width, feature_width=4 * width, dropout=0, initialization="kaiming")
-        yield name, nn.Sequential(encoder, nn.Linear(encoder.feature_width, CLASSES))
+    model = MODELS[name](width).to(device, dtype)
+    return {OURS: model, "published": published(model)}
+
+
+def _classifier(kind: type[Encoder], width: int) -> nn.Module:
+    encoder = kind(NTU, base_width=width, feature_width=4 * width, dropout=0, initialization="kaiming")
+    return nn.Sequential(encoder, nn.Linear(encoder.feature_width, CLASSES))
+
+
+#: By the width of the first blocks, which in ST-GCN's code is fixed.
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "ST-GCN": lambda width: stgcn.Model(3, CLASSES, {"layout": "ntu-rgb+d", "strategy": "spatial"}, True),
+    "2s-AGCN": partial(_classifier, AGCN),
+    "CTR-GCN": partial(_classifier, CTRGCN),
+}
+
+
+def random_clips(model: nn.Module, clips: int, frames: int) -> tuple[Tensor, Tensor]:
+    """Clips of NTU's shape and their labels, where and in what the model computes."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(clips, 3, frames, NTU.num_joints, BODIES, generator=generator)
+    labels = torch.randint(CLASSES, (clips,), generator=generator)
+    parameter = next(model.parameters())
+    return x.to(parameter), labels.to(parameter.device)
 
 
 def _infer(function: nn.Module, model: nn.Module, x: Tensor) -> Tensor:
@@ -92,7 +114,8 @@ def _infer(function: nn.Module, model: nn.Module, x: Tensor) -> Tensor:
     return forward(function, [x])
 
 
-def _train(function: nn.Module, model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+def train(function: nn.Module, model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of a training step."""
     model.train()
     return torch.autograd.grad(cross_entropy(function(x), labels), list(model.parameters()))
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo
 
 from . import report
-from .measure import Case, Limits, Row, measure
+from .compiling import autotuning
+from .limits import Limits
+from .measure import Case, Row, measure
 
 #: Modules of this package with ``PARTS``: functions ``(device, dtype, quick)`` that yield cases. One that has
 #: ``SWEEPS``, too, sweeps over sizes by functions of the same arguments.
 FAMILIES = ("modalities", "graph_conv", "contrast", "step", "layers", "models")
+#: Those that take an hour or more, and are measured only when named.
+LARGE_FAMILIES = ("large_models",)
 
 INTERRUPTED = 130
 
@@ -32,12 +39,16 @@ class Selection(NamedTuple):
         dtype: of what is measured.
         quick: small sizes, short, without torch.compile.
         scaling: sweeps too.
+        cases: a regular expression that a case's title has to match somewhere.
+        max_autotune: peers compiled by ``torch.compile(mode="max-autotune")`` too.
     """
 
     device: torch.device
     dtype: torch.dtype
     quick: bool
     scaling: bool
+    cases: str = ""
+    max_autotune: bool = False
 
     def parts(self, family: str) -> list[Part]:
         """The parts of a family."""
@@ -48,6 +59,9 @@ class Selection(NamedTuple):
 def measured_apart(family: str, selection: Selection) -> Iterator[list[Row]]:
     """Measures a family, each part in a process of its own; yields the rows of a case when they are there.
 
+    What torch.compile has made is kept from part to part, but not from run to run: the first calls' seconds say how
+    long compiling takes.
+
     Args:
         family: of `FAMILIES`.
         selection: what is measured of it.
@@ -56,8 +70,9 @@ def measured_apart(family: str, selection: Selection) -> Iterator[list[Row]]:
         KeyboardInterrupt: a process was interrupted.
         RuntimeError: one failed; it has said why.
     """
-    for number in range(len(selection.parts(family))):
-        yield from _part_apart(number, family, selection)
+    with TemporaryDirectory() as cache:
+        for number in range(len(selection.parts(family))):
+            yield from _part_apart(number, cache, family, selection)
 
 
 def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
@@ -80,18 +95,27 @@ def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
 
 # torch.compile would rather run a function uncompiled, silently, than compile it for a ninth size.
 @torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
-def _measure_part(sender: Connection, number: int, family: str, selection: Selection) -> None:
+def _measure_part(sender: Connection, number: int, cache: str, family: str, selection: Selection) -> None:
     try:
-        grow_heap()
-        limits = Limits.of(selection.device, selection.dtype, selection.quick)
-        for case in selection.parts(family)[number](selection.device, selection.dtype, selection.quick):
-            print(f"\n{case.family}: {case.title}\n  first calls:", end="", flush=True)
-            seconds = 0.1 if selection.quick else 1 if case.swept else 2
-            rows = measure(case, selection.device, limits, seconds, lambda text: print(f" {text};", end="", flush=True))
-            print(f"\n{report.lines(rows)}", flush=True)
-            sender.send(rows)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        with autotuning(selection.max_autotune):
+            for rows in _measured(family, selection.parts(family)[number], selection):
+                sender.send(rows)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _measured(family: str, part: Part, selection: Selection) -> Iterator[list[Row]]:
+    grow_heap()
+    limits = Limits.of(selection.device, selection.dtype, selection.quick, convolves=family != "contrast")
+    for case in part(selection.device, selection.dtype, selection.quick):
+        if not re.search(selection.cases, case.title):
+            continue
+        print(f"\n{case.family}: {case.title}\n  first calls:", end="", flush=True)
+        seconds = 0.1 if selection.quick else 1 if case.swept else 2
+        rows = measure(case, selection.device, limits, seconds, lambda text: print(f" {text};", end="", flush=True))
+        print(f"\n{report.lines(rows)}", flush=True)
+        yield rows
 
 
 def grow_heap() -> None:

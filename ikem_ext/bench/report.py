@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .compiling import AUTOTUNED, COMPILED
+from .limits import CONVOLUTION, MATRIX, REGISTERS, registers_of, vector_bits
 from .measure import OURS, Row
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -20,6 +22,9 @@ COLORS = {
     "vectorized, compiled": "#0072B2",
 }
 OTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#F0E442")
+
+#: A machine and what was measured on it.
+Run = tuple[dict[str, Any], Sequence[Row]]
 
 
 def write_json(file: Path, facts: dict[str, Any], rows: Iterable[Row]) -> None:
@@ -36,14 +41,33 @@ def read_json(file: Path) -> tuple[dict[str, Any], list[Row]]:
 
 
 def in_words(facts: dict[str, Any]) -> str:
-    """The machine, in one line."""
+    """The machine, its limits and the versions, in one line."""
     versions, threads = facts["versions"], facts["threads"]
     return (
-        f"{facts['device']}, {threads} {'thread' if threads == 1 else 'threads'}, {facts['dtype']}: "
-        f"copy {facts['copy_gb_per_s']:.1f} GB/s, matrix products {facts['matmul_gflop_per_s']:.0f} GFLOP/s; "
+        f"{facts['device']}{_processor(facts)}, {threads} {'thread' if threads == 1 else 'threads'}, {facts['dtype']}: "
+        f"copy {facts['copy_gb_per_s']:.1f} GB/s; {_arithmetic(facts)}; "
         f"torch {versions['torch']}, ikem-ext {versions['ikem-ext']} (SIMD level {facts['simd_level']}), "
         f"commit {facts['commit']}, {facts['date']}"
     )
+
+
+def _processor(facts: dict[str, Any]) -> str:
+    bits = vector_bits(facts["gflop_per_s"])
+    known = [facts["processor"], bits and f"vector units of {bits} bits"]
+    return f" ({', '.join(filter(None, known))})" if any(known) else ""
+
+
+def _arithmetic(facts: dict[str, Any]) -> str:
+    """Rates of multiplications and additions; whose products PyTorch uses is said where PyTorch says it."""
+    rates, versions = facts["gflop_per_s"], facts["versions"]
+    on_cpu = any(registers_of(bits) in rates for bits in REGISTERS.values())
+    libraries = {MATRIX: "MKL", CONVOLUTION: "oneDNN"} if on_cpu else {}
+    shown = []
+    for name, rate in rates.items():
+        library = libraries.get(name)
+        by = f" ({library} {versions[library]})" if library in versions else ""
+        shown.append(f"{name}{by} {rate:.0f}")
+    return f"GFLOP/s: {', '.join(shown)}"
 
 
 def lines(rows: Sequence[Row]) -> str:
@@ -60,20 +84,46 @@ def lines(rows: Sequence[Row]) -> str:
     return "\n".join([head, *shown])
 
 
-def markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
-    """The machine and, for each family, a table of its cases; sweeps are drawn only."""
-    parts = [f"Measured on {in_words(facts)}."]
-    rows = [row for row in rows if not row.swept]
+def markdown(runs: Sequence[Run]) -> str:
+    """The machines and, for each family, a table of its cases in the dtypes of all runs; sweeps are drawn only."""
+    parts = ["\n".join(f"{'- ' if len(runs) > 1 else ''}Measured on {in_words(facts)}." for facts, _ in runs)]
+    rows = [row for row in _joined_rows(runs) if not row.swept]
     for family in _unique(row.family for row in rows):
         parts.append(f"### {family}\n\n" + _family_table([row for row in rows if row.family == family]))
     return "\n\n".join(parts)
 
 
+def _joined_rows(runs: Sequence[Run]) -> list[Row]:
+    """The rows of all runs, those of a case one after the other, in the order of the first run that has it.
+
+    Of what several runs have measured the rows of the last one count: variants of different runs are not compared.
+    """
+    rows: dict[tuple[Any, ...], list[Row]] = {}
+    for _, measured in runs:
+        again: dict[tuple[Any, ...], list[Row]] = {}
+        for row in measured:
+            size = row.parameters[row.swept] if row.swept else None
+            again.setdefault((row.family, row.case, row.passes, row.swept, size, _dtype(row)), []).append(row)
+        rows.update(again)  # which keeps the place of what was there
+    order = {case: place for place, case in enumerate(_unique(key[:3] for key in rows))}
+    return [row for key in sorted(rows, key=lambda key: order[key[:3]]) for row in rows[key]]
+
+
+def _dtype(row: Row) -> str:
+    dtype: str = row.parameters["dtype"]
+    return dtype.removeprefix("torch.")
+
+
+def _work(row: Row) -> str:
+    """What was worked on, with the dtype where it is not what is meant anyway."""
+    return row.case if _dtype(row) == "float32" else f"{row.case}, {_dtype(row)}"
+
+
 def _family_table(rows: Sequence[Row]) -> str:
     variants = _unique(row.variant for row in rows)
     table = [f"| work | limit | {' | '.join(variants)} |", "|---|---:|" + "---:|" * len(variants)]
-    for work in _unique((row.case, row.passes) for row in rows):
-        cells = {row.variant: row for row in rows if (row.case, row.passes) == work}
+    for work in _unique((_work(row), row.passes) for row in rows):
+        cells = {row.variant: row for row in rows if (_work(row), row.passes) == work}
         limit = cells[OURS].limit_ms
         shown = (_cell(cells[variant]) if variant in cells else "" for variant in variants)
         table.append(f"| {_joined(work)} | {f'{_digits(limit)} ms' if limit else ''} | {' | '.join(shown)} |")
@@ -91,6 +141,8 @@ def _cell(row: Row) -> str:
         parts.append(f"{_digits(row.extra_memory_mib)} MiB")
     if row.family == "step":
         parts.append(f"{_digits(1e3 * row.parameters['clips'] / row.median_ms)} clips/s")
+    if row.variant.endswith((COMPILED, AUTOTUNED)):
+        parts.append(f"first call {_digits(row.first_call_s)} s")
     if ours and row.limit_ms:
         parts.append(f"{row.share_of_limit:.0%} of limit")
     return "<br>".join(parts)
@@ -127,29 +179,30 @@ def split(document: Path, marks: tuple[str, str] = (BEGIN, END)) -> tuple[str, s
     return before, between.strip("\n"), after
 
 
-def plot(file: Path, facts: dict[str, Any], rows: Sequence[Row]) -> list[Path]:
+def plot(file: Path, runs: Sequence[Run]) -> list[Path]:
     """Draws each family into a file of its own: ``bench.png`` becomes ``bench-contrast.png``, sweeps another one."""
-    written = []
+    written, rows = [], _joined_rows(runs)
     for family in _unique(row.family for row in rows):
         for swept, draw, ending in ((False, _bars, ""), (True, _curves, "-scaling")):
             shown = [row for row in rows if row.family == family and bool(row.swept) == swept]
             if shown:
                 written.append(file.with_stem(f"{file.stem}-{family}{ending}"))
                 figure = draw(shown)
-                figure.suptitle(f"{family} on {in_words(facts).replace('; ', chr(10))}", fontsize=9)
+                machines = "\n".join(in_words(facts) for facts, _ in runs)
+                figure.suptitle(f"{family} on {machines}".replace("; ", "\n"), fontsize=9)
                 figure.savefig(written[-1], dpi=110)
     return written
 
 
 def _bars(rows: Sequence[Row]) -> Any:
     """Medians, a row of panels for each case and a column for each of the passes; quartiles as whiskers."""
-    names, columns = _unique(row.case for row in rows), _unique(row.passes for row in rows)
+    names, columns = _unique(_work(row) for row in rows), _unique(row.passes for row in rows)
     variants = _unique(row.variant for row in rows)
     height = 0.5 + 0.2 * len(variants)
     figure, axes = _figure(len(names), len(columns), height=height)
     for across, name in zip(axes, names, strict=True):
         for axis, passes in zip(across, columns, strict=True):
-            shown = [row for row in rows if (row.case, row.passes) == (name, passes)]
+            shown = [row for row in rows if (_work(row), row.passes) == (name, passes)]
             heading = f"{passes}\n\n{name}" if axis in axes[0] else name
             axis.set_title(heading.lstrip(), fontsize=9, loc="left")
             axis.set(yticks=[], ylim=(len(variants) - 0.5, -0.5))

@@ -27,7 +27,8 @@ from ikem.use.classifier import ActionClassifier, Classifier, load_classifier
 from ikem.use.windows import WindowClassifier
 from ikem_ext import MODALITIES, get_layout
 from ikem_ext.bench import report
-from ikem_ext.bench.measure import machine, process_memory
+from ikem_ext.bench.machine import machine
+from ikem_ext.bench.measure import process_memory
 
 from .recognizer import FRAME_RATE, Frames, Recognizer, RecognizerPool
 
