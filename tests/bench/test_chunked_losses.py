@@ -10,6 +10,7 @@ from ikem_ext.bench import chunked_losses, contrast
 from ikem_ext.bench.compiling import autotuning
 
 CPU = torch.device("cpu")
+AUTOTUNED = (", compiled", ", max-autotune")
 LOSSES = [contrast.INFO_NCE, contrast.EXCHANGE, contrast.DISTILLATION]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 
@@ -56,8 +57,8 @@ def test_what_is_done_for_a_slice_is_compiled_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch, "compile", imitated)
     with autotuning(True):
         loss = replace(contrast.DISTILLATION, functions=contrast._with_compiled(contrast.DISTILLATION.functions))
-    peers = [f"{peer}{how}" for peer in ("published", "vectorized") for how in ("", ", compiled", ", max-autotune")]
-    assert list(loss.functions) == ["ikem_ext", *peers, "chunked", "chunked, compiled", "chunked, max-autotune"]
+    peers = [f"{peer}{how}" for peer in ("published", "vectorized", "chunked") for how in ("", *AUTOTUNED)]
+    assert sorted(loss.functions) == sorted({"ikem_ext", *peers} - {"vectorized"})
     compiled.clear()
     for case in contrast._cases("", loss, CPU, torch.float64, clips=2, keys=256):
         expected, *results = (run() for run in case.variants.values())
