@@ -40,7 +40,7 @@ int64_t multiply_adds_of_pairs(int64_t rounds) {
   }
   const Vector<float> factor{};
   run_chains<float>(rounds, [=](Vector<float> sum) __attribute__((always_inline)) {
-    asm("vdpbf16ps %1, %1, %0" : "+x"(sum) : "x"(factor));
+    asm("vdpbf16ps %1, %1, %0" : "+v"(sum) : "v"(factor));
     return sum;
   });
   return rounds * CHAINS * lanes<float> * 4;
