@@ -51,6 +51,7 @@ test: setup ## Runs all tests; those that need real recordings look for them in 
 # PYSKL's units are the originals' in other clothes, and losses without gradients are seldom asked for.
 BENCH_CASES := ^(?!stage 1|pyskl (unit_gcn|unit_ctrgcn|MSGCN)|.*K=32768, forward$$)
 BENCH_BFLOAT16_CASES := skeleton, 64.*backward|exchange.*backward|stage 2|ST-GCN.*training
+BENCH_AUTOTUNED_CASES := skeleton, 64 to 64.*backward|exchange.*backward|ST-GCN.*training
 BENCH_TABLES = $(BIN)/python -m ikem_ext.bench --rows results/bench-cpu.json results/bench-cpu-*.json \
 	  --plot docs/images/performance.png --table docs/performance.md
 
@@ -60,7 +61,9 @@ bench: setup ## Measures everything against plain PyTorch and torch.compile, and
 	  --cases '$(BENCH_BFLOAT16_CASES)' --json results/bench-cpu-bfloat16.json
 	$(BENCH_TABLES)
 
-bench-large: setup ## Measures whole models of 64 and 300 frames, batches of 8 and 64; an hour.
+bench-large: setup ## Measures torch.compile's max-autotune, and whole models of 64 and 300 frames; an hour.
+	$(BIN)/python -m ikem_ext.bench graph_conv contrast models --max-autotune --cases '$(BENCH_AUTOTUNED_CASES)' \
+	  --json results/bench-cpu-max-autotune.json
 	$(BIN)/python -m ikem_ext.bench large_models --json results/bench-cpu-large.json
 	$(BENCH_TABLES)
 

@@ -176,7 +176,7 @@ class Interrupting:
 
 
 def end_as_interrupted(*arguments: Any) -> None:
-    processes._measure_part(Interrupting(), 0, "nowhere", "modalities", QUICK)  # type: ignore[arg-type]
+    processes._measure_part(Interrupting(), 0, None, "modalities", QUICK)  # type: ignore[arg-type]
 
 
 def test_an_interrupted_process_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:

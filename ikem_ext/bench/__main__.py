@@ -33,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--cases", type=_pattern, default="", metavar="REGEX", help="only the cases whose titles match somewhere"
     )
     parser.add_argument(
-        "--max-autotune", action="store_true", help='measure torch.compile(mode="max-autotune") too, where it compiles'
-    )
+        "--max-autotune", action="store_true",
+        help='measure torch.compile(mode="max-autotune") too, and how long compiling takes: its cache begins empty',
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="store machine and rows there, case by case")
     parser.add_argument(
         "--rows", type=Path, nargs="+", metavar="FILE", help="measure nothing, take what --json stored there"

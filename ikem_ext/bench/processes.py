@@ -40,7 +40,7 @@ class Selection(NamedTuple):
         quick: small sizes, short, without torch.compile.
         scaling: sweeps too.
         cases: a regular expression that a case's title has to match somewhere.
-        max_autotune: peers compiled by ``torch.compile(mode="max-autotune")`` too.
+        max_autotune: peers compiled by ``torch.compile(mode="max-autotune")`` too, and all of them anew.
     """
 
     device: torch.device
@@ -59,8 +59,7 @@ class Selection(NamedTuple):
 def measured_apart(family: str, selection: Selection) -> Iterator[list[Row]]:
     """Measures a family, each part in a process of its own; yields the rows of a case when they are there.
 
-    What torch.compile has made is kept from part to part, but not from run to run: the first calls' seconds say how
-    long compiling takes.
+    With ``max_autotune`` torch.compile begins with an empty cache: first calls' seconds say how long compiling takes.
 
     Args:
         family: of `FAMILIES`.
@@ -72,7 +71,7 @@ def measured_apart(family: str, selection: Selection) -> Iterator[list[Row]]:
     """
     with TemporaryDirectory() as cache:
         for number in range(len(selection.parts(family))):
-            yield from _part_apart(number, cache, family, selection)
+            yield from _part_apart(number, cache if selection.max_autotune else None, family, selection)
 
 
 def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
@@ -95,9 +94,10 @@ def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
 
 # torch.compile would rather run a function uncompiled, silently, than compile it for a ninth size.
 @torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
-def _measure_part(sender: Connection, number: int, cache: str, family: str, selection: Selection) -> None:
+def _measure_part(sender: Connection, number: int, cache: str | None, family: str, selection: Selection) -> None:
     try:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        if cache:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         with autotuning(selection.max_autotune):
             for rows in _measured(family, selection.parts(family)[number], selection):
                 sender.send(rows)

@@ -125,12 +125,13 @@ def _family_table(rows: Sequence[Row]) -> str:
     for work in _unique((_work(row), row.passes) for row in rows):
         cells = {row.variant: row for row in rows if (_work(row), row.passes) == work}
         limit = cells[OURS].limit_ms
-        shown = (_cell(cells[variant]) if variant in cells else "" for variant in variants)
+        compiled_anew = any(variant.endswith(AUTOTUNED) for variant in cells)
+        shown = (_cell(cells[variant], compiled_anew) if variant in cells else "" for variant in variants)
         table.append(f"| {_joined(work)} | {f'{_digits(limit)} ms' if limit else ''} | {' | '.join(shown)} |")
     return "\n".join(table)
 
 
-def _cell(row: Row) -> str:
+def _cell(row: Row, compiled_anew: bool) -> str:
     ours = row.variant == OURS
     median = f"{_digits(row.median_ms)} ms"
     parts = [
@@ -141,7 +142,7 @@ def _cell(row: Row) -> str:
         parts.append(f"{_digits(row.extra_memory_mib)} MiB")
     if row.family == "step":
         parts.append(f"{_digits(1e3 * row.parameters['clips'] / row.median_ms)} clips/s")
-    if row.variant.endswith((COMPILED, AUTOTUNED)):
+    if compiled_anew and row.variant.endswith((COMPILED, AUTOTUNED)):
         parts.append(f"first call {_digits(row.first_call_s)} s")
     if ours and row.limit_ms:
         parts.append(f"{row.share_of_limit:.0%} of limit")

@@ -57,8 +57,12 @@ def test_the_last_run_of_a_case_counts() -> None:
 
 def test_what_was_compiled_says_how_long_its_first_call_took() -> None:
     variants = ("ikem_ext", "published", "published, compiled", "published, max-autotune")
-    table = report.markdown([(facts("float32"), [row("case", variant) for variant in variants])]).splitlines()[-1]
-    assert ["first call 12.3 s" in cell for cell in table.split("|")[3:7]] == [False, False, True, True]
+    for shown in (4, 3):  # without max-autotune the cache may have had it
+        rows = [row("case", variant) for variant in variants[:shown]]
+        cells = report.markdown([(facts("float32"), rows)]).splitlines()[-1].split("|")[3:-1]
+        assert ["first call 12.3 s" in cell for cell in cells] == (
+            [False] * 2 + [True] * 2 if shown == 4 else [False] * 3
+        )
 
 
 def test_runs_are_drawn_together(tmp_path: Path) -> None:
