@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 
 from ikem_ext import LAYOUTS
 from ikem_ext.nn import agcn, ctrgcn, stgcn
 
 from .layers import published_agcn, published_conv_temporal_graphical, published_ctrgcn
 from .measure import OURS, Case, forward, with_compiled
+from .operations import operations_of
 
 try:
     from ikem.encoders import AGCN, CTRGCN, Encoder
@@ -53,8 +53,7 @@ def cases_of(
 ) -> Iterator[Case]:
     """Both passes of a model's variants, of random clips."""
     x, labels = random_clips(models[OURS], clips, frames)
-    with FlopCounterMode(display=False) as counter:  # as published, dense sums over joints and all
-        _infer(models["published"], models["published"], x)
+    operations = operations_of(models["published"].eval(), x)  # dense sums over joints and all
     functions = with_compiled(models, compiled)
     for passes, run, times in (("inference", _infer, 1), ("training", partial(train, labels=labels), 3)):
         yield Case(
@@ -65,7 +64,7 @@ def cases_of(
                 for variant, function in functions.items()
             },
             bytes_moved=x.nbytes,
-            operations=times * counter.get_total_flops(),
+            operations=times * operations,
             parameters={"clips": clips, "frames": frames, "dtype": str(x.dtype)},
             passes=passes,
         )

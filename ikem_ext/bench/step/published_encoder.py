@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ikem.encoders import unit
 
+from ..operations import frames_met
 from .batch import BODIES, FRAMES, NTU
 
 #: Channels and strides of the blocks.
@@ -84,8 +85,8 @@ def encoder_operations(clips: int) -> int:
     frames, before, total = FRAMES, 3, 0
     for after, stride in BLOCKS:
         total += parts * before * after * frames
+        total += frames_met(frames, 9, stride, padding=4) * after * after
         frames = -(-frames // stride)
-        total += 9 * after * after * frames
         if before > 3 and (before != after or stride > 1):
             total += before * after * frames
         before = after
