@@ -53,7 +53,7 @@ def cases_of(
 ) -> Iterator[Case]:
     """Both passes of a model's variants, of random clips."""
     x, labels = random_clips(models[OURS], clips, frames)
-    operations = operations_of(models["published"].eval(), x)  # dense sums over joints and all
+    operations = operations_of(models["published"].eval(), x)
     functions = with_compiled(models, compiled)
     for passes, run, times in (("inference", _infer, 1), ("training", partial(train, labels=labels), 3)):
         yield Case(

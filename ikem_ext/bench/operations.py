@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from ikem_ext.nn.stgcn import ConvTemporalGraphical
 
 
 def frames_met(frames: int, taps: int, stride: int = 1, dilation: int = 1, padding: int = 0) -> int:
@@ -22,21 +25,34 @@ def frames_met(frames: int, taps: int, stride: int = 1, dilation: int = 1, paddi
 
 
 def operations_of(model: nn.Module, x: Tensor) -> int:
-    """Multiplications and additions of a model's forward pass, without those with the zeros that pad time."""
-    with_padding = 0
+    """The multiplications and additions that a model's forward pass needs.
 
-    def count(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        nonlocal with_padding
-        assert isinstance(module, nn.Conv2d) and not isinstance(module.padding, str)
+    Those that PyTorch counts, without what nobody has to multiply: zeros that pad time, and zeros of the adjacency that
+    ST-GCN's units are given.
+    """
+    with_zeros = 0
+
+    def convolution(module: nn.Conv2d, inputs: tuple[Any, ...], output: Tensor) -> None:
+        nonlocal with_zeros
+        assert not isinstance(module.padding, str)
         (taps, _), (stride, _), (dilation, _) = module.kernel_size, module.stride, module.dilation
         met = frames_met(inputs[0].shape[2], taps, stride, dilation, module.padding[0])
         frames = output.shape[2]
-        products = output.numel() // frames * module.weight[0, :, 0].numel()
-        with_padding += 2 * products * (taps * frames - met)
+        with_zeros += 2 * output.numel() // frames * module.weight[0, :, 0].numel() * (taps * frames - met)
 
-    hooks = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, nn.Conv2d)]
+    def sum_over_joints(module: nn.Module, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+        nonlocal with_zeros
+        (x, adjacency), y = inputs, outputs[0]
+        rows, narrower = y.numel() // y.shape[-1] // y.shape[1], min(x.shape[1], y.shape[1])
+        with_zeros += 2 * rows * (adjacency.numel() * y.shape[1] - int(adjacency.count_nonzero()) * narrower)
+
+    counts: dict[type[nn.Module], Callable[..., None]] = {
+        nn.Conv2d: convolution,
+        ConvTemporalGraphical: sum_over_joints,
+    }
+    hooks = [module.register_forward_hook(counts[type(module)]) for module in model.modules() if type(module) in counts]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
     for hook in hooks:
         hook.remove()
-    return int(counter.get_total_flops()) - with_padding
+    return int(counter.get_total_flops()) - with_zeros
