@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from training.imitated_graphs import imitate_graphs
 
 from ikem.encoders import Stream, load_published_state_dict
 from ikem_ext import MODALITIES
 from ikem_ext.bench import step
+from ikem_ext.bench.operations import operations_of
 from ikem_ext.bench.step import cases
 from ikem_ext.bench.step import ours as our_steps
 from ikem_ext.bench.step import published as published_steps
 from ikem_ext.bench.step.batch import Sizes, random_batch
+from ikem_ext.bench.step.published_encoder import PublishedEncoder, encoder_operations
 from ikem_ext.bench.step.run import Run, Step
 
 CPU = torch.device("cpu")
@@ -83,6 +86,15 @@ def test_distillation() -> None:
     ours.teacher_queue.keys.copy_(published.teacher_queue[:, None])
     mine, theirs = losses(published, ours)
     assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+def test_operations_of_an_encoder_are_those_of_its_convolutions() -> None:
+    encoder, x = PublishedEncoder(projected=8).eval(), random_batch(SIZES.clips, CPU).joints
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(x)
+    counted = counter.get_flop_counts()["Global"]
+    others = sum(flops for operation, flops in counted.items() if operation is not torch.ops.aten.convolution)
+    assert encoder_operations(SIZES.clips) == operations_of(encoder, x) - others
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
