@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ikem_ext.bench import limits, machine, report
 from ikem_ext.bench.limits import ARITHMETIC, CONVOLUTION, COPY, MATRIX, Limits, Load, registers_of
@@ -52,7 +53,7 @@ def test_loads_do_the_work_that_they_count(dtype: torch.dtype) -> None:
 
 def test_a_convolution_counts_its_taps() -> None:
     load = limits.multiplying(CPU, torch.float32, quick=True)[CONVOLUTION]
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         load.run()
     assert load.work == counter.get_total_flops()
 
