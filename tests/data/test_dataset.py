@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,9 +53,28 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert dataset.labels.dtype == dataset.num_frames.dtype == np.int64
     assert dataset.classes == ["wave", "walk"]
     assert dataset.layout == get_layout("ntu25")
-    assert (dataset.name, dataset.preprocessing, dataset.protocols) == ("npz", {"frames": 6}, PROTOCOLS)
+    assert (dataset.name, dataset.preprocessing) == ("npz", {"frames": 6})
+    parts = dataset.protocols["cross-subject"]
+    assert {"cross-subject": {part: clips.tolist() for part, clips in parts.items()}} == PROTOCOLS
     assert dataset.split("cross-subject", "train").tolist() == [0, 2]
     assert dataset.split("cross-subject", "test_without_repeats").dtype == np.int64
+
+
+def test_a_clip_costs_few_bytes(tmp_path: Path) -> None:
+    """Neither its row nor its place in the protocols is an object of Python's: of a million clips these are many."""
+    count = 20000
+    clips = [Clip(f"S001C001P{i % 40:03d}R001A{i:06d}", i % 2, i % 40, 1, 1, 1, 1000 + i) for i in range(count)]
+    parts = {"train": list(range(0, count, 2)), "test": list(range(1, count, 2))}
+    joints = np.broadcast_to(np.float32(0), (count, 3, 1, 25, 1))
+    folder = write(tmp_path / "data", joints=joints, clips=clips, protocols={"a": parts, "b": parts})
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    dataset = PreparedDataset(folder)
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(dataset) == count
+    assert after - before < 140 * count
 
 
 def test_the_folder_holds_plain_files_only(tmp_path: Path) -> None:
@@ -192,6 +213,10 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
         (edit("dataset.json", '"version": 1', '"version": 2'), "dataset.json: version 2 where 1 is read"),
         (edit("dataset.json", '"classes"', '"kinds"'), r"not the description of a data set \(KeyError\('classes'\)"),
         (edit("dataset.json", "{", "["), "dataset.json: not the description of a data set"),
+        (
+            edit("dataset.json", '"test": [', '"test": 3, "more": ['),
+            r"dataset.json: expected protocols whose parts are",
+        ),
         (edit("dataset.json", '"train"', '"training"'), "cross-subject has the parts .*, needs train and test"),
         (edit("dataset.json", "    2\n", "    3\n"), "cross-subject train names clips beyond the 3 there are"),
     ],

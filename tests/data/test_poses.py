@@ -334,7 +334,7 @@ class TestPrepared:
         assert data.joints.shape == (2, 3, 8, 17, 1)
         assert data.num_frames.tolist() == [5, 5]
         assert not data.joints[:, 2].any() and data.joints[:, :2].any()
-        assert data.protocols["given"] == {"train": [0], "test": [1]}
+        assert [data.split("given", part).tolist() for part in ("train", "test")] == [[0], [1]]
 
     @pytest.mark.parametrize("world", [True, False])
     def test_mediapipe_without_labels(self, tmp_path: Path, world: bool) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ikem.config import Config, EncoderConfig, PretrainConfig
-from ikem.data.dataset import Clip, PreparedDataset
+from ikem.data.clips import Clips
+from ikem.data.dataset import PreparedDataset
 from ikem.encoders import unit
 from ikem.pretrain import Pretraining, pretrain, subjects_of
 from ikem.training.negatives import Negatives, by_subject, without_own_clip
@@ -128,11 +129,11 @@ def test_subjects_are_numbered_and_needed(dataset: PreparedDataset, dataset_fold
     clips = dataset.split("halves", "train")
     subjects = subjects_of(dataset, clips)
     assert subjects[clips].tolist() == [i % 4 for i in range(20)]
-    nobody: Callable[[Clip], Clip] = lambda clip: replace(clip, subject=None)  # noqa: E731
-    dataset.clips[3] = nobody(dataset.clips[3])
+    known = list(dataset.clips)
+    dataset.clips = Clips([*known[:3], replace(known[3], subject=None), *known[4:]])
     with pytest.raises(ValueError, match="same_subject_weight: expected 1, as 1 of 20 training clips of"):
         subjects_of(dataset, clips)
-    dataset.clips[:] = [replace(clip, subject="one") for clip in dataset.clips]
+    dataset.clips = Clips(replace(clip, subject="one") for clip in known)
     with pytest.raises(ValueError, match="has training clips of one subject"):
         subjects_of(dataset, clips)
 

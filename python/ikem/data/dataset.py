@@ -8,13 +8,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 
 from ikem_ext.skeleton import SkeletonLayout
 
+from .clips import MISSING, Clip, Clips, read_clips, write_clips
 from .protocols import Protocols
 from .summary import PrepareSummary
 
@@ -31,30 +30,6 @@ __all__ = ["Clip", "DatasetWriter", "PreparedDataset", "write_dataset"]
 
 _VERSION = 1
 _JOINTS, _CLIPS, _DESCRIPTION = "joints.npy", "clips.csv", "dataset.json"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What is known of a clip: None where the recordings do not say.
-
-    Args:
-        name: as the data set's authors name it.
-        label: the class, counted from 0; None if the clip is not labelled.
-        subject: as in the recordings, a number or a name.
-        camera, setup, replication: numbers as in the recordings.
-        num_frames: the length before time was resized to T.
-    """
-
-    name: str
-    label: int | None
-    subject: int | str | None
-    camera: int | None
-    setup: int | None
-    replication: int | None
-    num_frames: int
-
-
-_COLUMNS = [field.name for field in fields(Clip)]
 
 
 class PreparedDataset:
@@ -67,14 +42,14 @@ class PreparedDataset:
         folder: the folder.
         name: the format of the recordings it was made from, or what they call themselves.
         joints: float32 (N, 3, T, V, M), mapped into memory and read-only.
-        clips: a :class:`Clip` for each of the N clips.
+        clips: a :class:`Clip` for each of the N clips, kept as :class:`ikem.data.clips.Clips`.
         labels: int64 (N,), -1 for a clip without a label.
         num_frames: int64 (N,), the clips' lengths before time was resized to T.
         classes: the names of the classes.
         layout: the skeleton.
         preprocessing: the options it was prepared with.
         selection: which clips and bodies of the recordings were taken.
-        protocols: protocol -> part -> indices of clips; the parts ``train`` and ``test`` are always there.
+        protocols: protocol -> part -> indices of clips, int64; the parts ``train`` and ``test`` are always there.
 
     Raises:
         ValueError: the folder is not a complete prepared data set; the message names the file and what is wrong.
@@ -104,16 +79,16 @@ class PreparedDataset:
         for name in (_DESCRIPTION, _CLIPS, _JOINTS):
             if not (self.folder / name).is_file():
                 raise ValueError(f"folder: {self.folder} is not a prepared data set, it has no {name}")
-        self.clips = _read_clips(self.folder / _CLIPS)
+        self.clips = read_clips(self.folder / _CLIPS)
         self._read_description()
         self._read_joints()
-        self.labels = np.array([-1 if clip.label is None else clip.label for clip in self.clips], dtype=np.int64)
-        self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=np.int64)
-        for clip in self.clips:
-            if clip.label is not None and not 0 <= clip.label < len(self.classes):
-                self._refuse(
-                    _CLIPS, f"label {clip.label} of clip {clip.name} is not one of {len(self.classes)} classes"
-                )
+        labels = self.clips.column("label")
+        known = labels != MISSING
+        for place in np.flatnonzero(known & ((labels < 0) | (labels >= len(self.classes))))[:1]:
+            clip = self.clips[place]
+            self._refuse(_CLIPS, f"label {clip.label} of clip {clip.name} is not one of {len(self.classes)} classes")
+        self.labels = np.where(known, labels, -1)
+        self.num_frames = self.clips.column("num_frames")
 
     def split(self, protocol: str, part: str) -> NDArray[np.int64]:
         """The indices of the clips that belong to a part of a protocol.
@@ -134,7 +109,7 @@ class PreparedDataset:
         ):
             if value not in known:
                 raise ValueError(f"{argument}: expected one of {sorted(known)} in {self.folder}, got {value!r}")
-        return np.array(self.protocols[protocol][part], dtype=np.int64)
+        return self.protocols[protocol][part].copy()
 
     def __len__(self) -> int:
         """N, the number of clips."""
@@ -158,14 +133,24 @@ class PreparedDataset:
             self.layout = SkeletonLayout.from_dict(description["layout"])
             self.preprocessing: dict[str, Any] = description["preprocessing"]
             self.selection: dict[str, Any] = description.get("selection", {})  # which older ones do not say
-            self.protocols: Protocols = description["protocols"]
+            protocols = description["protocols"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder / _DESCRIPTION}: not the description of a data set ({error!r})") from error
+        self._take_protocols(protocols)
+
+    def _take_protocols(self, protocols: Protocols) -> None:
+        try:
+            self.protocols = {
+                protocol: {part: np.fromiter(clips, dtype=np.int64) for part, clips in parts.items()}
+                for protocol, parts in protocols.items()
+            }
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            self._refuse(_DESCRIPTION, f"expected protocols whose parts are lists of clips ({error!r})")
         for protocol, parts in self.protocols.items():
             if not {"train", "test"} <= set(parts):
                 self._refuse(_DESCRIPTION, f"protocol {protocol} has the parts {sorted(parts)}, needs train and test")
             for part, indices in parts.items():
-                if indices and not 0 <= min(indices) <= max(indices) < len(self.clips):
+                if len(indices) and not 0 <= indices.min() <= indices.max() < len(self.clips):
                     self._refuse(_DESCRIPTION, f"{protocol} {part} names clips beyond the {len(self.clips)} there are")
 
     def _read_joints(self) -> None:
@@ -182,30 +167,6 @@ class PreparedDataset:
         ):
             self._refuse(_JOINTS, f"expected {expected}, got {joints.dtype} {shape}")
         self.joints: np.memmap[Any, np.dtype[np.float32]] = joints
-
-
-def _read_clips(path: Path) -> list[Clip]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        if next(rows, None) != _COLUMNS:
-            raise ValueError(f"{path}:1: expected the columns {','.join(_COLUMNS)}")
-        clips = []
-        for number, row in enumerate(rows, start=2):
-            try:
-                name, label, subject, *others, num_frames = row
-                camera, setup, replication = map(_number, others)
-                clips.append(Clip(name, _number(label), _subject(subject), camera, setup, replication, int(num_frames)))
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: not a clip ({error})") from error
-    return clips
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text else None
-
-
-def _subject(text: str) -> int | str | None:
-    return int(text) if text.isdecimal() else text or None
 
 
 class DatasetWriter:
@@ -228,7 +189,7 @@ class DatasetWriter:
         self.folder = Path(folder)
         self.clip_shape = clip_shape
         self._check_place(overwrite)
-        self.clips: list[Clip] = []
+        self.clips = Clips()
 
     def __enter__(self) -> DatasetWriter:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -275,10 +236,7 @@ class DatasetWriter:
         if self._write_header() != self._header:
             raise RuntimeError("the header of joints.npy changed its length")
         self._file.close()
-        with (self._partial / _CLIPS).open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(_COLUMNS)
-            rows.writerows(astuple(clip) for clip in self.clips)
+        write_clips(self._partial / _CLIPS, self.clips)
         if summary is not None:
             _write_json(self._partial / "summary.json", summary.to_dict())
             (self._partial / "summary.md").write_text(summary.to_markdown(), encoding="utf-8")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ikem.data.dataset import Clip, PreparedDataset
+from ikem.data.clips import Clip, Clips
+from ikem.data.dataset import PreparedDataset
 
 ALL = "all"  # the protocol by which all clips of all data sets train
 
@@ -70,7 +71,7 @@ class JoinedDataset(PreparedDataset):
         self.folder = Path(" + ".join(map(str, folders)))  # for messages
         self.name = "+".join(names)
         self.joints = JoinedArrays([part.joints for part in parts])  # type: ignore[assignment]
-        self.clips = [_renamed(clip, name) for part, name in zip(parts, names, strict=True) for clip in part.clips]
+        self.clips = Clips(_renamed(clip, name) for part, name in zip(parts, names, strict=True) for clip in part.clips)
         self.labels = np.full(len(self.clips), -1)
         self.num_frames = np.concatenate([part.num_frames for part in parts])
         self.classes = []
@@ -121,18 +122,16 @@ def _renamed(clip: Clip, dataset: str) -> Clip:
     return replace(clip, name=f"{dataset}/{clip.name}", label=None, subject=subject)
 
 
-def _joined_protocols(parts: Sequence[PreparedDataset]) -> dict[str, dict[str, list[int]]]:
-    first = np.cumsum([0, *map(len, parts)]).tolist()
+def _joined_protocols(parts: Sequence[PreparedDataset]) -> dict[str, dict[str, NDArray[np.int64]]]:
+    first = np.cumsum([0, *map(len, parts)])
     joined = {
         name: {
-            part: [
-                start + clip
-                for dataset, start in zip(parts, first, strict=False)
-                for clip in dataset.protocols[name][part]
-            ]
+            part: np.concatenate(
+                [start + dataset.protocols[name][part] for dataset, start in zip(parts, first, strict=False)]
+            )
             for part in ("train", "test")
         }
         for name in parts[0].protocols
         if name != ALL and all(name in dataset.protocols for dataset in parts)
     }
-    return {**joined, ALL: {"train": list(range(first[-1])), "test": []}}
+    return {**joined, ALL: {"train": np.arange(first[-1]), "test": np.array([], dtype=np.int64)}}
