@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ikem.config import ViewsConfig
-from ikem.data.batches import ClipViews, ShuffledBatches
+from ikem.config import Config, ViewsConfig
+from ikem.data.batches import ClipViews, Draw, ShuffledBatches
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import RandomViews, View, scale_bones, stretch_window
 from ikem.seeding import derive_seed, generator
+from ikem.training import open_data
 from ikem_ext import derive_modalities
 
 
@@ -103,6 +105,35 @@ def test_windows_and_bones_have_the_ranges_asked_for() -> None:
     assert view.bone_scale.shape == (4000, 15)
     assert view.bone_scale.log().mean().item() == pytest.approx(0, abs=0.002)
     assert view.bone_scale.log().std().item() == pytest.approx(0.1, rel=0.02)
+
+
+class Fetched:
+    """Joints that note how many clips are asked for at a time."""
+
+    def __init__(self, clips: int) -> None:
+        self.array = np.random.default_rng(0).normal(size=(clips, 3, 1, 2, 1)).astype(np.float32)
+        self.shape = self.array.shape
+        self.most = 0
+
+    def __getitem__(self, clips: np.ndarray) -> np.ndarray:
+        self.most = max(self.most, len(clips))
+        return self.array[clips]
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        return self[np.arange(len(self.array))]
+
+
+@pytest.mark.parametrize("clips", [1, 1024, 2500])
+def test_a_data_set_moves_to_its_device_in_pieces(config: Callable[..., Config], clips: int) -> None:
+    """The host, which has it mapped, may have no room for all of it."""
+    data = open_data(config())
+    data.dataset.joints, data.dataset.num_frames = Fetched(clips), np.arange(clips)
+    draw = Draw(torch.tensor([0]), ())
+    batch = data.on_after_batch_transfer(draw, 0)
+    assert torch.equal(batch.joints, torch.from_numpy(data.dataset.joints.array))
+    assert torch.equal(batch.num_frames, torch.arange(clips)) and batch.clips is draw.clips
+    assert data.dataset.joints.most <= 1024
+    assert data.on_after_batch_transfer(draw, 0).joints is batch.joints
 
 
 def test_seeds_are_independent() -> None:

@@ -215,10 +215,18 @@ class TrainingData(lightning.LightningDataModule):
         if isinstance(batch, Batch):
             return batch
         if self.resident is None:
-            arrays = np.array(self.dataset.joints), self.dataset.num_frames
-            joints, num_frames = (torch.from_numpy(array).to(batch.clips.device) for array in arrays)
-            self.resident = joints, num_frames
+            device = batch.clips.device
+            self.resident = _moved(self.dataset.joints, device), torch.from_numpy(self.dataset.num_frames).to(device)
         return Batch(*self.resident, batch.views, batch.clips, batch.labels, numbers=batch.clips)
+
+
+def _moved(joints: NDArray[np.float32], device: torch.device, piece: int = 1024) -> Tensor:
+    """Return clips (N, ...) on a device, some at a time: the memory of the host has no room for all of them."""
+    moved = torch.empty(joints.shape, device=device)
+    for first, part in enumerate(moved.split(piece)):
+        clips = first * piece + np.arange(len(part))
+        part.copy_(torch.from_numpy(joints[clips]))
+    return moved
 
 
 def _require_even_shares(batch_size: int, devices: int) -> None:
