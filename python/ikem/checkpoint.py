@@ -60,9 +60,14 @@ def first_non_finite(values: Any) -> str | None:
     bad: set[str] = set()
     for device in {value.device for value in tensors.values()}:  # an optimizer's state may lie on more than one
         names = [name for name, value in tensors.items() if value.device == device]
-        finite = torch.stack([tensors[name].isfinite().all() for name in names]).tolist()  # one wait for the device
+        finite = torch.stack([_is_finite(tensors[name]) for name in names]).tolist()  # one wait for the device
         bad.update(name for name, good in zip(names, finite, strict=True) if not good)
     return next((name for name in tensors if name in bad), None)
+
+
+def _is_finite(values: Tensor, piece: int = 2**22) -> Tensor:
+    """Return whether all are, piece by piece: what is made on the way would be larger than a long queue itself."""
+    return torch.stack([each.isfinite().all() for each in values.flatten().split(piece)]).all()
 
 
 def require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

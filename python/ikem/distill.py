@@ -16,7 +16,7 @@ from ikem.checkpoint import DESCRIPTION, read_checkpoint
 from ikem.config import Config, DistillConfig, EncoderConfig, plain
 from ikem.data.batches import Batch
 from ikem.encoders import Encoder, build_stream, embed, encoders_of, unit
-from ikem.pretrain import Pretraining
+from ikem.pretrain import load_streams
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT, ContrastiveModule, fit, open_data, watches
 from ikem_ext import SkeletonLayout, relational_distillation
@@ -169,19 +169,19 @@ def distill(config: Config, *, overwrite: bool = False) -> Path:
     """
     data = open_data(config)
     path = config.distill.teacher or config.run / "pretrain" / LAST_CHECKPOINT
-    pretrained = Pretraining.from_checkpoint(path)
-    if pretrained.layout != data.dataset.layout:
+    teacher, pretrained, layout = load_streams(path)
+    if layout != data.dataset.layout:
         raise ValueError(
-            f"distill.teacher: {path} was trained on the skeleton {pretrained.layout.name!r}, "
+            f"distill.teacher: {path} was trained on the skeleton {layout.name!r}, "
             f"the dataset's is {data.dataset.layout.name!r}"
         )
     torch.manual_seed(derive_seed(config.seed, "distill"))
     module = Distillation(
         config.distill,
         config.encoder,
-        pretrained.query,
-        pretrained.config.embedding_width,
-        data.dataset.layout,
+        teacher,
+        pretrained.embedding_width,
+        layout,
         seed=config.seed,
         accuracy_every=config.trainer.accuracy_every,
         cuda_graphs=config.trainer.cuda_graphs,

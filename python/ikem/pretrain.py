@@ -73,9 +73,7 @@ class Pretraining(ContrastiveModule):
         super().__init__(config, config.modalities, encoder, layout, seed, accuracy_every, cuda_graphs)
         self.config = config
         width, joint_width = config.embedding_width, config.embedding_width * len(self.modalities)
-        self.query = nn.ModuleDict(
-            {modality: build_stream(encoder, layout, encoder.feature_width, width) for modality in self.modalities}
-        )
+        self.query = query_streams(config, encoder, layout)
         features = next(iter(self.encoders.values())).feature_width
         self.key = copy.deepcopy(self.query).requires_grad_(False)
         # Drawn in any case: what is drawn after them, and so stage 1, is the same whatever stage 2 does.
@@ -199,6 +197,38 @@ class Pretraining(ContrastiveModule):
         )
         module.load_state_dict(checkpoint["state_dict"])
         return module
+
+
+def query_streams(config: PretrainConfig, encoder: EncoderConfig, layout: SkeletonLayout) -> nn.ModuleDict:
+    """Return streams by modality, as a pretraining begins with."""
+    width = config.embedding_width
+    return nn.ModuleDict(
+        {modality: build_stream(encoder, layout, encoder.feature_width, width) for modality in config.modalities}
+    )
+
+
+def load_streams(path: Path) -> tuple[nn.ModuleDict, PretrainConfig, SkeletonLayout]:
+    """Load the query streams by modality from a checkpoint of `ikem pretrain`, and neither its keys nor its queue.
+
+    Returns:
+        The streams; the configuration and the skeleton that they were trained with.
+
+    Raises:
+        ValueError: if the file is missing or something else.
+    """
+    checkpoint = read_checkpoint(path, "pretrain")
+    description, prefix = checkpoint[DESCRIPTION], "query."
+    config, layout = PretrainConfig(**description["pretrain"]), SkeletonLayout.from_dict(description["layout"])
+    streams = query_streams(config, EncoderConfig(**description["encoder"]), layout)
+    state = checkpoint["state_dict"]
+    streams.load_state_dict({k[len(prefix) :]: value for k, value in state.items() if k.startswith(prefix)})
+    return streams, config, layout
+
+
+def first_streams(config: Config, layout: SkeletonLayout) -> nn.ModuleDict:
+    """Return the query streams with the random weights that a run begins with: what `build_pretraining` draws first."""
+    torch.manual_seed(derive_seed(config.seed, "pretrain"))
+    return query_streams(config.pretrain, config.encoder, layout)
 
 
 def build_pretraining(config: Config, layout: SkeletonLayout, subjects: Tensor | None = None) -> Pretraining:

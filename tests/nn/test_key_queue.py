@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 import torch.multiprocessing as mp
+from allocations import Allocations
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,13 @@ def test_starts_with_unit_vectors_from_the_seed() -> None:
     torch.manual_seed(3)
     assert torch.equal(first.keys, KeyQueue(6, 50, 16).keys)
     torch.testing.assert_close(first.keys.norm(dim=-1), torch.ones(50, 6))
+
+
+def test_no_second_queue_is_made() -> None:
+    with Allocations() as made:
+        queue = KeyQueue(6, 500, 16)
+        queue.enqueue(torch.randn(6, 8, 16))
+    assert [size for size in made.sizes if size >= queue.keys.nbytes / 2] == [queue.keys.nbytes]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

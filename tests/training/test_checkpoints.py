@@ -202,6 +202,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert not list(run.run.rglob("*.tmp"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="where what is mapped is told is Linux's")
+def test_what_is_resumed_is_mapped(tmp_path: Path) -> None:
+    """Of a long queue there is no room for a second one beside that of the module."""
+    files = checkpoints.WholeFiles()
+    files.save_checkpoint({"state_dict": {"queue": torch.ones(4, 3)}, "epoch": 2}, tmp_path / "last.ckpt")
+    checkpoint = files.load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    queue = checkpoint["state_dict"]["queue"]
+    assert checkpoint["epoch"] == 2 and torch.equal(queue, torch.ones(4, 3))
+    assert str(tmp_path / "last.ckpt") in Path("/proc/self/maps").read_text()
+
+
 def test_another_data_set_in_the_same_place_is_refused(
     short_batches: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

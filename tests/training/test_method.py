@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from allocations import Allocations
 from torch import Tensor, nn
 
 from ikem.config import Config, DistillConfig, EncoderConfig, OptimizationConfig, PretrainConfig
@@ -186,6 +187,13 @@ def test_contrastive_accuracy_does_not_depend_on_the_tile() -> None:
     assert 0 < expected.min() < 1
     for tile in (1, 3, 7, 100):
         torch.testing.assert_close(contrastive_accuracy(q, k, queue, tile=tile), expected)
+
+
+def test_contrastive_accuracy_copies_no_queue() -> None:
+    q, queue = torch.randn(2, 4, 3).bfloat16(), torch.randn(2, 5000, 3)  # as under mixed precision
+    with Allocations() as made:
+        contrastive_accuracy(q, q, queue)
+    assert max(made.sizes) < 0.4 * queue.nbytes
 
 
 def test_learning_rate_schedules() -> None:

@@ -13,6 +13,7 @@ import lightning
 import pytest
 import torch
 import yaml
+from allocations import Allocations
 from lightning.pytorch.plugins import MixedPrecision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -30,6 +31,16 @@ from ikem.training import NonFiniteError, loop
 from ikem.training.optimizer import adamw
 
 NAN = float("nan")
+
+
+@pytest.mark.parametrize("place", [0, 2**22, 2**23 + 5])
+def test_a_long_queue_is_looked_at_in_pieces(place: int) -> None:
+    weights = {"bias": torch.ones(()), "none": torch.ones(0, 3), "queue": torch.ones(2**21 + 2, 4)}
+    with Allocations() as made:
+        assert first_non_finite(weights) is None
+        weights["queue"].view(-1)[place] = NAN
+        assert first_non_finite(weights) == "queue"
+    assert max(made.sizes) < 0.6 * weights["queue"].nbytes
 
 
 def test_a_learning_rate_that_is_too_high_ends_in_one_sentence(

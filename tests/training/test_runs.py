@@ -25,6 +25,7 @@ from ikem.data.dataset import PreparedDataset
 from ikem.distill import distill, load_student
 from ikem.encoders import ARCHITECTURES
 from ikem.evaluate import evaluate
+from ikem.evaluation.stages import stages_of_run
 from ikem.finetune import finetune
 from ikem.pretrain import Pretraining, pretrain
 
@@ -398,6 +399,23 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, finished_run: Config) 
         Pretraining.from_checkpoint(tmp_path / "truncated.ckpt")
     with pytest.raises(ValueError, match=r"expected one of `ikem distill`, .* is one of pretrain"):
         load_student(finished_run.run / "pretrain" / "last.ckpt")
+
+
+def test_what_needs_encoders_alone_makes_no_queue(
+    finished_run: Config, dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue of pretraining is the largest thing in its checkpoint, and no other training or evaluation reads it."""
+    expected = stages_of_run(finished_run, dataset)
+    monkeypatch.setattr("ikem.pretrain.KeyQueue", None)
+    found = stages_of_run(finished_run, dataset)
+    for stage, again in zip(expected, found, strict=True):
+        for modality, encoder in stage.encoders.items():
+            for name, value in encoder.state_dict().items():
+                assert torch.equal(value, again.encoders[modality].state_dict()[name])
+    teacher = replace(finished_run.distill, teacher=finished_run.run / "pretrain" / "last.ckpt")
+    other = replace(finished_run, run=tmp_path / "other", distill=teacher)
+    distill(other)
+    assert_same_training(finished_run, other, "distill")
 
 
 def test_distillation_needs_a_teacher_of_the_same_skeleton(config: Callable[..., Config]) -> None:

@@ -12,7 +12,7 @@ import torch
 from ikem.config import Config, EncoderConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.encoders import Encoder, build_encoder, encoders_of
-from ikem.pretrain import STAGE1_CHECKPOINT, build_pretraining
+from ikem.pretrain import STAGE1_CHECKPOINT, first_streams
 from ikem.seeding import derive_seed
 from ikem.training import LAST_CHECKPOINT
 from ikem.weights import Weights, read_weights
@@ -63,7 +63,7 @@ def stages_of_run(config: Config, dataset: PreparedDataset) -> list[Stage]:
     if not trained:
         raise ValueError(f"run: {config.run} holds no finished stage of pretraining; run `ikem pretrain` first")
     layout = trained[0].layout
-    random = encoders_of(build_pretraining(config, layout).query)
+    random = encoders_of(first_streams(config, layout))
     return [Stage("random", random, config.encoder, layout, control="random"), *trained]
 
 

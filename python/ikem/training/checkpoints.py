@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from ikem.checkpoint import first_non_finite
+from ikem.checkpoint import first_non_finite, read_torch_file
 from ikem.files import replacing
 from ikem.training.log import NonFiniteError
 
@@ -38,12 +38,20 @@ def device_type(trainer: lightning.Trainer) -> str:
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside the one that it replaces. Lightning's own way is by the folder for temporary files."""
+    """Writes a checkpoint beside the one that it replaces, and maps it to read it.
+
+    Lightning's own way is by the folder for temporary files, and by memory that holds all of the file, queues included,
+    beside the module that takes it over.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write and rename."""
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Map the file; it holds tensors and plain values alone."""
+        return read_torch_file(Path(path))
 
 
 class Checkpoints(Checkpoint):

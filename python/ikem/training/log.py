@@ -47,7 +47,7 @@ def contrastive_accuracy(q: Tensor, k: Tensor, queue: Tensor, tile: int = 2048) 
         tensor([0.5000])
     """
     positive = (q * k).sum(-1)
-    nearest = torch.stack([(q @ part.mT).amax(-1) for part in queue.to(q.dtype).split(tile, dim=1)]).amax(0)
+    nearest = torch.stack([(q @ part.to(q.dtype).mT).amax(-1) for part in queue.split(tile, dim=1)]).amax(0)
     return (positive > nearest).float().mean(-1)
 
 
