@@ -10,7 +10,8 @@ from types import ModuleType
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 
-def _load(name: str) -> ModuleType:
+def load(name: str) -> ModuleType:
+    """Import a program by its name; what it imports of its neighbors has to be loaded before."""
     spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -20,4 +21,4 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-cuda_report = _load("cuda_report")
+cuda_report = load("cuda_report")

@@ -12,8 +12,6 @@ mapped file all the same.
 from __future__ import annotations
 
 import argparse
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,26 +21,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import BODIES, COLUMNS, FRAMES, LAYOUT, made_clip, measured
 from numpy.typing import NDArray
 
 from ikem.config import Config, DataConfig, EncoderConfig, EvaluateConfig, TrainerConfig
-from ikem.data.dataset import Clip, PreparedDataset, write_dataset
+from ikem.data.dataset import PreparedDataset, write_dataset
 from ikem.encoders import Encoder, build_encoder
 from ikem.evaluation import evaluation
 from ikem.evaluation.evaluation import Evaluation
 from ikem.evaluation.features import extract_features
 from ikem.evaluation.logistic import require_few
 from ikem.evaluation.stages import Stage
-from ikem_ext import get_layout
 
-TRAIN, TEST, CLASSES, FRAMES = 40091, 16487, 60, 50  # of NTU RGB+D 60, cross-subject
-LAYOUT = get_layout("ntu25")
+TRAIN, TEST, CLASSES = 40091, 16487, 60  # of NTU RGB+D 60, cross-subject
 
 
 def make_dataset(folder: Path) -> None:
     """Write the data set: each class is a curve of its own, which other curves disturb."""
     generator = np.random.default_rng(0)
-    curves = generator.normal(size=(CLASSES, 3, FRAMES, LAYOUT.num_joints, 2)).astype(np.float32)
+    curves = generator.normal(size=(CLASSES, 3, FRAMES, LAYOUT.num_joints, BODIES)).astype(np.float32)
     numbers = range(TRAIN + TEST)
 
     def joints() -> Iterator[NDArray[np.float32]]:
@@ -52,7 +49,7 @@ def make_dataset(folder: Path) -> None:
     write_dataset(
         folder,
         joints=joints(),
-        clips=[Clip(f"{i:05d}", i % CLASSES, i % 40, None, None, None, 40 + i % 100) for i in numbers],
+        clips=[made_clip(i, CLASSES) for i in numbers],
         classes=[f"class {label}" for label in range(CLASSES)],
         layout=LAYOUT,
         source="npz",
@@ -61,45 +58,22 @@ def make_dataset(folder: Path) -> None:
     )
 
 
-def resident() -> tuple[float, float]:
-    """GiB of memory of the process: its own, and with the pages of mapped files that happen to be in memory."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    own, mapped = (int(status[name].split()[0]) / 2**20 for name in ("RssAnon", "RssFile"))
-    return own, own + mapped
-
-
-class Table:
-    """Measures parts, and prints a row for each as it ends."""
-
-    def __init__(self) -> None:
-        self.peak = (0.0, 0.0)
-        print("| part | wall clock | processor time | peak memory | with mapped files |\n|---|---:|---:|---:|---:|")
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    @contextmanager
-    def row(self, name: str) -> Iterator[None]:
-        """Measure what is done within."""
-        self.peak = resident()
-        wall, processor = time.perf_counter(), time.process_time()
+@contextmanager
+def row(name: str) -> Iterator[None]:
+    """Measure what is done within, and print it."""
+    with measured() as usage:
         yield
-        wall, processor = time.perf_counter() - wall, time.process_time() - processor
-        own, with_files = self.peak
-        print(f"| {name} | {wall:.0f} s | {processor:.0f} s | {own:.1f} GiB | {with_files:.1f} GiB |", flush=True)
+    print(f"| {name} | {usage.cells()}", flush=True)
 
-    def measured(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, each of whose calls is a row."""
 
-        def call(*args: Any, **options: Any) -> Any:
-            with self.row(name):
-                return function(*args, **options)
+def in_a_row(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, each of whose calls is a row."""
 
-        return call
+    def call(*args: Any, **options: Any) -> Any:
+        with row(name):
+            return function(*args, **options)
 
-    def _watch(self) -> None:
-        while True:
-            now = resident()
-            self.peak = (max(self.peak[0], now[0]), max(self.peak[1], now[1]))
-            time.sleep(0.05)
+    return call
 
 
 def random_encoders(config: EncoderConfig, modalities: list[str]) -> dict[str, Encoder]:
@@ -132,23 +106,23 @@ def main() -> None:
         require_few(TRAIN, TEST, args.feature_width * 4 * LAYOUT.num_joints)
     except ValueError as error:
         print(f"with --evaluate.segments 4: {error}\n")
-    table = Table()
+    print(COLUMNS)
     with TemporaryDirectory(prefix=".features-", dir=args.folder.parent) as scratch:
         parts: Any = Evaluation(config, dataset, Path(scratch))
         published = random_encoders(replace(encoder, base_width=16, feature_width=256), args.modalities[:1])
-        with table.row("256 clips, one modality, at published widths"):
+        with row("256 clips, one modality, at published widths"):
             extract_features(published, dataset, np.arange(256), fabric=parts.fabric)
-        evaluation.extract_features = table.measured("features of training, then of test clips", extract_features)
-        parts._add_linear = table.measured(f"linear probe, {args.epochs} epochs", parts._add_linear)
-        parts._add_neighbors = table.measured("retrieval and 20-NN", parts._add_neighbors)
+        evaluation.extract_features = in_a_row("features of training, then of test clips", extract_features)
+        parts._add_linear = in_a_row(f"linear probe, {args.epochs} epochs", parts._add_linear)
+        parts._add_neighbors = in_a_row("retrieval and 20-NN", parts._add_neighbors)
         parts._add_logistic = lambda encoded: None
         parts.add_encoders(Stage("random", random_encoders(encoder, args.modalities), LAYOUT, "random"))
         if args.raw:
-            with table.row("ridge classifier of raw coordinates"):
+            with row("ridge classifier of raw coordinates"):
                 parts.options = replace(parts.options, segments=0)
                 parts.add_raw()
-        for row in parts.board.rows:
-            print(row["protocol"], row["stream"], f"top-1 {row['top1']:.3f}")
+        for found in parts.board.rows:
+            print(found["protocol"], found["stream"], f"top-1 {found['top1']:.3f}")
 
 
 if __name__ == "__main__":
