@@ -86,13 +86,13 @@ def test_memory_is_the_highest_within() -> None:
 
 
 def test_rows_are_stored_and_shown(tmp_path: Path) -> None:
-    rows = [large_training.Row(size, [2.0, 1.0, 3.0], [1.0], [0.01], 0.5, 1.25, 1.5) for size in (
+    rows = [large_training.Row(size, [9.0], [2.0, 1.0, 3.0], [0.01], 0.5, 1.25, 1.5) for size in (
         large_training.SWEEPS["keys"][0], large_training.SWEEPS["batch"][1], large_training.SWEEPS["clips"][3],
     )]  # fmt: skip
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps({"machine": {"device": "x"}, "rows": [asdict(row) for row in rows]}))
-    assert large_training.stored(path) == ({"device": "x"}, rows)
-    assert large_training.stored(tmp_path / "none") == ({}, [])
+    path.write_text(json.dumps({"machine": "x", "rows": [asdict(row) for row in rows]}))
+    assert large_training.stored(path) == ("x", rows)
+    assert large_training.stored(tmp_path / "none") == ("", [])
     tables = list(large_training._tables(rows))
     assert [table.splitlines()[-1] for table in tables] == [
         "| 16,384 | 2.00 s, 1.25 GiB |",

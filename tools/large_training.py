@@ -4,9 +4,10 @@
         --plot docs/images/performance-large.png --table docs/performance.md
 
 Encoders as published, six modalities, clips of NTU RGB+D's shape: 50 frames, 25 joints, two bodies. Data sets of up to
-a million clips are files with a hole instead of coordinates (kept in FOLDER for another run), so that fetching a batch
-costs what it costs once a clip is in the system's cache, and no disk is measured. What --json has already is not
-measured again; --sweep keys measures one of the sweeps alone.
+a million clips are files with a hole instead of coordinates (kept in FOLDER for another run), so that no disk is
+measured. Times are those of the processor, all threads together: what else the machine does counts little. On a GPU
+those of a step are by the clock. What --json has already is not measured again; --sweep keys measures one of the sweeps
+alone.
 """
 
 from __future__ import annotations
@@ -16,22 +17,19 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from measuring import BODIES, FRAMES, LAYOUT, SparseWriter, apart, made_clip, measured
+from measuring import BODIES, FRAMES, LAYOUT, SparseWriter, apart, machine, made_clip, measured
 
 from ikem.config import Config, DataConfig, TrainerConfig
 from ikem.data.batches import ContrastiveData
 from ikem.data.dataset import PreparedDataset
 from ikem_ext import MODALITIES
 from ikem_ext.bench import report
-from ikem_ext.bench.measure import machine
 from ikem_ext.bench.step import WIDTH, Ours, Run, Sizes, distillation, pretraining
 
 MARKS = ("<!-- large: begin -->", "<!-- large: end -->")
@@ -69,22 +67,27 @@ class Row:
 
     Attributes:
         size: of the step.
-        step: seconds of each step, the first one left out.
-        processor: seconds of all threads, of each step.
-        fetch: seconds until its batch was there, with the random views drawn.
-        open: seconds to open the data set.
+        wall: seconds of each step by the clock, the first one left out.
+        processor: seconds of each step.
+        fetch: processor's seconds until each batch was there, with the random views drawn.
+        open: processor's seconds to open the data set.
         own, with_files: GiB at the peak, of the process, and with pages of mapped files.
         device: GiB at the peak on a GPU.
     """
 
     size: Size
-    step: list[float]
+    wall: list[float]
     processor: list[float]
     fetch: list[float]
     open: float
     own: float
     with_files: float
     device: float = 0.0
+
+    @property
+    def step(self) -> float:
+        """The median of what the steps took."""
+        return median(self.wall if self.device else self.processor)
 
 
 def sparse_dataset(folder: Path, clips: int) -> Path:
@@ -112,17 +115,17 @@ def measure(folder: Path, size: Size, device_name: str, threads: int) -> Row:
     torch.set_num_threads(threads)
     device = torch.device(device_name)
     with measured() as usage:
-        begun = time.perf_counter()
+        begun = time.process_time()
         dataset = PreparedDataset(folder)
-        opened = time.perf_counter() - begun
+        opened = time.process_time() - begun
         config = Config(data=DataConfig(folder, batch_size=size.batch), trainer=TrainerConfig(accelerator="cpu"))
         data = ContrastiveData(config, dataset)
         batches = iter(data.train_dataloader())
         run, times = None, []
         for _ in range(1 + CALLS):
-            ticks = [time.perf_counter()]
+            begun = time.process_time()
             batch = move_data_to_device(next(batches), device)
-            ticks.append(time.perf_counter())
+            fetched = time.process_time() - begun
             if run is None:
                 module = STEPS[size.work](Sizes(size.batch, size.keys))
                 run = Run(Ours(module), batch, device, torch.float32)
@@ -131,15 +134,15 @@ def measure(folder: Path, size: Size, device_name: str, threads: int) -> Row:
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times.append((time.perf_counter() - begun, time.process_time() - processor, ticks[1] - ticks[0]))
-    step, used, fetch = (list(column) for column in zip(*times[1:], strict=True))
+            times.append((time.perf_counter() - begun, time.process_time() - processor, fetched))
+    wall, used, fetch = (list(column) for column in zip(*times[1:], strict=True))
     held = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    return Row(size, step, used, fetch, opened, usage.own, usage.with_files, held)
+    return Row(size, wall, used, fetch, opened, usage.own, usage.with_files, held)
 
 
-def markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
+def markdown(facts: str, rows: Sequence[Row]) -> str:
     """The machine, and a table for each sweep."""
-    return "\n\n".join([f"Measured on {report.in_words(facts)}.", *_tables(rows)])
+    return "\n\n".join([f"Measured on {facts}.", *_tables(rows)])
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[str]:
@@ -163,7 +166,7 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
                 "|---:|---:|---:|---:|---:|---:|",
                 *(
                     f"| {row.size.clips:,} | {row.open:.2f} s | {1e3 * median(row.fetch):.1f} ms | "
-                    f"{median(row.step):.2f} s | {row.own:.2f} GiB | {row.with_files:.2f} GiB |"
+                    f"{row.step:.2f} s | {row.own:.2f} GiB | {row.with_files:.2f} GiB |"
                     for row in chosen
                 ),
             ]
@@ -175,14 +178,14 @@ def _cells(rows: Sequence[Row], swept: int) -> Iterator[str]:
         for row in rows:
             if (row.size.work, row.size.swept) == (work, swept):
                 on_device = f" + {row.device:.2f} on the GPU" if row.device else ""
-                yield f"{median(row.step):.2f} s, {row.own:.2f} GiB{on_device}"
+                yield f"{row.step:.2f} s, {row.own:.2f} GiB{on_device}"
 
 
 def _unique(rows: Sequence[Row]) -> list[int]:
     return sorted({row.size.swept for row in rows})
 
 
-def plot(file: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
+def plot(file: Path, facts: str, rows: Sequence[Row]) -> None:
     """Draw time above memory, a column for each sweep."""
     from matplotlib.figure import Figure
 
@@ -194,7 +197,7 @@ def plot(file: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
             chosen = [row for row in rows if (row.size.sweep, row.size.work) == (sweep, work)]
             sizes = [row.size.swept for row in chosen]
             line = {"color": color, "marker": "o", "markersize": 4}
-            above.plot(sizes, [median(row.step) for row in chosen], label=work, **line)
+            above.plot(sizes, [row.step for row in chosen], label=work, **line)
             below.plot(sizes, [row.own for row in chosen], label=work, **line)
         chosen = [row for row in rows if row.size.sweep == sweep]
         dashed = {"color": "#777777", "linestyle": "--"}
@@ -213,16 +216,16 @@ def plot(file: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
             axis.legend(fontsize=8, frameon=False)
-    axes[0, 0].set_ylabel("seconds for a step, median")
+    axes[0, 0].set_ylabel("seconds for a step")
     axes[1, 0].set_ylabel("GiB of the process's own at the peak")
-    figure.suptitle(report.in_words(facts).replace("; ", "\n"), fontsize=9)
+    figure.suptitle(facts, fontsize=9)
     figure.savefig(file, dpi=110)
 
 
-def stored(file: Path | None) -> tuple[dict[str, Any], list[Row]]:
+def stored(file: Path | None) -> tuple[str, list[Row]]:
     """Return what was measured before."""
     if file is None or not file.is_file():
-        return {}, []
+        return "", []
     content = json.loads(file.read_text())
     return content["machine"], [Row(**{**row, "size": Size(**row["size"])}) for row in content["rows"]]
 
@@ -242,8 +245,7 @@ def main() -> None:
     known = {row.size for row in rows}
     sizes = [size for name, sweep in SWEEPS.items() if args.sweep in (None, name) for size in sweep]
     if not facts:
-        torch.set_num_threads(args.threads)
-        facts = apart(partial(machine, torch.device(args.device), quick=True))
+        facts = apart(machine, torch.device(args.device), args.threads)
     for size in sizes:
         if size not in known:
             folder = sparse_dataset(args.folder, size.clips)

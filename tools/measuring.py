@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ikem.data.dataset import Clip, DatasetWriter
@@ -76,6 +79,18 @@ def resident() -> tuple[float, float]:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     own, mapped = (int(status[name].split()[0]) / 2**20 for name in ("RssAnon", "RssFile"))
     return own, own + mapped
+
+
+def machine(device: torch.device, threads: int) -> str:
+    """What is measured on, in words."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+        name = "{model name} (family {cpu family}, model {model})".format_map(said)
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "ikem-ext"))
+    return f"{name}, {threads} {'thread' if threads == 1 else 'threads'}; {versions}, {date.today()}"
 
 
 def apart(function: Callable[..., Result], *arguments: Any) -> Result:

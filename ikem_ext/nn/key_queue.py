@@ -50,7 +50,7 @@ class KeyQueue(nn.Module):
             if size < 1:
                 raise ValueError(f"{name}: expected at least 1, got {size}")
         keys = torch.randn(length, num_modalities, width)
-        keys /= keys.norm(dim=-1, keepdim=True).clamp_min_(1e-12)  # in their place: a long queue fits no second time
+        keys /= keys.norm(dim=-1, keepdim=True).clamp_min_(1e-12)  # in place: there may be no memory for two of them
         self.register_buffer("keys", keys)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         self.register_buffer("clips", torch.full((length,), -1) if with_clips else None)

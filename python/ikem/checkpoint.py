@@ -66,7 +66,7 @@ def first_non_finite(values: Any) -> str | None:
 
 
 def _is_finite(values: Tensor, piece: int = 2**22) -> Tensor:
-    """Return whether all are, piece by piece: what is made on the way would be larger than a long queue itself."""
+    """Return whether all are, piece by piece: there may be no memory for a second array as large as a queue."""
     return torch.stack([each.isfinite().all() for each in values.flatten().split(piece)]).all()
 
 
@@ -74,6 +74,17 @@ def require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Refuse weights that are not finite, and name the first of them."""
     if name := first_non_finite(weights):
         raise ValueError(f"checkpoint: {path} is of no use: {name} holds numbers that are not finite")
+
+
+def weights_within(weights: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
+    """Return the weights of a part of a module, under the names that they have there.
+
+    Example:
+        >>> weights_within({"query.bone.bias": torch.ones(1), "queue.pointer": torch.zeros(())}, "query")
+        {'bone.bias': tensor([1.])}
+    """
+    prefix = f"{module}."
+    return {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
@@ -127,14 +138,7 @@ def read_modules(path: Path | str) -> tuple[dict[str, Any], dict[str, dict[str, 
         description = json.loads(file.metadata()[DESCRIPTION])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     require_finite(Path(path), weights)
-    return description, {
-        modality: {
-            name.removeprefix(f"{modality}."): value
-            for name, value in weights.items()
-            if name.startswith(f"{modality}.")
-        }
-        for modality in description["modalities"]
-    }
+    return description, {modality: weights_within(weights, modality) for modality in description["modalities"]}
 
 
 def load_encoders(path: Path | str) -> dict[str, Encoder]:

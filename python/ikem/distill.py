@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ikem.checkpoint import DESCRIPTION, read_checkpoint
+from ikem.checkpoint import DESCRIPTION, read_checkpoint, weights_within
 from ikem.config import Config, DistillConfig, EncoderConfig, plain
 from ikem.data.batches import Batch
 from ikem.encoders import Encoder, build_stream, embed, encoders_of, unit
@@ -147,9 +147,7 @@ def load_student(path: Path) -> nn.ModuleDict:
         SkeletonLayout.from_dict(description["layout"]),
         description["width"],
     )
-    prefix = "student."
-    state = checkpoint["state_dict"]
-    student.load_state_dict({k[len(prefix) :]: value for k, value in state.items() if k.startswith(prefix)})
+    student.load_state_dict(weights_within(checkpoint["state_dict"], "student"))
     return student
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ikem.checkpoint import DESCRIPTION, read_checkpoint
+from ikem.checkpoint import DESCRIPTION, read_checkpoint, weights_within
 from ikem.config import Config, EncoderConfig, PretrainConfig, plain
 from ikem.data.batches import Batch
 from ikem.data.dataset import PreparedDataset
@@ -217,11 +217,10 @@ def load_streams(path: Path) -> tuple[nn.ModuleDict, PretrainConfig, SkeletonLay
         ValueError: if the file is missing or something else.
     """
     checkpoint = read_checkpoint(path, "pretrain")
-    description, prefix = checkpoint[DESCRIPTION], "query."
+    description = checkpoint[DESCRIPTION]
     config, layout = PretrainConfig(**description["pretrain"]), SkeletonLayout.from_dict(description["layout"])
     streams = query_streams(config, EncoderConfig(**description["encoder"]), layout)
-    state = checkpoint["state_dict"]
-    streams.load_state_dict({k[len(prefix) :]: value for k, value in state.items() if k.startswith(prefix)})
+    streams.load_state_dict(weights_within(checkpoint["state_dict"], "query"))
     return streams, config, layout
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ikem.checkpoint import DESCRIPTION, load_encoders, read_torch_file, require_finite
+from ikem.checkpoint import DESCRIPTION, load_encoders, read_torch_file, require_finite, weights_within
 from ikem.config import EncoderConfig
 from ikem.encoders import STGCN, Encoder, build_encoder, load_published_state_dict
 from ikem_ext import SkeletonLayout
@@ -124,9 +124,9 @@ def _of_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
     if kind not in streams:
         raise ValueError(f"checkpoint: expected one of {', '.join(streams)}, {path} is one of {kind}")
     config, layout = EncoderConfig(**description["encoder"]), SkeletonLayout.from_dict(description["layout"])
-    state = _under(checkpoint["state_dict"], f"{streams[kind]}.")
+    state = weights_within(checkpoint["state_dict"], streams[kind])
     encoders = {
-        modality: _filled(path, config, layout, _under(state, f"{modality}.encoder."))
+        modality: _filled(path, config, layout, weights_within(state, f"{modality}.encoder"))
         for modality in description[kind]["modalities"]
     }
     stage = {"distill": "student", "finetune": "finetuned"}.get(kind) or f"stage{description['stage']}"
@@ -163,7 +163,7 @@ def published_weights(
     if not owners & set(known):  # one encoder alone
         groups, unused = {modality: dict(state)}, set()
     else:
-        groups = {known[owner]: _under(state, f"{owner}.") for owner in known if owner in owners}
+        groups = {known[owner]: weights_within(state, owner) for owner in known if owner in owners}
         named = {*PUBLISHED_STUDENT, *PUBLISHED_ENCODERS}
         unused = owners - set(known)
         others = [owner for owner in owners - named if not owner.startswith(PUBLISHED_OTHERS)]
@@ -179,10 +179,6 @@ def published_weights(
 
 def _unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if f"{part}." not in WRAPPERS)
-
-
-def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _published(

@@ -23,7 +23,8 @@ def test_they_are_a_sequence() -> None:
     assert len(clips) == 5
     assert list(clips) == CLIPS
     assert clips == CLIPS and clips == Clips(CLIPS)
-    assert clips != CLIPS[:4] and clips != [*CLIPS[:4], CLIPS[0]] and clips != 3
+    for other in (CLIPS[:4], [*CLIPS[:4], CLIPS[0]], [*CLIPS[:4], "nobody"], 3):
+        assert clips != other
     assert [clips[place] for place in (0, -1, np.int64(3))] == [CLIPS[0], CLIPS[4], CLIPS[3]]
     assert clips[1:4:2] == CLIPS[1:4:2]
     for place in (5, -6):

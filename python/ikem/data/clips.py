@@ -6,7 +6,7 @@ import csv
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from operator import attrgetter, index
+from operator import attrgetter, eq, index
 from pathlib import Path
 from typing import overload
 
@@ -108,7 +108,7 @@ class Clips(Sequence[Clip]):
         return map(self._clip, range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Clip.__eq__, self, other))
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
 
