@@ -56,7 +56,7 @@ class Size:
 
 SWEEPS = {
     "keys": [Size("keys", work, keys=2**power) for power in (14, 17, 20) for work in STEPS],
-    "batch": [Size("batch", work, batch=batch) for batch in (4, 16, 64) for work in STEPS],
+    "batch": [Size("batch", work, batch=batch) for batch in (2, 4, 16) for work in STEPS],
     "clips": [Size("clips", "stage 1", clips=10**power) for power in (3, 4, 5, 6)],
 }
 
