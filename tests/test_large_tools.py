@@ -95,8 +95,8 @@ def test_rows_are_stored_and_shown(tmp_path: Path) -> None:
     assert large_training.stored(tmp_path / "none") == ("", [])
     tables = list(large_training._tables(rows))
     assert [table.splitlines()[-1] for table in tables] == [
-        "| 16,384 | 2.00 s, 1.25 GiB |",
-        "| 2 | 2.00 s, 1.25 GiB |",
+        "| 16,384 | 2.00 s, 1.25 GiB |  |  |",
+        "| 2 |  | 2.00 s, 1.25 GiB |  |",
         "| 1,000,000 | 0.50 s | 10.0 ms | 2.00 s | 1.25 GiB | 1.50 GiB |",
     ]
 

@@ -174,11 +174,11 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _cells(rows: Sequence[Row], swept: int) -> Iterator[str]:
+    found = {row.size.work: row for row in rows if row.size.swept == swept}
     for work in STEPS:
-        for row in rows:
-            if (row.size.work, row.size.swept) == (work, swept):
-                on_device = f" + {row.device:.2f} on the GPU" if row.device else ""
-                yield f"{row.step:.2f} s, {row.own:.2f} GiB{on_device}"
+        row = found.get(work)
+        on_device = f" + {row.device:.2f} on the GPU" if row and row.device else ""
+        yield f"{row.step:.2f} s, {row.own:.2f} GiB{on_device}" if row else ""
 
 
 def _unique(rows: Sequence[Row]) -> list[int]:
@@ -188,6 +188,7 @@ def _unique(rows: Sequence[Row]) -> list[int]:
 def plot(file: Path, facts: str, rows: Sequence[Row]) -> None:
     """Draw time above memory, a column for each sweep."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     figure = Figure(figsize=(13, 7), layout="constrained")
     axes = figure.subplots(2, len(SWEEPS), sharex="col")
@@ -195,6 +196,8 @@ def plot(file: Path, facts: str, rows: Sequence[Row]) -> None:
     for (above, below), (sweep, name) in zip(axes.T, names.items(), strict=True):
         for work, color in COLORS.items():
             chosen = [row for row in rows if (row.size.sweep, row.size.work) == (sweep, work)]
+            if not chosen:
+                continue
             sizes = [row.size.swept for row in chosen]
             line = {"color": color, "marker": "o", "markersize": 4}
             above.plot(sizes, [row.step for row in chosen], label=work, **line)
@@ -212,6 +215,8 @@ def plot(file: Path, facts: str, rows: Sequence[Row]) -> None:
         for axis in (above, below):
             axis.set(xscale="log", yscale="log")
             axis.set_xticks(_unique(chosen), [f"{size:,}" for size in _unique(chosen)], rotation=20)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
