@@ -30,7 +30,10 @@ from ikem.data.batches import ContrastiveData
 from ikem.data.dataset import PreparedDataset
 from ikem_ext import MODALITIES
 from ikem_ext.bench import report
-from ikem_ext.bench.step import WIDTH, Ours, Run, Sizes, distillation, pretraining
+from ikem_ext.bench.contrast import WIDTH
+from ikem_ext.bench.step.batch import Sizes
+from ikem_ext.bench.step.ours import Ours, distillation, pretraining
+from ikem_ext.bench.step.run import Run
 
 MARKS = ("<!-- large: begin -->", "<!-- large: end -->")
 STEPS = {"stage 1": pretraining(1), "stage 2": pretraining(2), "distillation": distillation}
