@@ -16,7 +16,8 @@ class DataConfig:
         folder: a prepared dataset, as `ikem prepare` writes it; for pretraining and distillation also a list of
             several, of one skeleton, number of frames and number of bodies.
         protocol: one of the dataset's protocols; its training part is used for learning, the others for testing. Of a
-            list, one that all have, or ``all``: all clips train.
+            list, one that all have, or ``all``: all clips train. ``xsub/subject=1,5`` holds out training clips of
+            ``xsub``, by subject, camera, setup or replication, and tests on these instead of its test clips.
         batch_size: clips per step, over all processes together. An incomplete last batch of an epoch is left out.
         workers: processes that load batches ahead of time; 0 loads in the training process.
     """

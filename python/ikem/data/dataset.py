@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ikem_ext.skeleton import SkeletonLayout
 
 from .clips import MISSING, Clip, Clips, read_clips, write_clips
+from .held_out import hold_out
 from .protocols import Protocols
 from .summary import PrepareSummary
 
@@ -90,11 +91,27 @@ class PreparedDataset:
         self.labels = np.where(known, labels, -1)
         self.num_frames = self.clips.column("num_frames")
 
+    def parts(self, protocol: str) -> dict[str, NDArray[np.int64]]:
+        """Returns the indices of the clips of every part of a protocol, ascending.
+
+        Args:
+            protocol: one of the data set's protocols, such as ``xsub``; or ``xsub/subject=1,5``, which holds out
+                training clips of it by subject, camera, setup or replication: they are tested on, in place of its own
+                test clips, and the other training clips train.
+
+        Raises:
+            ValueError: there is no such protocol, or no such training clip.
+        """
+        parts = self.protocols.get(protocol) or hold_out(protocol, self.protocols, self.clips)
+        if parts is None:
+            raise ValueError(f"protocol: expected one of {sorted(self.protocols)} in {self.folder}, got {protocol!r}")
+        return {part: clips.copy() for part, clips in parts.items()}
+
     def split(self, protocol: str, part: str) -> NDArray[np.int64]:
         """The indices of the clips that belong to a part of a protocol.
 
         Args:
-            protocol: one of the data set's protocols, such as ``xsub``.
+            protocol: as for :meth:`parts`.
             part: ``train`` or ``test``, or another part that the protocol has.
 
         Returns:
@@ -103,13 +120,10 @@ class PreparedDataset:
         Raises:
             ValueError: there is no such protocol or part.
         """
-        for argument, value, known in (
-            ("protocol", protocol, self.protocols),
-            ("part", part, self.protocols.get(protocol, {})),
-        ):
-            if value not in known:
-                raise ValueError(f"{argument}: expected one of {sorted(known)} in {self.folder}, got {value!r}")
-        return self.protocols[protocol][part].copy()
+        parts = self.parts(protocol)
+        if part not in parts:
+            raise ValueError(f"part: expected one of {sorted(parts)} in {self.folder}, got {part!r}")
+        return parts[part]
 
     def __len__(self) -> int:
         """N, the number of clips."""

@@ -42,8 +42,8 @@ class Split:
         Raises:
             ValueError: if the protocol or a class is unknown, or clips lack what an evaluation needs.
         """
-        names = [part for part in dataset.protocols.get(protocol, {}) if part != "train"]
-        clips = {name: dataset.split(protocol, name) for name in ["train", *names]}
+        clips = dataset.parts(protocol)
+        names = [part for part in clips if part != "train"]
         where = f"{protocol!r} of {dataset.folder}"
         if classes:
             chosen = np.isin(dataset.labels, [-1, *_labels_of(classes, dataset.classes)])
