@@ -73,6 +73,7 @@ root_doc = "README"
 exclude_patterns = [path.name for path in ROOT.iterdir() if path.name not in PAGES]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 4
+myst_fence_as_directive = ["math"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!ikem).*"),  # other projects' names
