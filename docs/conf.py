@@ -35,9 +35,10 @@ docs/performance
 ```{toctree}
 :hidden:
 :caption: Tutorials
-:glob:
 
-docs/tutorials/*
+docs/tutorials/own-data
+docs/tutorials/faster-layers
+docs/tutorials/own-loss
 ```
 
 ```{toctree}
@@ -81,6 +82,7 @@ nitpick_ignore_regex = [
 ]
 
 default_role = "code"
+highlight_language = "none"
 add_module_names = False
 python_maximum_signature_line_length = 100
 autodoc_default_options = {"member-order": "bysource"}
@@ -91,6 +93,8 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"ikem-ext {version}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_copyright = False
