@@ -141,6 +141,13 @@ def test_formulas_are_seen(site: Path, opened, tmp_path: Path) -> None:  # noqa:
     print("screenshot:", tmp_path / "operations.png")
 
 
+@pytest.mark.parametrize("width", [380, 1000, 1600])
+def test_no_page_is_wider_than_the_window(site: Path, opened, width: int) -> None:  # noqa: F811
+    for stem in ("README", "docs/data", "docs/architecture", "docs/reference/operations"):
+        page = opened(site / f"{stem}.html", width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.parametrize(
     ("words", "title"), [("queue_logsumexp", "queue_logsumexp"), ("bone jitter", "Options of pretraining")]
 )
