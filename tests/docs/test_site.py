@@ -106,8 +106,7 @@ def test_every_command_and_every_section_of_the_configuration_is_in_the_referenc
         f"{module}.{'import_' if command == 'import' else command}" for command, (module, *_) in COMMANDS.items()
     }
     sections = {f"ikem.config.{type(section).__name__}" for section in vars(Config()).values()}
-    assert functions - documented == set()
-    assert {each for each in sections if each.endswith("Config")} - documented == set()
+    assert functions | {each for each in sections if each.endswith("Config")} <= documented
 
 
 def test_links_lead_to_a_page_and_to_a_place_on_it(site: Path) -> None:
