@@ -16,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from pages import PAGES, ROOT, name
 from report.conftest import browser, opened  # noqa: F401 (fixtures)
 
@@ -30,18 +31,24 @@ PACKAGES = {"nn", "reference", "agcn", "ctrgcn", "msg3d", "pyskl", "stgcn"}  # w
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; IKEM_SITE names one that is there already."""
+def site(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    """The built site, which all processes of the tests share; IKEM_SITE names one that is there already."""
     if os.environ.get("IKEM_SITE"):
         return ROOT / os.environ["IKEM_SITE"]
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.getbasetemp().parent / f"site-{testrun_uid}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "html").exists():
+            _build(folder)
+    return folder / "html"
+
+
+def _build(folder: Path) -> None:
     options = ["--conf-dir", "docs", "--fail-on-warning", "--keep-going", "--quiet"]
     result = subprocess.run(
         [sys.executable, "-m", "sphinx", *options, "--doctree-dir", folder / "doctrees", ".", folder / "html"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    return folder / "html"
 
 
 @pytest.fixture(scope="module")
