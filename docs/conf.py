@@ -78,7 +78,7 @@ myst_fence_as_directive = ["math"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!ikem).*"),  # other projects' names
-    (r"py:class", r"ikem_ext\.nn\.folding\.Model|ikem\.data\.synthetic\.Recordings"),  # in signatures alone
+    (r"py:class", r"ikem_ext\.nn\.folding\.Model|ikem\.data\.synthetic\.(\w+\.)?Recordings"),  # in signatures alone
 ]
 
 default_role = "code"
