@@ -11,6 +11,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 import ikem_ext
@@ -76,10 +77,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 myst_heading_anchors = 4
 myst_fence_as_directive = ["math"]
 nitpicky = True
-nitpick_ignore_regex = [
-    (r"py:.*", r"(?!ikem).*"),  # other projects' names
-    (r"py:class", r"ikem_ext\.nn\.folding\.Model|ikem\.data\.synthetic\.(\w+\.)?Recordings"),  # in signatures alone
-]
+nitpick_ignore_regex = [(r"py:.*", r"(?!ikem).*")]  # other projects' names
 
 default_role = "code"
 highlight_language = "none"
@@ -112,6 +110,19 @@ def _add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += CONTENTS
 
 
+def _unlink_folders(app: Sphinx, doctree: nodes.document) -> None:
+    """A folder has no page: of a link to one the text stays."""
+    for link in list(doctree.findall(addnodes.pending_xref)):
+        is_path = link["reftype"] == "myst" and link["refdomain"] != "doc"
+        if is_path and (ROOT / Path(link["refdoc"]).parent / link["reftarget"]).is_dir():
+            link.replace_self(link.children)
+
+
+def _unlink_types(app: Sphinx, env: Any, node: nodes.Element, text: nodes.Element) -> nodes.Element | None:
+    """Types in signatures may be such as the reference does not describe; what is written by hand may not."""
+    return None if "refwarn" in node else text
+
+
 def _add_front_page(app: Sphinx, failure: Exception | None) -> None:
     if failure is None and app.builder.name == "html":
         shutil.copy(app.outdir / f"{root_doc}.html", app.outdir / "index.html")
@@ -121,4 +132,6 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("source-read", _add_contents)
+    app.connect("doctree-read", _unlink_folders)
+    app.connect("missing-reference", _unlink_types)
     app.connect("build-finished", _add_front_page)
