@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt $(shell find csrc cmake -type f)
 FORMATTED_CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench bench-large lint format cuda-report gpu-check clean
+.PHONY: help setup build demo test docs bench bench-large lint format cuda-report gpu-check clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,10 @@ bench-large: setup ## Measures torch.compile's max-autotune, and whole models of
 	  --json results/bench-cpu-max-autotune.json
 	$(BIN)/python -m ikem_ext.bench large_models --json results/bench-cpu-large.json
 	$(BENCH_TABLES)
+
+docs: setup ## Builds the site, of docs/ and the docstrings, in build/docs/html; a warning is an error.
+	$(BIN)/sphinx-build --conf-dir docs --fresh-env --fail-on-warning --keep-going --quiet \
+	  --doctree-dir build/docs/doctrees . build/docs/html
 
 lint: setup ## Checks style and types.
 	$(BIN)/ruff check

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from . import _library as _library  # first: loads the operations that the other modules register functions for
 from . import nn, reference
 from .accelerate import accelerate
-from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
+from .contrast import cross_modal_nce, implicit_exchange, info_nce, queue_logsumexp, relational_distillation
 from .graph_conv import graph_conv
 from .layouts import LAYOUTS
 from .modalities import MODALITIES, derive_modalities
@@ -25,6 +25,7 @@ __all__ = [
     "implicit_exchange",
     "info_nce",
     "nn",
+    "queue_logsumexp",
     "reference",
     "relational_distillation",
 ]

@@ -1,7 +1,8 @@
 """Contrastive losses over queues of keys, from one modality's InfoNCE to the exchange between modalities.
 
 All take the temperature as a float and give losses in float32 (float64 for float64 inputs): one number per
-modality, the mean over the batch, zero for an empty batch. The inputs are meant to be L2-normalised on the
+modality, the mean over the batch, zero for an empty batch. What losses of your own can be made of,
+:func:`queue_logsumexp`, gives one number per query. The inputs are meant to be L2-normalised on the
 last axis by the caller; any finite input gives a finite loss. Under autocast they compute in float32.
 
 N is the batch, C the width of an embedding, K the length of the queue, G the number of modalities.
@@ -40,7 +41,49 @@ from ._transforms import (
     wants_gradient,
 )
 
-__all__ = ["cross_modal_nce", "implicit_exchange", "info_nce", "relational_distillation"]
+__all__ = ["cross_modal_nce", "implicit_exchange", "info_nce", "queue_logsumexp", "relational_distillation"]
+
+
+@not_for_torchscript
+def queue_logsumexp(q: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    r"""Log-sum-exp of each query's similarities to a queue, which losses over queues are made of.
+
+    .. math:: \log \sum_i e^{q_n \cdot Q_i/\tau}
+
+    The similarities are summed where they are made: no array of queries times queue is kept, in either direction.
+
+    Args:
+        q: queries, (N, C), or (G, N, C) for G modalities at once.
+        queue: the queue Q, (K, C) or (G, K, C); any strides, so a queue stored as (K, G, C) serves.
+        temperature: the temperature tau, above 0.
+
+    Returns:
+        One number for each query, (N,) or (G, N), minus infinity for an empty queue. Differentiable in ``q`` and
+        ``queue``.
+
+    Raises:
+        ValueError: the shapes do not fit together, or the temperature is not above 0.
+        TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
+
+    Example:
+        >>> import torch, ikem_ext
+        >>> q, queue = torch.eye(4)[:2], torch.eye(4)[2:]
+        >>> ikem_ext.queue_logsumexp(q, queue, temperature=1.0)  # log(1 + 1)
+        tensor([0.6931, 0.6931])
+    """
+    shapes = Shapes()
+    shapes.check("q", q, "N C", "G N C")
+    shapes.check("queue", queue, "K C" if q.dim() == 2 else "G K C")
+    q, queue = _autocast_to_float32(q, queue)
+    check_same(("q", q), queue=queue)
+    _library.require_device("q", q)
+    _check_temperature(temperature)
+    with _no_autocast(q):
+        grouped = q.dim() == 3
+        q, queue = (x if grouped else x[None] for x in (q, queue))
+        log_sums = _streamed_logsumexp(_widen(q), queue[:, None], temperature)
+        return log_sums if grouped else log_sums[0]
 
 
 @not_for_torchscript
@@ -275,8 +318,13 @@ def _streamed_info_nce_terms(q: Tensor, k: Tensor, queue: Tensor, temperature: f
     """The loss of each query, (G, N)."""
     q, k = _widen(q), _widen(k)
     positive = (q * k).sum(-1) / temperature
-    negative, _ = torch.ops.ikem_ext.queue_logsumexp(q, queue, 1 / temperature, False, _allows_tf32(q))
-    return torch.logaddexp(positive, negative) - positive
+    return torch.logaddexp(positive, _streamed_logsumexp(q, queue, temperature)) - positive
+
+
+def _streamed_logsumexp(q: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """(G, N) from wide q (G, N, P * C) and queue (G, P, K, C)."""
+    log_sums, _ = torch.ops.ikem_ext.queue_logsumexp(q, queue, 1 / temperature, False, _allows_tf32(q))
+    return log_sums
 
 
 def _streamed_exchange(

@@ -231,6 +231,18 @@ class TestInfoNCE(LossChecks):
         yield native, (weights, torch.zeros_like(q).detach(), q.detach(), queue.detach(), 5.0)
 
 
+class TestQueueLogsumexp(LossChecks):
+    operation = staticmethod(ikem_ext.queue_logsumexp)
+    reference = staticmethod(reference.queue_logsumexp)
+    differentiable = ("q", "queue")
+    batch_axes: ClassVar[dict[str, int]] = {"q": 1}
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        g, n, k, c = self.groups, self.queries, self.keys, self.width
+        q, queue = self.vectors(dtype, device, seed, (g, n, c), (g, k, c))
+        return {"q": q, "queue": queue, "temperature": self.temperature}
+
+
 class TestCrossModalNCE(TestInfoNCE):
     operation = staticmethod(ikem_ext.cross_modal_nce)
     reference = staticmethod(reference.cross_modal_nce)
@@ -276,7 +288,7 @@ class TestRelationalDistillation(LossChecks):
         return dict(zip(names, vectors, strict=True), temperature=self.temperature, topk=1 + seed)
 
 
-ALL_LOSSES = TestInfoNCE, TestCrossModalNCE, TestImplicitExchange, TestRelationalDistillation
+ALL_LOSSES = TestInfoNCE, TestQueueLogsumexp, TestCrossModalNCE, TestImplicitExchange, TestRelationalDistillation
 
 
 @settings(max_examples=40, deadline=None)
@@ -329,6 +341,18 @@ def test_other_devices_are_refused() -> None:
 def test_an_empty_queue(name: str) -> None:
     """The positive alone is left: nothing to lose."""
     assert torch.equal(losses(5, k=0, topk=0)[name], torch.zeros(3, dtype=torch.float64))
+
+
+def test_the_sum_over_an_empty_queue_is_none() -> None:
+    q, queue = unit(2, 3, 4), unit(2, 0, 4)
+    assert torch.equal(ikem_ext.queue_logsumexp(q, queue, 0.07), torch.full((2, 3), -math.inf, dtype=torch.float64))
+
+
+def test_the_sums_of_one_modality_alone_equal_those_among_all() -> None:
+    q, queue = unit(3, 5, 8), unit(3, 11, 8)
+    alone = ikem_ext.queue_logsumexp(q[1], queue[1], 0.1)
+    assert alone.shape == (5,)
+    torch.testing.assert_close(alone, ikem_ext.queue_logsumexp(q, queue, 0.1)[1])
 
 
 @pytest.mark.parametrize("which", ["q", "queue"])
@@ -413,6 +437,16 @@ def test_every_simd_level(level: str) -> None:
             lambda q, k, b: ikem_ext.info_nce(q, k, b, 0.0),
             ValueError,
             "temperature: expected .* above 0, got 0.0",
+        ),
+        (
+            lambda q, k, b: ikem_ext.queue_logsumexp(q, b[0], 0.1),
+            ValueError,
+            r"queue: expected shape \(G, K, C\) with C=4, G=2, got \(5, 4\)",
+        ),
+        (
+            lambda q, k, b: ikem_ext.queue_logsumexp(q, b, -1.0),
+            ValueError,
+            "temperature: expected .* above 0, got -1.0",
         ),
         (lambda q, k, b: ikem_ext.info_nce(q, k, b.float(), 0.1), TypeError, "queue: expected torch.float64"),
         (

@@ -1,6 +1,6 @@
 """Every operation of :mod:`ikem_ext` once more in plain PyTorch: slow, short, and what the tests compare with."""
 
-from .contrast import cross_modal_nce, implicit_exchange, info_nce, relational_distillation
+from .contrast import cross_modal_nce, implicit_exchange, info_nce, queue_logsumexp, relational_distillation
 from .graph_conv import graph_conv
 from .modalities import derive_modalities
 from .plain import plain_operations
@@ -12,5 +12,6 @@ __all__ = [
     "implicit_exchange",
     "info_nce",
     "plain_operations",
+    "queue_logsumexp",
     "relational_distillation",
 ]

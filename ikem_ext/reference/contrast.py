@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def queue_logsumexp(q: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """See :func:`ikem_ext.queue_logsumexp`; the same arguments, values and gradients, on any device."""
+    return (_similarities(*_widen(q, queue)) / temperature).logsumexp(-1)
+
+
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """See :func:`ikem_ext.info_nce`; the same arguments, values and gradients, on any device."""
     q, k, queue = _widen(q, k, queue)

@@ -63,7 +63,7 @@ class Fusion:
 
     Args:
         kind: ``logits`` adds them; ``pool`` adds the logarithms of the modalities' own probabilities, as
-            :func:`ikem.evaluation.fusion.pool` does.
+            ``ikem.evaluation.fusion.pool`` does.
         weights: of the modalities, (G,).
         doubt: share of a uniform distribution in each modality's probabilities, for ``pool``.
 
