@@ -39,6 +39,7 @@ from ikem.study.steps import config_of_step
 
 StudyFile = Callable[..., Path]
 VARIANTS = {"whole": {}, "no-context": {"overrides": {"pretrain.context": False}}}
+STUDIES = Path(__file__).parents[2] / "results" / "studies"
 
 
 @pytest.fixture
@@ -217,6 +218,27 @@ def test_a_name_that_is_there_twice_is_refused(study_file: StudyFile) -> None:
     path.write_text(path.read_text().replace("no-context:", "whole:"))
     with pytest.raises(ValueError, match=r"line \d+: whole is there twice"):
         read_study(path)
+
+
+def test_what_a_merge_brings_may_be_changed_beside_it(study_file: StudyFile) -> None:
+    path = study_file()
+    shared = "  one: {overrides: &shared {pretrain.topk: 2, views.jitter: 0.1}}\n"
+    path.write_text(
+        path.read_text().replace(
+            "variants:\n", f"variants:\n{shared}  two: {{overrides: {{<<: *shared, views.jitter: 0.2}}}}\n"
+        )
+    )
+    one, two, *_ = read_study(path).variants
+    assert (one.config.pretrain.topk, one.config.views.jitter) == (2, 0.1)
+    assert (two.config.pretrain.topk, two.config.views.jitter) == (2, 0.2)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in STUDIES.glob("*.yaml") if "base:" in path.read_text()))
+def test_the_studies_of_the_results_are_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(STUDIES.parents[1])
+    study = read_study(STUDIES / name)
+    assert study.out == Path("runs") / study.out.name
+    assert {"random", "raw"} & {variant.control for variant in study.variants}
 
 
 def test_the_examples_of_the_docs_are_right(tmp_path: Path) -> None:

@@ -20,13 +20,15 @@ from ikem.study.measures import CONTROLS, Measure, read_measures, require_measur
 from ikem.study.plan import Study, Variant
 from ikem.study.steps import STEPS, config_of_step, in_order
 
+_MERGE = "tag:yaml.org,2002:merge"  # of `<<`, which may be meant to be changed by what stands beside it
+
 
 class _NamesOnce(yaml.SafeLoader):
     """Refuses a name that is there twice, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct it, if the names differ."""
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
         require_different(f"line {node.start_mark.line + 1}", names)
         return super().construct_mapping(node, deep)
 
