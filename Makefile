@@ -68,10 +68,11 @@ bench-large: setup ## Measures torch.compile's max-autotune, and whole models of
 	$(BIN)/python -m ikem_ext.bench large_models --json results/bench-cpu-large.json
 	$(BENCH_TABLES)
 
-lint: setup ## Checks style and types.
+lint: setup ## Checks style and types, and the workflows.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/actionlint
 	$(BIN)/clang-format --dry-run --Werror $(FORMATTED_CPP)
 
 format: setup ## Formats all code.
