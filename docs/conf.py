@@ -61,8 +61,10 @@ docs/reference/python
 
 docs/architecture
 CONTRIBUTING
+docs/releasing
 CHANGELOG
 SECURITY
+results/README
 results/utd-mhad
 results/h200
 ```
