@@ -6,6 +6,7 @@ import csv
 import pickle
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -284,19 +285,26 @@ def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path, op
 
 
 def test_two_processes_stop_together_and_go_on(dataset_folder: Path, tmp_path: Path) -> None:
-    """At a loss that is not finite in one of them, and at a signal to one; each is saved up to there."""
+    """At a loss that is not finite in one of them, and at a signal to one; each is saved up to there.
+
+    Batch norm is that of training, shuffled: what goes on are the same bits, each with its own share of the batch.
+    """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     last = broken / "pretrain" / "last.ckpt"
-    assert run_script(two_processes, dataset_folder, whole, "--devices", 2).returncode == 0
-    process = run_script(two_processes, dataset_folder, broken, "nan", "--devices", 2)
+
+    def run(folder: Path, *fault: str) -> subprocess.CompletedProcess[str]:
+        return run_script(two_processes, dataset_folder, folder, "local", "shuffle", *fault, "--devices", 2)
+
+    assert run(whole).returncode == 0
+    process = run(broken, "nan")
     assert process.returncode == 1
     said = "NonFiniteError: the loss is not finite in epoch 1, step 3: contrast of bone is nan"
     assert process.stderr.count(said) == 1
     assert read_checkpoint(last, "pretrain")["global_step"] == 2
-    process = run_script(two_processes, dataset_folder, broken, "stop", "--devices", 2)
+    process = run(broken, "stop")
     assert process.returncode == 128 + signal.SIGTERM, process.stderr
     assert read_checkpoint(last, "pretrain")["global_step"] == 3
-    assert run_script(two_processes, dataset_folder, broken, "--devices", 2).returncode == 0
+    assert run(broken).returncode == 0
     assert_same_training(whole, broken)
 
 

@@ -4,8 +4,8 @@ All must be equal on any number of processes, in float64, so that only sums in a
 mean loss, the keys in the queue and their order, and the momentum update. There is no dropout, since each process draws
 its own, and batch norm uses fixed statistics, since in training each process normalizes by its own share of the batch.
 
-Options: with `sync` batch norm is that of training, by the statistics of all processes. With `shuffle` the key encoders
-see a shuffled batch, with `mask` own clips in the queue are masked. Faults happen in the third step of six, the first
+Options: with `local` batch norm is that of training, and with `sync` also by the statistics of all processes. With
+`shuffle` the key encoders see a shuffled batch, with `mask` own clips in the queue are masked. Faults happen in the third step of six, the first
 of the second epoch: with `nan` the last process sees a loss that is not a number, with `kill` it is killed, with `stop`
 the first one receives SIGTERM.
 """
@@ -63,7 +63,7 @@ def main(dataset: Path, run: Path, *options: str, devices: int = 1, num_nodes: i
     module = build_pretraining(config, data.dataset.layout)
     module.__class__ = Faulty
     Faulty.fault = next((option for option in options if option in ("nan", "kill", "stop")), "")
-    if batch_norm != "sync":
+    if {"local", "sync"}.isdisjoint(options):
         for part in module.modules():
             if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
                 part.eval()
