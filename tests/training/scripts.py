@@ -19,7 +19,7 @@ def run_script(module: ModuleType, *arguments: object) -> subprocess.CompletedPr
 def run_on_nodes(
     module: ModuleType, *arguments: object, nodes: int = 2, patience: float = 300
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Run a module as a program of one process on each of some nodes, which torchrun connects on the loopback interface.
+    """Run a module as a program of one process on each of some nodes, which torchrun connects on loopback.
 
     Who is not done after some seconds of patience hangs: that is an error.
     """

@@ -148,9 +148,9 @@ def recognized(dataset: PreparedDataset, shuffle_keys: bool) -> float:
 
 
 def test_shuffling_hides_a_key_from_its_query(solo: PreparedDataset) -> None:
-    """A process's query and key batch are of the same clips, and an absent body shows it; shuffled, it is all but chance.
+    """A process's query and key batch are of the same clips, which an absent body shows; shuffled, it is near chance.
 
-    Not quite: of the process with the nearest statistics a query's own clip is more often a part than of another.
+    Not quite: where the statistics are nearest a query's own clip has more often a part in them than elsewhere.
     """
     assert recognized(solo, shuffle_keys=False) == 1
     assert recognized(solo, shuffle_keys=True) < 3 / PROCESSES

@@ -1,13 +1,14 @@
 """Pretrains on one or more CPU processes: `two_processes.py DATASET RUN [--devices D] [--num_nodes N] [OPTION ...]`.
 
-All must be equal on any number of processes, in float64, so that only sums in another order differ: the gradients of the
-mean loss, the keys in the queue and their order, and the momentum update. There is no dropout, since each process draws
-its own, and batch norm uses fixed statistics, since in training each process normalizes by its own share of the batch.
+All must be equal on any number of processes, in float64, so that only sums in another order differ: the gradients of
+the mean loss, the keys in the queue and their order, and the momentum update. There is no dropout, since each process
+draws its own, and batch norm uses fixed statistics, since in training each process normalizes by its own share of the
+batch.
 
 Options: with `local` batch norm is that of training, and with `sync` also by the statistics of all processes. With
-`shuffle` the key encoders see a shuffled batch, with `mask` own clips in the queue are masked. Faults happen in the third step of six, the first
-of the second epoch: with `nan` the last process sees a loss that is not a number, with `kill` it is killed, with `stop`
-the first one receives SIGTERM.
+`shuffle` the key encoders see a shuffled batch, with `mask` own clips in the queue are masked. Faults happen in the
+third step of six, the first of the second epoch: with `nan` the last process sees a loss that is not a number, with
+`kill` it is killed, with `stop` the first one receives SIGTERM.
 """
 
 from __future__ import annotations
