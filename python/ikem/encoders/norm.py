@@ -122,8 +122,8 @@ def synchronize(module: nn.Module, together: bool = True) -> None:
     Example:
         >>> norm = nn.BatchNorm2d(3)
         >>> synchronize(norm)
-        >>> norm
-        SyncedBatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+        >>> type(norm).__name__
+        'SyncedBatchNorm2d'
     """
     becomes = SYNCED if together else {after: before for before, after in SYNCED.items()}
     for each in module.modules():
