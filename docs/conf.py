@@ -27,6 +27,7 @@ CONTENTS = """
 
 docs/data
 docs/training
+docs/distributed
 docs/evaluation
 docs/use
 docs/layers

@@ -94,27 +94,37 @@ class Pretraining(ContrastiveModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One step of either stage; the keys enter the queue when the gradients are done with it."""
-        query_view, key_view = (self.derive(batch, view, self.modalities) for view in batch.views)
-        if not self.weighs:
-            losses, q, k = self.compare(query_view, key_view)
-            return {"loss": self.log_step(losses, q, k, self.queue.queue), "keys": k}
-        assert batch.numbers is not None
-        together = cast(Tensor, self.all_gather(batch.numbers)).flatten()
-        losses, q, k = self.compare(query_view, key_view, batch.numbers, together)
-        return {"loss": self.log_step(losses, q, k, self.queue.queue), "keys": k, "clips": batch.numbers}
+        query_view, key_view = (self.derive(part, view, self.modalities) for part, view in batch.looks())
+        inputs = [query_view, key_view]
+        clips = {}
+        if self.weighs:
+            assert batch.numbers is not None
+            clips = {"clips": batch.numbers}
+            inputs += [batch.numbers, cast(Tensor, self.all_gather(batch.numbers)).flatten()]
+        # Several processes, which alone shuffle, launch no graphs.
+        losses, q, k = self.compare(*inputs) if batch.places is None else self(*inputs, places=batch.places)
+        return {"loss": self.log_step(losses, q, k, self.queue.queue), "keys": k, **clips}
 
     def forward(
-        self, query_view: Tensor, key_view: Tensor, clips: Tensor | None = None, together: Tensor | None = None
+        self,
+        query_view: Tensor,
+        key_view: Tensor,
+        clips: Tensor | None = None,
+        together: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Map the views (G, N, 3, T, V, M) to the losses (G,) of the stage, queries and keys (G, N, C).
 
         ``clips`` (N,) are the numbers of the batch's clips, ``together`` those of the batches of all processes, where
-        the negatives depend on it.
+        the negatives depend on it. ``places`` (N,) tell where the batch's clips stand among the key views of all
+        processes, where these are shuffled.
         """
         features, q = embed(self.query, query_view)
         with torch.no_grad():
             self.update_key_encoders()
             _, k = embed(self.key, key_view)
+            if places is not None:
+                k = cast(Tensor, self.all_gather(k)).transpose(0, 1).flatten(1, 2)[:, places]
         negatives = None if clips is None else self.negatives(clips)
         if self.stage == 1:
             losses = self.contrast(q, k, negatives)
@@ -286,7 +296,7 @@ def pretrain(config: Config, *, overwrite: bool = False) -> Path:
     Raises:
         ValueError: if the configuration does not fit the dataset, or differs from the stored run's.
     """
-    data = open_data(config)
+    data = open_data(config, key_encoders=True)
     weighs = config.pretrain.weighs_subjects
     subjects = subjects_of(data.dataset, data.batches.clips) if weighs else None
     module = build_pretraining(config, data.dataset.layout, subjects)

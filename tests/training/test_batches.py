@@ -186,3 +186,32 @@ def test_processes_share_the_joined_batch(dataset: PreparedDataset) -> None:
                 assert parts == [value, value]
             else:
                 assert torch.equal(torch.cat(parts), value), name
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_shuffled_batch_is_the_joined_batch(dataset: PreparedDataset, resident: bool) -> None:
+    """Every process gets the key view of other clips, of each clip one does, and each knows where its own are."""
+    views = RandomViews(ViewsConfig(jitter=0.1), frames=8, joints=15)
+    plans = list(ShuffledBatches(dataset.split("halves", "train"), batch_size=8, seed=1))
+    orders = []
+    for plan in plans:
+        joined = ClipViews(dataset, views, 1, rank=0, world_size=1, shuffle_keys=True)[plan]
+        assert joined.keys is joined.places is None and len(joined.views) == 2  # one process has nothing to shuffle
+        shares = [ClipViews(dataset, views, 1, rank, 2, shuffle_keys=True, resident=resident)[plan] for rank in (0, 1)]
+        order = torch.cat([share.places for share in shares])
+        assert sorted(order.tolist()) == list(range(8))
+        orders.append(order.tolist())
+        for batches, view, places in (
+            (shares, joined.views[0], torch.arange(8)),
+            ([share.keys for share in shares], joined.views[1], order),
+        ):
+            for name in ("shear", "crop_start", "noise"):
+                parts = torch.cat([getattr(batch.views[0], name) for batch in batches])
+                assert torch.equal(parts[places], getattr(view, name)), name
+            clips = torch.cat([batch.clips if resident else batch.numbers for batch in batches])
+            assert torch.equal(clips[places], joined.numbers)
+            if not resident:
+                assert torch.equal(torch.cat([batch.joints for batch in batches])[places], joined.joints)
+                assert torch.equal(torch.cat([batch.num_frames for batch in batches])[places], joined.num_frames)
+    assert orders[0] != orders[1]
+    assert list(range(8)) not in orders

@@ -6,6 +6,7 @@ import csv
 import pickle
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -260,35 +261,50 @@ def test_another_configuration_is_refused(config: Callable[..., Config]) -> None
     assert Pretraining.from_checkpoint(run.run / "pretrain" / "last.ckpt").config.temperature == 0.2
 
 
-@pytest.mark.parametrize("option", ["", "mask"])
-def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path, option: str) -> None:
-    """With fixed batch-norm statistics and no dropout, where the maths says so (see two_processes.py)."""
-    two_processes.main(dataset_folder, tmp_path / "1", 1, option)
-    process = run_script(two_processes, dataset_folder, tmp_path / "2", 2, option)
-    assert process.returncode == 0, process.stderr
-    one, two = (read_checkpoint(tmp_path / devices / "pretrain" / "last.ckpt", "pretrain") for devices in ("1", "2"))
+def assert_equal_but_for_rounding(first: Path, second: Path) -> None:
+    """Losses, weights, key encoders and queues of two runs."""
+    one, two = (read_checkpoint(run / "pretrain" / "last.ckpt", "pretrain") for run in (first, second))
     assert one["global_step"] == two["global_step"] == 6
     assert torch.equal(one["state_dict"]["queue.pointer"], two["state_dict"]["queue.pointer"])
     torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-6, atol=1e-9)
-    for row_one, row_two in zip(table(tmp_path / "1"), table(tmp_path / "2"), strict=True):
-        numbers = [[float(value) for value in row.values() if value] for row in (row_one, row_two)]
+    for rows in zip(table(first), table(second), strict=True):
+        numbers = [[float(value) for value in row.values() if value] for row in rows]
         assert numbers[1] == pytest.approx(numbers[0], rel=1e-6)
 
 
+@pytest.mark.parametrize("options", [(), ("mask", "shuffle")], ids=str)
+def test_two_processes_do_what_one_does(dataset_folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """With fixed batch-norm statistics and no dropout, where the maths says so (see two_processes.py).
+
+    A batch that was shuffled for the key encoders gives the same keys, in the same places.
+    """
+    two_processes.main(dataset_folder, tmp_path / "1", *options)
+    process = run_script(two_processes, dataset_folder, tmp_path / "2", *options, "--devices", 2)
+    assert process.returncode == 0, process.stderr
+    assert_equal_but_for_rounding(tmp_path / "1", tmp_path / "2")
+
+
 def test_two_processes_stop_together_and_go_on(dataset_folder: Path, tmp_path: Path) -> None:
-    """At a loss that is not finite in one of them, and at a signal to one; each is saved up to there."""
+    """At a loss that is not finite in one of them, and at a signal to one; each is saved up to there.
+
+    Batch norm is that of training, shuffled: what goes on are the same bits, each with its own share of the batch.
+    """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     last = broken / "pretrain" / "last.ckpt"
-    assert run_script(two_processes, dataset_folder, whole, 2).returncode == 0
-    process = run_script(two_processes, dataset_folder, broken, 2, "nan")
+
+    def run(folder: Path, *fault: str) -> subprocess.CompletedProcess[str]:
+        return run_script(two_processes, dataset_folder, folder, "local", "shuffle", *fault, "--devices", 2)
+
+    assert run(whole).returncode == 0
+    process = run(broken, "nan")
     assert process.returncode == 1
     said = "NonFiniteError: the loss is not finite in epoch 1, step 3: contrast of bone is nan"
     assert process.stderr.count(said) == 1
     assert read_checkpoint(last, "pretrain")["global_step"] == 2
-    process = run_script(two_processes, dataset_folder, broken, 2, "stop")
+    process = run(broken, "stop")
     assert process.returncode == 128 + signal.SIGTERM, process.stderr
     assert read_checkpoint(last, "pretrain")["global_step"] == 3
-    assert run_script(two_processes, dataset_folder, broken, 2).returncode == 0
+    assert run(broken).returncode == 0
     assert_same_training(whole, broken)
 
 

@@ -18,7 +18,7 @@ from ikem.config.probe import PROBES, ProbeConfig
 from ikem.config.run import Config
 from ikem.config.schedule import ScheduleConfig
 from ikem.config.stored import SECTIONS, config_folder, differences, flatten, plain, store_config
-from ikem.config.trainer import TrainerConfig
+from ikem.config.trainer import DDPConfig, TrainerConfig
 from ikem.config.views import ViewsConfig
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "THREE_STREAMS",
     "Config",
     "ConfigFile",
+    "DDPConfig",
     "DataConfig",
     "DistillConfig",
     "EncoderConfig",

@@ -25,6 +25,9 @@ class EncoderConfig:
             joints; ``joints``, the means over time of every joint, V times as wide; or ``parts``, those of both arms,
             both legs and the trunk (of a hand: fingers and palm), 5 (6) times as wide. ``hcn`` knows ``mean`` alone,
             over time, base_width / 8 times as wide.
+        batch_norm: where several processes train, what batch norms take their statistics from: ``local``, the
+            process's own share of the batch; ``sync``, the whole batch; or ``shuffle``, ``local`` with the batch dealt
+            out to the key encoders of pretraining in another order, as in MoCo. All are one on one process.
     """
 
     architecture: Literal["st_gcn", "agcn", "ctrgcn", "hcn"] = "st_gcn"
@@ -33,6 +36,7 @@ class EncoderConfig:
     dropout: float = 0.5
     initialization: Literal["published", "kaiming"] = "published"
     pooling: Literal["mean", "joints", "parts"] = "mean"
+    batch_norm: Literal["local", "sync", "shuffle"] = "local"
 
     def __post_init__(self) -> None:
         multiples = {"st_gcn": 1, "agcn": 4, "ctrgcn": 8, "hcn": 1}
@@ -53,3 +57,4 @@ class EncoderConfig:
             self.architecture != "hcn" or self.pooling == "mean",
             f"encoder.pooling: expected mean for hcn, whose maps have no joints, got {self.pooling}",
         )
+        require_one_of("encoder.batch_norm", self.batch_norm, ("local", "sync", "shuffle"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ikem.config import Config
+from ikem.config import Config, TrainerConfig
 from ikem.data.dataset import PreparedDataset
 from ikem.data.views import RandomViews, View
 from ikem.seeding import derive_seed, generator
@@ -29,6 +29,9 @@ class Batch(NamedTuple):
             the batch is made of.
         labels: (N,) int64, where the training is supervised.
         numbers: (N,) int64, of the batch's clips in the data set.
+        keys: None; or, where the key encoders of several processes see a shuffled batch, this process's share of that,
+            with the key view. ``views`` is then the query view alone.
+        places: (N,) int64, with ``keys``: where the batch's own clips stand in the shuffled batch of all processes.
     """
 
     joints: Tensor
@@ -37,6 +40,13 @@ class Batch(NamedTuple):
     clips: Tensor | None = None
     labels: Tensor | None = None
     numbers: Tensor | None = None
+    keys: Batch | None = None
+    places: Tensor | None = None
+
+    def looks(self) -> Iterator[tuple[Batch, View]]:
+        """Yield all views, each with the batch whose clips it is of."""
+        for batch in (self, self.keys):
+            yield from ((batch, view) for view in batch.views) if batch is not None else ()
 
 
 class Draw(NamedTuple):
@@ -45,6 +55,8 @@ class Draw(NamedTuple):
     clips: Tensor
     views: tuple[View, ...]
     labels: Tensor | None = None
+    keys: Draw | None = None
+    places: Tensor | None = None
 
 
 class BatchPlan(NamedTuple):
@@ -104,6 +116,10 @@ class ClipViews(Dataset[Batch | Draw]):
 
     The views are drawn for all processes' clips, and each takes its own, so that W processes see together what one
     process sees. Of a data set that is resident on the device nothing needs to be fetched.
+
+    With ``shuffle_keys`` the last view is of other clips: a random order of the batch, which the seed and the step
+    decide, is dealt out to the processes. Since each of them knows the whole plan, it fetches the clips that the others
+    would send it.
     """
 
     def __init__(
@@ -117,7 +133,9 @@ class ClipViews(Dataset[Batch | Draw]):
         number: int = 2,
         labels: NDArray[np.int64] | None = None,
         resident: bool = False,
+        shuffle_keys: bool = False,
     ) -> None:
+        self.shuffle_keys = shuffle_keys
         self.number = number
         self.labels = labels
         self.resident = resident
@@ -129,20 +147,30 @@ class ClipViews(Dataset[Batch | Draw]):
 
     def __getitem__(self, plan: BatchPlan) -> Batch | Draw:
         count = len(plan.clips) // self.world_size
-        share = slice(self.rank * count, (self.rank + 1) * count)
-        clips = plan.clips[share]
+        share = torch.arange(self.rank * count, (self.rank + 1) * count)
         random = generator(self.seed, "views", plan.step)
         num_frames = torch.from_numpy(self.dataset.num_frames[plan.clips])
-        views = tuple(self.views(num_frames, random).share(share) for _ in range(self.number))
+        views = [self.views(num_frames, random) for _ in range(self.number)]
+        if not self.shuffle_keys or self.world_size == 1:
+            return self._fetch(plan, share, views)
+        order = torch.randperm(len(plan.clips), generator=generator(self.seed, "shuffle", plan.step))
+        query, keys = self._fetch(plan, share, views[:-1]), self._fetch(plan, order[share], views[-1:])
+        return query._replace(keys=keys, places=order.argsort()[share])  # type: ignore[arg-type]
+
+    def _fetch(self, plan: BatchPlan, chosen: Tensor, views: list[View]) -> Batch | Draw:
+        """Return the batch of some of a plan's clips (n,), seen by views of all of them."""
+        clips = plan.clips[chosen.numpy()]
+        numbers = torch.from_numpy(clips)
+        views_of_these = tuple(view.share(chosen) for view in views)
         labels = None if self.labels is None else torch.from_numpy(self.labels[clips])
         if self.resident:
-            return Draw(torch.from_numpy(clips), views, labels)
+            return Draw(numbers, views_of_these, labels)
         return Batch(
             torch.from_numpy(self.dataset.joints[clips]),
-            num_frames[share],
-            views,
+            torch.from_numpy(self.dataset.num_frames[clips]),
+            views_of_these,
             labels=labels,
-            numbers=torch.from_numpy(clips),
+            numbers=numbers,
         )
 
 
@@ -157,6 +185,7 @@ class TrainingData(lightning.LightningDataModule):
         number: of views of each clip.
         labels: of the dataset's clips, where the training is supervised.
         views: draws them; by default those of the `views` section.
+        shuffle_keys: whether the last view is of a shuffled batch, where there are several processes.
 
     Raises:
         ValueError: if the batch does not fit the clips or the processes, or a mirror is asked for and the skeleton has
@@ -172,9 +201,10 @@ class TrainingData(lightning.LightningDataModule):
         number: int,
         labels: NDArray[np.int64] | None = None,
         views: Views | None = None,
+        shuffle_keys: bool = False,
     ) -> None:
         super().__init__()
-        _require_even_shares(batch_size, config.trainer.devices)
+        _require_even_shares(batch_size, config.trainer)
         if views is None and config.views.mirror_probability and not dataset.layout.left_right:
             raise ValueError(
                 "views.mirror_probability: expected 0, as the layout "
@@ -184,6 +214,7 @@ class TrainingData(lightning.LightningDataModule):
         self.dataset = dataset
         self.number = number
         self.labels = labels
+        self.shuffle_keys = shuffle_keys
         self.batches = ShuffledBatches(clips, batch_size, config.seed)
         self.views = views or RandomViews(config.views, *dataset.joints.shape[2:])
         self.resident: tuple[Tensor, Tensor] | None = None
@@ -203,6 +234,7 @@ class TrainingData(lightning.LightningDataModule):
                 number=self.number,
                 labels=self.labels,
                 resident=self.config.trainer.resident,
+                shuffle_keys=self.shuffle_keys,
             ),
             sampler=self.batches,
             batch_size=None,
@@ -217,7 +249,8 @@ class TrainingData(lightning.LightningDataModule):
         if self.resident is None:
             device = batch.clips.device
             self.resident = _moved(self.dataset.joints, device), torch.from_numpy(self.dataset.num_frames).to(device)
-        return Batch(*self.resident, batch.views, batch.clips, batch.labels, numbers=batch.clips)
+        keys = None if batch.keys is None else self.on_after_batch_transfer(batch.keys, dataloader_idx)
+        return Batch(*self.resident, batch.views, batch.clips, batch.labels, batch.clips, keys, batch.places)
 
 
 def _moved(joints: NDArray[np.float32], device: torch.device, piece: int = 1024) -> Tensor:
@@ -229,11 +262,11 @@ def _moved(joints: NDArray[np.float32], device: torch.device, piece: int = 1024)
     return moved
 
 
-def _require_even_shares(batch_size: int, devices: int) -> None:
-    if batch_size % devices:
+def _require_even_shares(batch_size: int, trainer: TrainerConfig) -> None:
+    if batch_size % trainer.processes:
         raise ValueError(
             "data.batch_size, or finetune.batch_size where it counts: expected a multiple of trainer.devices = "
-            f"{devices}, got {batch_size}"
+            f"{trainer.described_processes}, got {batch_size}"
         )
 
 
@@ -243,20 +276,22 @@ class ContrastiveData(TrainingData):
     Args:
         config: of the run.
         dataset: opened by the caller.
+        key_encoders: whether the second view is for key encoders, whose batches ``encoder.batch_norm`` may shuffle.
 
     Raises:
         ValueError: if the protocol is unknown or has no training clip, or the batch does not fit the clips or the
             processes.
     """
 
-    def __init__(self, config: Config, dataset: PreparedDataset) -> None:
+    def __init__(self, config: Config, dataset: PreparedDataset, *, key_encoders: bool = False) -> None:
         clips = dataset.split(config.data.protocol, "train")
         if not len(clips):
             raise ValueError(
                 f"data.protocol: expected one with training clips, but {config.data.protocol!r} of {dataset.folder} "
                 "has none"
             )
-        super().__init__(config, dataset, clips, config.data.batch_size, number=2)
+        shuffles = key_encoders and config.encoder.batch_norm == "shuffle"
+        super().__init__(config, dataset, clips, config.data.batch_size, number=2, shuffle_keys=shuffles)
 
 
 class LabelledData(TrainingData):
@@ -280,9 +315,9 @@ class LabelledData(TrainingData):
         batch_size: int,
         views: Views | None = None,
     ) -> None:
-        devices = config.trainer.devices
-        _require_even_shares(batch_size, devices)
-        most = max(len(clips) // devices, 1) * devices
+        processes = config.trainer.processes
+        _require_even_shares(batch_size, config.trainer)
+        most = max(len(clips) // processes, 1) * processes
         labels = np.full(len(dataset.labels), -1)
         labels[clips] = dataset.labels[clips]
         super().__init__(config, dataset, clips, min(batch_size, most), number=1, labels=labels, views=views)

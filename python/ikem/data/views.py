@@ -47,8 +47,8 @@ class View(NamedTuple):
         """Return the view with its parameters on a device."""
         return self._map(lambda parameter: parameter.to(device))
 
-    def share(self, clips: slice) -> View:
-        """Return the view of some of the clips."""
+    def share(self, clips: slice | Tensor) -> View:
+        """Return the view of some of the clips; a tensor is of their indices, (n,)."""
         return self._map(lambda parameter: parameter[clips])
 
     def derive(

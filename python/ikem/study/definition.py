@@ -139,7 +139,8 @@ def _steps(where: str, given: Any, config: Config) -> tuple[str, ...]:
 
 
 def _require_possible(where: str, config: Config, steps: Sequence[str], measures: Sequence[Measure]) -> None:
-    require(config.trainer.devices == 1, f"{where}: expected trainer.devices = 1, got {config.trainer.devices}")
+    processes = config.trainer.described_processes
+    require(config.trainer.processes == 1, f"{where}: expected trainer.devices = 1, got {processes}")
     require(
         config.finetune.init == "pretrained",
         f"{where}: expected finetune.init = pretrained, got {config.finetune.init}; random weights are for the control "

@@ -15,7 +15,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
 from ikem.checkpoint import DESCRIPTION, export_modules, read_checkpoint
@@ -28,6 +27,7 @@ from ikem.data.recipe import Recipe
 from ikem.data.views import View
 from ikem.encoders import Encoder
 from ikem.seeding import derive_seed
+from ikem.training import processes
 from ikem.training.checkpoints import LAST_CHECKPOINT, Checkpoints, WholeFiles
 from ikem.training.log import MetricsTable, NonFiniteError, ProgressBar, SkippedSteps, StepLog, contrastive_accuracy
 from ikem.training.optimizer import adamw
@@ -218,11 +218,12 @@ def build_trainer(
     return lightning.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
-        strategy=_strategy(config),
+        num_nodes=config.trainer.num_nodes,
+        strategy=processes.strategy(config.trainer),
         precision=config.trainer.precision,  # type: ignore[arg-type]
         max_epochs=epochs,
         callbacks=callbacks,
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(), *processes.plugins(config)],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         log_every_n_steps=1,
         enable_checkpointing=True,
@@ -230,13 +231,6 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-def _strategy(config: Config) -> Strategy | str:
-    """Several processes: the exchange heads have no gradient in stage 1, and the queues must not be broadcast."""
-    if config.trainer.devices == 1:
-        return "auto"
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
 
 
 def watches(config: Config, dataset: PreparedDataset) -> list[Callback]:
@@ -248,9 +242,9 @@ def watches(config: Config, dataset: PreparedDataset) -> list[Callback]:
     return [Watch(config, dataset)]
 
 
-def open_data(config: Config) -> ContrastiveData:
-    """Open the run's prepared dataset, or several, for training."""
-    return ContrastiveData(config, open_dataset(config.data.folder))
+def open_data(config: Config, *, key_encoders: bool = False) -> ContrastiveData:
+    """Open the run's prepared dataset, or several, for training; with or without `key_encoders` for the second view."""
+    return ContrastiveData(config, open_dataset(config.data.folder), key_encoders=key_encoders)
 
 
 def fit(
@@ -282,18 +276,20 @@ def fit(
     Raises:
         ValueError: if the folder holds a run with another configuration.
         NonFiniteError: if a loss or a weight is not finite, from where on nothing was saved.
+        ConnectionError: if another process that took part has ended.
         SystemExit: if a signal stopped the training, which was saved before.
     """
     folder = config.run / command / name
     last = folder / LAST_CHECKPOINT
     with _quiet_lightning():
         trainer = build_trainer(config, folder, epochs=module.options.epochs, keep=keep, measures=measures)
-        if trainer.is_global_zero:
-            if overwrite:
+        with processes.first_prepares(trainer) as first:
+            if first and overwrite:
                 shutil.rmtree(folder, ignore_errors=True)
-            else:
+            elif first:
                 _require_resumable(config, command, last, len(data.batches))
-            store_config(config, command)
+            if first:
+                store_config(config, command)
         _train(trainer, module, data, last)
     if trainer.is_global_zero:
         recipe = _known_recipe(data.dataset)
@@ -336,20 +332,34 @@ def _train(trainer: lightning.Trainer, module: TrainingModule, data: TrainingDat
     try:
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=True)
     except (NonFiniteError, SystemExit) as error:
-        if not trainer.is_global_zero:
-            raise SystemExit(0) from None  # all processes stop at the same step; the first one speaks for all
+        if not trainer.is_global_zero:  # all processes stop at the same step; the first one speaks for all
+            code = error.code if isinstance(error, SystemExit) else 1
+            raise SystemExit(code if processes.were_started(trainer) else 0) from None  # else Lightning ends the first
         if isinstance(error, SystemExit):
             raise
-        step = checkpoints.saved_step
-        saved = f"{last} holds the training after step {step}" if step else "nothing was saved before"
-        raise NonFiniteError(f"{error}; {saved}; try a lower learning rate, or a precision of more bits") from None
+        said = f"{error}; {_saved(checkpoints, last)}; try a lower learning rate, or a precision of more bits"
+        raise NonFiniteError(said) from None
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not processes.is_loss_of_another(error):
+            raise
+        said = str(error).split(". ")[0]
+        raise ConnectionError(
+            f"process {trainer.global_rank} of {trainer.world_size} has lost another, which was ended or is out of "
+            f"reach ({said}); {_saved(checkpoints, last)}; the same command, on any number of processes, goes on"
+        ) from error
+
+
+def _saved(checkpoints: Checkpoints, last: Path) -> str:
+    step = checkpoints.saved_step
+    return f"{last} holds the training after step {step}" if step else "nothing was saved before"
 
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Silence advice that does not apply.
 
-    Batches are fetched whole, the teacher is in eval mode on purpose, and the plan of the batches knows where to go on.
+    Batches are fetched whole, the teacher is in eval mode on purpose, and the plan of the batches knows where to go on;
+    and what is to take the place of `broadcast_buffers` the oldest PyTorch does not know.
     """
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
@@ -359,6 +369,7 @@ def _quiet_lightning() -> Iterator[None]:
             ".*in eval mode at the start.*",
             ".*dataloader is not resumable.*",
             ".*LeafSpec.*",
+            ".*`broadcast_buffers` is deprecated.*",
         ):
             warnings.filterwarnings("ignore", message)
         logger.setLevel(logging.WARNING)
