@@ -1,6 +1,7 @@
 # The commands of the project. `make demo` and `make test` set up what they need on their own.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+WHEEL ?= dist/ikem_ext-*.whl
 DEMO := runs/demo
 
 BIN := .venv/bin
@@ -10,7 +11,7 @@ NATIVE := CMakeLists.txt $(shell find csrc cmake -type f)
 FORMATTED_CPP = $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test docs bench bench-large lint format cuda-report gpu-check clean
+.PHONY: help setup build demo test docs bench bench-large lint format sdist wheel wheel-test cuda-report gpu-check clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,7 +22,7 @@ setup: .venv/.built ## Makes .venv with PyTorch, everything the project needs, a
 	@echo "setup 1/3: a virtual environment in .venv"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "setup 2/3: $(TORCH) and the tools to build with"
-	@$(INSTALL) $(TORCH) "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
+	@$(INSTALL) $(TORCH) "scikit-build-core>=0.11" "pybind11>=2.13" build cmake ninja
 	@touch $@
 
 # An editable installation knows the modules by name: where one comes or goes, it is made anew.
@@ -81,6 +82,19 @@ format: setup ## Formats all code.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(FORMATTED_CPP)
+
+sdist: .venv/.packages ## Makes the source distribution; it lands in dist/.
+	@rm -rf dist
+	$(BIN)/python -m build --sdist --no-isolation --skip-dependency-check
+
+wheel: setup sdist ## Builds the source distribution and a wheel from it, as pip does for a user; repaired and checked, in dist/.
+	@rm -rf build/wheel
+	$(BIN)/pip wheel --quiet --quiet --no-deps --wheel-dir build/wheel dist/ikem_ext-*.tar.gz
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/repair_wheel.sh build/wheel/ikem_ext-*.whl dist
+	$(BIN)/python tools/check_wheel.py dist/ikem_ext-*.whl
+
+wheel-test: ## Runs the tests of the operations on a wheel, WHEEL=<file> (that in dist/), under TORCH.
+	PYTHON=$(PYTHON) tools/test_wheel.sh $(WHEEL) $(TORCH)
 
 cuda-report: ## Registers, shared memory and spills of every CUDA kernel; ARCH="90 100" names architectures.
 	$(PYTHON) tools/cuda_report.py $(ARCH)

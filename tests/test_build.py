@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cuda_tools import cuda_report
+from programs import cuda_report
 
 from ikem_ext import _library
 

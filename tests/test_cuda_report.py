@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cuda_tools import cuda_report
+from programs import cuda_report
 
 # Two kernels of a template, the second with a function that was not inlined, as ptxas of CUDA 13.0 reports them.
 VERBOSE = """\

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_tools import load
+from programs import load
 
 from ikem.data.clips import Clip
 from ikem.data.dataset import PreparedDataset
