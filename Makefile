@@ -72,10 +72,11 @@ docs: setup ## Builds the site, of docs/ and the docstrings, in build/docs/html;
 	$(BIN)/sphinx-build --conf-dir docs --fresh-env --fail-on-warning --keep-going --quiet \
 	  --doctree-dir build/docs/doctrees . build/docs/html
 
-lint: setup ## Checks style and types.
+lint: setup ## Checks style and types, and the workflows.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/actionlint
 	$(BIN)/clang-format --dry-run --Werror $(FORMATTED_CPP)
 
 format: setup ## Formats all code.

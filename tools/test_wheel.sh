@@ -22,4 +22,4 @@ venv/bin/python -m ikem_ext
 venv/bin/python -c 'import ikem.cli, ikem_ext; assert all("site-packages" in m.__file__ for m in (ikem.cli, ikem_ext))'
 venv/bin/ikem --help >/dev/null
 grep -l OperationChecks tests/test_*.py |
-  OMP_NUM_THREADS=1 xargs venv/bin/pytest -n auto --dist worksteal -q tests/test_transforms.py tests/nn
+  OMP_NUM_THREADS=1 xargs venv/bin/python -m pytest -n auto --dist worksteal -q tests/test_transforms.py tests/nn
