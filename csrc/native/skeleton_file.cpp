@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <charconv>
 #include <cmath>
 #include <cstddef>
-#include <system_error>
+
+#include "number.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -50,6 +50,8 @@ struct Characters {
 
 Characters classify(const char* text) {
   Characters found{};
+#include "number.h"
+
 #ifdef __SSE2__
   for (int part = 0; part < 64; part += 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text + part));
@@ -212,16 +214,6 @@ class Parser {
     const std::string_view field = fields_.substr(begin, end - begin);
     fields_.remove_prefix(end);
     return field;
-  }
-
-  template <typename Number>
-  static bool to_number(std::string_view field, Number& value) {
-    if (field.size() > 1 && field.front() == '+' && field[1] != '-') {
-      field.remove_prefix(1);  // which from_chars does not take
-    }
-    const char* const end = field.data() + field.size();
-    const auto [stop, status] = std::from_chars(field.data(), end, value);
-    return status == std::errc() && stop == end;
   }
 
   // Reads a line that holds `count` fields into `values`. Not a number, infinities and the like are numbers
