@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import entry_points, files
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_a_wheel_holds_both_packages_and_their_data(tmp_path: Path, monkeypatch:
                 assert f"{package}/{path.relative_to(folder).as_posix()}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests", "csrc", "docs", "results"))]
+
+
+def test_the_source_distribution_holds_the_sources_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = pytest.importorskip("scikit_build_core.build")
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    sources = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
+    if sources.returncode != 0:
+        pytest.skip("no git, or no clone")
+    monkeypatch.chdir(ROOT)
+    with tarfile.open(tmp_path / build.build_sdist(str(tmp_path))) as archive:
+        names = {member.name.partition("/")[2] for member in archive.getmembers()}
+    left_out = (".ci/", ".github/", "results/")
+    assert names - {"PKG-INFO"} == {name for name in sources.stdout.splitlines() if not name.startswith(left_out)}
 
 
 def test_the_installation_has_the_native_libraries_and_the_command() -> None:

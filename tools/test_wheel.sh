@@ -14,12 +14,13 @@ trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 pip=("$work/venv/bin/pip" --quiet --quiet --disable-pip-version-check install)
 "${pip[@]}" "$torch"
-"${pip[@]}" "$torch" "$wheel[test]"
+"${pip[@]}" "$torch" "${wheel}[test]"
 
+export IKEM_SHARED=${IKEM_SHARED:-$project/../shared} OMP_NUM_THREADS=1
 cp -r "$project"/{tests,conftest.py,pyproject.toml} "$work"
 cd "$work"
 venv/bin/python -m ikem_ext
 venv/bin/python -c 'import ikem.cli, ikem_ext; assert all("site-packages" in m.__file__ for m in (ikem.cli, ikem_ext))'
 venv/bin/ikem --help >/dev/null
 grep -l OperationChecks tests/test_*.py |
-  OMP_NUM_THREADS=1 xargs venv/bin/python -m pytest -n auto --dist worksteal -q tests/test_transforms.py tests/nn
+  xargs venv/bin/python -m pytest -n auto --dist worksteal -q tests/test_transforms.py tests/nn
