@@ -114,7 +114,7 @@ sizes = st.tuples(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes, st.booleans())
 def test_formula_written_out(sizes: tuple, biased: bool) -> None:
     x, weight, bias, adjacency = arguments(*sizes)
@@ -202,7 +202,7 @@ any_size = st.tuples(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     any_size, st.booleans(), st.sampled_from(("contiguous", "channels last", "strided")), st.sampled_from((0, 0.9, 1))
 )

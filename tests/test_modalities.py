@@ -135,7 +135,7 @@ def test_odd_sizes(clips: int, frames: int, bodies: int, device: str) -> None:
     check_against_twin(joints, num_frames, "ntu25", **make_augmentation(joints, frames))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     clips=st.integers(0, 3),
     frames=st.integers(1, 40),
