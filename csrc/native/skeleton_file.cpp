@@ -50,8 +50,6 @@ struct Characters {
 
 Characters classify(const char* text) {
   Characters found{};
-#include "number.h"
-
 #ifdef __SSE2__
   for (int part = 0; part < 64; part += 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text + part));
