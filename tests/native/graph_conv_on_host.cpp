@@ -7,6 +7,7 @@
 #include "scalars.h"
 
 using namespace ikem::graph_conv;
+using ikem::Strided;
 using ikem::Compute;
 
 namespace {

@@ -9,6 +9,7 @@
 #include "graph_conv/kernel.h"
 
 using namespace ikem::graph_conv;
+using ikem::Strided;
 
 namespace {
 
