@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import FLOATING, Shapes, check_same, not_for_torchscript
+from ._checks import Shapes, cast_floating, check_same, not_for_torchscript
 from ._transforms import mapped_first, register_derivatives, register_vmap, save
 
 __all__ = ["graph_conv"]
@@ -69,15 +69,10 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
     shapes.check("adjacency", adjacency, *(group + form for form in ("K V W", "N K V W", "N K C_out V W")))
     dtype = _library.autocast_dtype(x.device)
     if dtype is not None:
-        x, weight, bias, adjacency = (_cast(each, dtype) for each in (x, weight, bias, adjacency))
+        x, weight, bias, adjacency = (cast_floating(each, dtype) for each in (x, weight, bias, adjacency))
     check_same(("x", x), weight=weight, bias=bias, adjacency=adjacency)
     _library.require_device("x", x)
     return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, x.is_cuda and _allows_tf32())
-
-
-def _cast(tensor: Any, dtype: torch.dtype) -> Any:
-    """What is floating in ``dtype``; the rest is for a check to refuse."""
-    return tensor.to(dtype) if tensor is not None and tensor.dtype in FLOATING else tensor
 
 
 def _allows_tf32() -> bool:
