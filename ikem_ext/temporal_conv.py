@@ -65,8 +65,8 @@ def temporal_conv(
         >>> ikem_ext.temporal_conv(x, weight, stride=2, padding=4).shape
         torch.Size([2, 32, 25, 25])
     """
-    dtype = _library.autocast_dtype(x.device) if isinstance(x, Tensor) else None
     check_temporal_conv(x, weight, bias, stride, padding, dilation)
+    dtype = _library.autocast_dtype(x.device)
     if dtype is not None:
         x, weight, bias = (cast_floating(each, dtype) for each in (x, weight, bias))
     check_same(("x", x), weight=weight, bias=bias)
