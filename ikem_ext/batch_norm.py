@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import _library
 from ._checks import FLOATING, Shapes, check_same, not_for_torchscript
+from ._features import empty_features
 from ._transforms import (
     FORWARD_MODE,
     SECOND_DERIVATIVES,
@@ -149,24 +150,17 @@ def update_running(
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
 
 
-def _empty_like(x: Tensor) -> Tensor:
-    """Channels last where ``x`` is, as the native operation makes it."""
-    if x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous():
-        return x.new_empty((x.shape[0], *x.shape[2:], x.shape[1])).movedim(-1, 1)
-    return x.new_empty(x.shape)
-
-
 @torch.library.register_fake("ikem_ext::batch_norm")
 def _fake(x: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+    return empty_features(x, *x.shape), torch.empty_like(weight), torch.empty_like(weight)
 
 
 @torch.library.register_fake("ikem_ext::batch_norm_backward")
 def _fake_backward(
     grad_y: Tensor, x: Tensor, y: Tensor | None, weight: Tensor, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    residual = _empty_like(x) if settings[-1] else x.new_empty(0)
-    return _empty_like(x), torch.empty_like(weight), torch.empty_like(weight), residual
+    residual = empty_features(x, *x.shape) if settings[-1] else x.new_empty(0)
+    return empty_features(x, *x.shape), torch.empty_like(weight), torch.empty_like(weight), residual
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

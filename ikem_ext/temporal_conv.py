@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import _library
 from ._checks import Shapes, cast_floating, check_same, not_for_torchscript
+from ._features import empty_features
 from ._transforms import mapped_first, one_by_one, register_derivatives, register_vmap, save
 
 __all__ = ["temporal_conv"]
@@ -94,24 +95,17 @@ def check_temporal_conv(
         )
 
 
-def _empty_like_x(x: Tensor, *sizes: int) -> Tensor:
-    """Channels last where ``x`` is, as the native operation makes it."""
-    if x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous():
-        return x.new_empty((sizes[0], *sizes[2:], sizes[1])).movedim(-1, 1)
-    return x.new_empty(sizes)
-
-
 @torch.library.register_fake("ikem_ext::temporal_conv")
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int) -> Tensor:
     frames = (x.shape[2] + 2 * padding - dilation * (weight.shape[2] - 1) - 1) // stride + 1
-    return _empty_like_x(x, x.shape[0], weight.shape[0], frames, x.shape[3])
+    return empty_features(x, x.shape[0], weight.shape[0], frames, x.shape[3])
 
 
 @torch.library.register_fake("ikem_ext::temporal_conv_backward")
 def _fake_backward(grad_y: Tensor, x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     for_x, for_weight, for_bias = settings[3:]
     return (
-        _empty_like_x(x, *x.shape) if for_x else x.new_empty(0),
+        empty_features(x, *x.shape) if for_x else x.new_empty(0),
         x.new_empty(weight.shape if for_weight else 0),
         x.new_empty(weight.shape[:1] if for_bias else 0),
     )

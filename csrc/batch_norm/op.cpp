@@ -19,8 +19,7 @@ using torch::headeronly::MemoryFormat;
 
 // The memory format that all tensors of a call have: channels last where x has it, else contiguous.
 MemoryFormat format_of(const Tensor& x) {
-  return x.size(1) > 1 && x.stride(1) == 1 && !x.is_contiguous() ? MemoryFormat::ChannelsLast
-                                                                 : MemoryFormat::Contiguous;
+  return has_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
 Layout layout_of(const Tensor& x, MemoryFormat format) {
@@ -29,13 +28,9 @@ Layout layout_of(const Tensor& x, MemoryFormat format) {
                                               : Layout{x.size(0), x.size(1), positions};
 }
 
-Tensor empty(const Tensor& x, MemoryFormat format) {
+Tensor empty_like_x(const Tensor& x) {
   const auto sizes = x.sizes();
-  if (format == MemoryFormat::Contiguous) {
-    return torch::stable::new_empty(x, Integers(sizes.begin(), sizes.end()));
-  }
-  const Tensor last = torch::stable::new_empty(x, Integers{sizes[0], sizes[2], sizes[3], sizes[1]});
-  return torch::stable::transpose(torch::stable::transpose(last, -1, -2), -2, -3);
+  return empty_features(x, Integers(sizes.begin(), sizes.end()));
 }
 
 void require_like(const char* name, const Tensor& tensor, const Tensor& x) {
@@ -154,7 +149,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& giv
   }
   const MemoryFormat format = format_of(x);
   const Layout layout = layout_of(x, format);
-  Tensor y = empty(x, format);
+  Tensor y = empty_like_x(x);
   Tensor used_mean = torch::stable::empty_like(weight);
   Tensor used_variance = torch::stable::empty_like(weight);
   const Tensor dense = torch::stable::contiguous(x, format);
@@ -232,8 +227,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
   }
   const MemoryFormat format = format_of(x);
   const Layout layout = layout_of(x, format);
-  Tensor grad_x = empty(x, format);
-  Tensor grad_residual = for_residual ? empty(x, format) : torch::stable::new_empty(x, Integers{0});
+  Tensor grad_x = empty_like_x(x);
+  Tensor grad_residual = for_residual ? empty_like_x(x) : torch::stable::new_empty(x, Integers{0});
   Tensor grad_weight = torch::stable::empty_like(weight);
   Tensor grad_bias = torch::stable::empty_like(weight);
   const Tensor dense = torch::stable::contiguous(x, format);

@@ -136,15 +136,6 @@ struct Arguments {
 
   Integers output_sizes() const { return {problem.clips, problem.out_channels, problem.out_frames, problem.joints}; }
 
-  // Features whose axes lie in memory as those of x do: channels last or else contiguous.
-  Tensor empty_like_x(const Integers& sizes) const {
-    if (x.size(1) == 1 || x.stride(1) != 1 || x.is_contiguous()) {
-      return torch::stable::new_empty(x, sizes);
-    }
-    const Tensor last = torch::stable::new_empty(x, Integers{sizes[0], sizes[2], sizes[3], sizes[1]});
-    return torch::stable::transpose(torch::stable::transpose(last, -1, -2), -2, -3);
-  }
-
   template <class C>
   Tensor empty_numbers(int64_t count) const {
     return torch::stable::new_empty(x, Integers{count}, compute_type(x.scalar_type()));
@@ -210,7 +201,7 @@ Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor
   if (bias.has_value()) {
     bias = torch::stable::contiguous(*bias);
   }
-  Tensor y = arguments.empty_like_x(arguments.output_sizes());
+  Tensor y = empty_features(x, arguments.output_sizes());
   if (y.numel() == 0) {
     return y;
   }
@@ -247,8 +238,8 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, 
                       grad_y.scalar_type() == x.scalar_type(),
                   "grad_y: expected the shape and dtype of the output");
   const auto x_sizes = x.sizes();
-  Tensor grad_x = for_x ? arguments.empty_like_x(Integers(x_sizes.begin(), x_sizes.end()))
-                        : torch::stable::new_empty(x, Integers{0});
+  Tensor grad_x =
+      for_x ? empty_features(x, Integers(x_sizes.begin(), x_sizes.end())) : torch::stable::new_empty(x, Integers{0});
   Tensor grad_weight = torch::stable::new_zeros(
       x, for_weight ? Integers{problem.out_channels, problem.in_channels, problem.taps} : Integers{0});
   Tensor grad_bias = torch::stable::new_zeros(x, for_bias ? Integers{problem.out_channels} : Integers{0});

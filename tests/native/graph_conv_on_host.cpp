@@ -7,8 +7,8 @@
 #include "scalars.h"
 
 using namespace ikem::graph_conv;
-using ikem::Strided;
 using ikem::Compute;
+using ikem::Strided;
 
 namespace {
 

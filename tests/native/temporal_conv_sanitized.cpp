@@ -8,34 +8,12 @@
 #include <vector>
 
 #include "temporal_conv/kernel.h"
+#include "values.h"
 
 using namespace ikem;
 using namespace ikem::temporal_conv;
 
 namespace {
-
-using Values = std::vector<double>;
-
-std::mt19937 generator(0);
-
-Values random_values(int64_t count) {
-  std::normal_distribution<double> normal;
-  Values values(static_cast<size_t>(count));
-  for (double& value : values) {
-    value = normal(generator);
-  }
-  return values;
-}
-
-bool agree(const char* what, const Values& a, const Values& b) {
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!(std::fabs(a[i] - b[i]) <= 1e-9 * (1 + std::fabs(a[i])))) {
-      std::fprintf(stderr, "%s, element %zu: %.17g and %.17g\n", what, i, a[i], b[i]);
-      return false;
-    }
-  }
-  return true;
-}
 
 struct Shape {
   int64_t clips, in, out, frames, joints, taps, stride, dilation, padding;
