@@ -7,8 +7,6 @@
 // Memory is gone through in runs. With the channels innermost a run is a period, the least number of whole rows of
 // channels that fills whole vectors, and what differs from channel to channel is laid out for one period; otherwise a
 // run is one channel of one clip, and the same number goes for all its entries.
-#include <numeric>
-
 #include "batch_norm/kernel.h"
 #include "common/planes.h"
 
@@ -64,7 +62,13 @@ class PerChannel {
     return PERIODIC ? load(values_ + entry) : Vector<C>{} + given_[channel];
   }
 
-  static int64_t period(const Layout& layout) { return std::lcm(layout.channels, int64_t{lanes<C>}); }
+  static int64_t period(const Layout& layout) {
+    int64_t size = layout.channels;
+    while (size % lanes<C> != 0) {
+      size += layout.channels;
+    }
+    return size;
+  }
 
  private:
   const Array<C> values_;
