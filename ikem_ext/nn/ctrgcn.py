@@ -110,7 +110,10 @@ class unit_gcn(nn.Module):
         adjacency = self.PA if self.adaptive else self.A
         check_features(x, self.in_c, adjacency.shape[-1])
         y = refined_graph_conv(x, self.convs, adjacency, self.alpha, sum_over_v=CTRGC.sum_over_v)
-        return normalized(self.bn, y, residual=None if self.down is None else self.down(x), relu=True)
+        residual = None if self.down is None else self.down(x)
+        if not isinstance(residual, Tensor):  # the original's own ``down``, where it has none, gives the number 0
+            residual = None
+        return normalized(self.bn, y, residual=residual, relu=True)
 
     def fold_norms(self) -> None:
         """Leaves of ``bn`` the shift alone, for :func:`ikem_ext.nn.folded`."""
