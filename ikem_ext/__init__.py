@@ -5,11 +5,13 @@ from importlib.metadata import version
 from . import _library as _library  # first: loads the operations that the other modules register functions for
 from . import nn, reference
 from .accelerate import accelerate
+from .batch_norm import batch_norm
 from .contrast import cross_modal_nce, implicit_exchange, info_nce, queue_logsumexp, relational_distillation
 from .graph_conv import graph_conv
 from .layouts import LAYOUTS
 from .modalities import MODALITIES, derive_modalities
 from .skeleton import SkeletonLayout, get_layout
+from .temporal_conv import temporal_conv
 
 __version__ = version("ikem-ext")
 
@@ -18,6 +20,7 @@ __all__ = [
     "MODALITIES",
     "SkeletonLayout",
     "accelerate",
+    "batch_norm",
     "cross_modal_nce",
     "derive_modalities",
     "get_layout",
@@ -28,4 +31,5 @@ __all__ = [
     "queue_logsumexp",
     "reference",
     "relational_distillation",
+    "temporal_conv",
 ]

@@ -70,6 +70,11 @@ class Shapes:
         )
 
 
+def cast_floating(tensor: Any, dtype: torch.dtype) -> Any:
+    """What is floating in ``dtype``; the rest is for a check to refuse."""
+    return tensor.to(dtype) if tensor is not None and tensor.dtype in FLOATING else tensor
+
+
 def check_same(reference: tuple[str, Tensor], **others: Tensor | None) -> None:
     """Requires a supported floating dtype of the first tensor, and its dtype and device of all others."""
     first_name, first = reference

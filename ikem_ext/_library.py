@@ -100,6 +100,19 @@ def require_device(name: str, tensor: torch.Tensor) -> None:
         )
 
 
+def require_cpu(name: str, tensor: torch.Tensor) -> None:
+    """Requires that ``tensor``, an argument of the operation ``name``, is where the operation has a kernel: on the CPU.
+
+    Raises:
+        ValueError: it is elsewhere.
+    """
+    if tensor.device.type not in ("cpu", "meta"):
+        raise ValueError(
+            f"ikem_ext.{name}: expected tensors on cpu, got {tensor.device}: it is not built for other devices "
+            f"(ikem_ext.reference.{name} has the same in plain PyTorch, for any device)"
+        )
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast casts to there; None where it is off or, as on the meta device, not known."""
     if device.type not in ("cpu", "cuda"):  # torch.amp.is_autocast_available keeps older torch.compile from tracing

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import FLOATING, Shapes, check_same, not_for_torchscript
+from ._checks import Shapes, cast_floating, check_same, not_for_torchscript
+from ._features import empty_features
 from ._transforms import mapped_first, register_derivatives, register_vmap, save
 
 __all__ = ["graph_conv"]
@@ -69,15 +70,10 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
     shapes.check("adjacency", adjacency, *(group + form for form in ("K V W", "N K V W", "N K C_out V W")))
     dtype = _library.autocast_dtype(x.device)
     if dtype is not None:
-        x, weight, bias, adjacency = (_cast(each, dtype) for each in (x, weight, bias, adjacency))
+        x, weight, bias, adjacency = (cast_floating(each, dtype) for each in (x, weight, bias, adjacency))
     check_same(("x", x), weight=weight, bias=bias, adjacency=adjacency)
     _library.require_device("x", x)
     return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, x.is_cuda and _allows_tf32())
-
-
-def _cast(tensor: Any, dtype: torch.dtype) -> Any:
-    """What is floating in ``dtype``; the rest is for a check to refuse."""
-    return tensor.to(dtype) if tensor is not None and tensor.dtype in FLOATING else tensor
 
 
 def _allows_tf32() -> bool:
@@ -87,17 +83,9 @@ def _allows_tf32() -> bool:
     return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
 
 
-def _empty_like_x(x: Tensor, *sizes: int) -> Tensor:
-    """Channels last where ``x`` is, as the native operation makes it."""
-    *batch, channels, frames, joints = sizes
-    if x.shape[-3] > 1 and x.stride(-3) == 1 and not x.is_contiguous():
-        return x.new_empty((*batch, frames, joints, channels)).movedim(-1, -3)
-    return x.new_empty(sizes)
-
-
 @torch.library.register_fake("ikem_ext::graph_conv")
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, allow_tf32: bool) -> Tensor:
-    return _empty_like_x(x, *x.shape[:-3], weight.shape[-2], x.shape[-2], adjacency.shape[-1])
+    return empty_features(x, *x.shape[:-3], weight.shape[-2], x.shape[-2], adjacency.shape[-1])
 
 
 @torch.library.register_fake("ikem_ext::graph_conv_backward")
@@ -106,7 +94,7 @@ def _fake_backward(
 ) -> tuple[Tensor, ...]:
     for_x, *others, _ = settings
     return (
-        _empty_like_x(x, *x.shape) if for_x else x.new_empty(0),
+        empty_features(x, *x.shape) if for_x else x.new_empty(0),
         *(
             x.new_empty(tensor.shape if tensor is not None and asked else 0)
             for tensor, asked in zip((weight, bias, adjacency), others, strict=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,35 +26,35 @@ Values = tuple[Tensor, ...]
 
 # One row for each operation, one column for each transform: + is the twin's value, - an error by name.
 TABLE = """
-                              graph_conv  modalities  linear_modalities  losses  queue_logsumexp  exchange_logsumexp
-backward                          +           +               +             +           +                 +
-backward_through_a_gradient       +           -               +             -           -                 -
-dual_numbers                      +           -               +             +           +                 +
-dual_numbers_backward             +           -               +             -           -                 -
-dual_numbers_through_a_gradient   +           -               +             -           -                 -
-func_grad                         +           +               +             +           +                 +
-func_vjp                          +           +               +             +           +                 +
-func_jvp                          +           -               +             +           +                 +
-func_jacrev                       +           +               +             +           +                 +
-func_jacfwd                       +           -               +             +           +                 +
-func_hessian                      +           -               +             -           -                 -
-func_linearize                    +           -               +             +           +                 +
-grad_of_grad                      +           -               +             -           -                 -
-grad_of_jvp                       +           -               +             -           -                 -
-jvp_of_jvp                        +           -               +             -           -                 -
-vmap_of_all                       +           +               +             +           +                 +
-vmap_of_each                      +           +               +             +           +                 +
-vmap_of_vmap                      +           +               +             +           +                 +
-backward_of_vmap                  +           +               +             +           +                 +
-grad_of_vmap                      +           +               +             +           +                 +
-jvp_of_vmap                       +           -               +             +           +                 +
-vmap_of_grad                      +           +               +             +           +                 +
-vmap_of_vjp                       +           +               +             +           +                 +
-vmap_of_jvp                       +           -               +             +           +                 +
-vmap_of_jacrev                    +           +               +             +           +                 +
-vmap_of_jacfwd                    +           -               +             +           +                 +
-vmap_of_hessian                   +           -               +             -           -                 -
-"""
+                              graph_conv  temporal_conv  batch_norm  modalities  linear_modalities  losses  queue_logsumexp  exchange_logsumexp
+backward                          +            +            +           +               +             +           +                 +
+backward_through_a_gradient       +            +            -           -               +             -           -                 -
+dual_numbers                      +            +            -           -               +             +           +                 +
+dual_numbers_backward             +            +            -           -               +             -           -                 -
+dual_numbers_through_a_gradient   +            +            -           -               +             -           -                 -
+func_grad                         +            +            +           +               +             +           +                 +
+func_vjp                          +            +            +           +               +             +           +                 +
+func_jvp                          +            +            -           -               +             +           +                 +
+func_jacrev                       +            +            +           +               +             +           +                 +
+func_jacfwd                       +            +            -           -               +             +           +                 +
+func_hessian                      +            +            -           -               +             -           -                 -
+func_linearize                    +            +            -           -               +             +           +                 +
+grad_of_grad                      +            +            -           -               +             -           -                 -
+grad_of_jvp                       +            +            -           -               +             -           -                 -
+jvp_of_jvp                        +            +            -           -               +             -           -                 -
+vmap_of_all                       +            +            +           +               +             +           +                 +
+vmap_of_each                      +            +            +           +               +             +           +                 +
+vmap_of_vmap                      +            +            +           +               +             +           +                 +
+backward_of_vmap                  +            +            +           +               +             +           +                 +
+grad_of_vmap                      +            +            +           +               +             +           +                 +
+jvp_of_vmap                       +            +            -           -               +             +           +                 +
+vmap_of_grad                      +            +            +           +               +             +           +                 +
+vmap_of_vjp                       +            +            +           +               +             +           +                 +
+vmap_of_jvp                       +            +            -           -               +             +           +                 +
+vmap_of_jacrev                    +            +            +           +               +             +           +                 +
+vmap_of_jacfwd                    +            +            -           -               +             +           +                 +
+vmap_of_hessian                   +            +            -           -               +             -           -                 -
+"""  # noqa: E501
 _HEADER, *_ROWS = (line.split() for line in TABLE.strip().splitlines())
 EXPECTED = {(kind, name): cell == "+" for name, *cells in _ROWS for kind, cell in zip(_HEADER, cells, strict=True)}
 
@@ -246,6 +247,33 @@ def graph_conv_case(per: str, groups: tuple[int, ...] = (), biased: bool = True,
     return Case("graph_conv", values, without_bias(ours), without_bias(reference.graph_conv), "graph_conv")
 
 
+def temporal_conv_case(biased: bool = True, native: bool = False) -> Case:
+    x, weight, bias = numbers(2, 2, 5, 2), numbers(3, 2, 3), numbers(3)
+    if native:
+
+        def ours(*each: Tensor) -> Tensor:
+            return torch.ops.ikem_ext.temporal_conv(*each, 2, 1, 1)
+
+    else:
+
+        def ours(*each: Tensor) -> Tensor:
+            return ikem_ext.temporal_conv(*each, stride=2, padding=1)
+
+    values = (x, weight, bias) if biased else (x, weight)
+    plain = partial(reference.temporal_conv, stride=2, padding=1)
+    return Case("temporal_conv", values, ours, plain, "temporal_conv")
+
+
+def batch_norm_case(residual: bool) -> Case:
+    def of(function: Function) -> Function:
+        return lambda x, weight, bias, *others: function(
+            x, weight, bias, residual=others[0] if others else None, relu=True
+        )
+
+    values = numbers(2, 2, 3, 2), numbers(2), numbers(2), *((numbers(2, 2, 3, 2),) if residual else ())
+    return Case("batch_norm", values, of(ikem_ext.batch_norm), of(reference.batch_norm), "batch_norm")
+
+
 SMALL = SkeletonLayout("small", ("hip", "chest", "hand"), (0, 0, 1), (1, 0, 2))
 IMAGE = replace(SMALL, third="confidence")
 LINEAR = ("acceleration", "joint", "motion")
@@ -298,6 +326,11 @@ def cases() -> dict[str, Case]:
         "graph_conv, per channel": graph_conv_case("channel", biased=False),
         "graph_conv, groups": graph_conv_case("clip", (2,)),
         "graph_conv, native": graph_conv_case("shared", native=True),
+        "temporal_conv": temporal_conv_case(),
+        "temporal_conv, no bias": temporal_conv_case(biased=False),
+        "temporal_conv, native": temporal_conv_case(native=True),
+        "batch_norm": batch_norm_case(residual=False),
+        "batch_norm, residual": batch_norm_case(residual=True),
         "derive_modalities": modalities_case(ikem_ext.MODALITIES),
         "derive_modalities, bone": modalities_case(("joint", "bone"), **augmentation),
         "derive_modalities, linear": modalities_case(LINEAR),
@@ -393,7 +426,9 @@ def dual_through_backward(f: Function, values: Values, by: int, along: int) -> A
 
 
 @pytest.mark.parametrize("transform", [func_grad, func_jvp, vmap_of_grad])
-@pytest.mark.parametrize("case", ["graph_conv", "derive_modalities, linear", "info_nce", "cross_modal_nce"])
+@pytest.mark.parametrize(
+    "case", ["graph_conv", "temporal_conv", "derive_modalities, linear", "info_nce", "cross_modal_nce"]
+)
 def test_transforms_compile(case: str, transform: Callable[[Function, Values], Any]) -> None:
     ours, values = CASES[case].ours, CASES[case].values
     torch.compiler.reset()

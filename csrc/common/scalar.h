@@ -38,6 +38,7 @@ IKEM_INLINE uint32_t bits_from_float(float value) {
 // `widen` reads a scalar in the type to compute in; `narrow<S>` rounds back to the nearest, ties to even.
 IKEM_INLINE float widen(float value) { return value; }
 IKEM_INLINE double widen(double value) { return value; }
+IKEM_INLINE float widen(int8_t value) { return value; }
 IKEM_INLINE float widen(BFloat16 value) { return float_from_bits(static_cast<uint32_t>(value.bits) << 16); }
 
 IKEM_INLINE float widen(Half value) {

@@ -6,6 +6,9 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "common/scalar.h"
 
 namespace ikem {
@@ -41,6 +44,20 @@ inline void copy_strides(const Tensor& tensor, int64_t* strides) {
   for (int64_t axis = 0; axis < 5; ++axis) {
     strides[axis] = all[all.size() - 5 + axis];
   }
+}
+
+// Whether features (..., C, T, V) lie in memory with the channels innermost.
+inline bool has_channels_last(const Tensor& x) { return x.size(-3) > 1 && x.stride(-3) == 1 && !x.is_contiguous(); }
+
+// Features of other sizes, (..., C, T, V), whose last three axes lie in memory as those of x do: channels last, or else
+// contiguous.
+inline Tensor empty_features(const Tensor& x, std::vector<int64_t> sizes) {
+  if (!has_channels_last(x)) {
+    return torch::stable::new_empty(x, sizes);
+  }
+  std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
+  const Tensor last = torch::stable::new_empty(x, sizes);
+  return torch::stable::transpose(torch::stable::transpose(last, -1, -2), -2, -3);
 }
 
 }  // namespace ikem

@@ -19,7 +19,7 @@
 // Rows are padded to whole vectors. What stands in the padding may be anything (a store to the K-fold rows spills
 // over what the next part overwrites), except that rows read from tensors are padded with zeros.
 #include "graph_conv/per_channel.h"
-#include "graph_conv/planes.h"
+#include "graph_conv/tiles.h"
 
 namespace ikem::graph_conv::IKEM_SIMD_LEVEL {
 namespace {

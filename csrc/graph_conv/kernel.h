@@ -5,6 +5,7 @@
 
 #include "common/scalar.h"
 #include "common/simd.h"
+#include "common/strided.h"
 
 namespace ikem::graph_conv {
 
@@ -13,13 +14,6 @@ namespace ikem::graph_conv {
 //   aggregate_first   x --sum over joints--> (K C_in) --sum over channels--> y
 //   transform_first   x --sum over channels--> (K C_out) --sum over joints--> y
 enum class Order { aggregate_first, transform_first };
-
-// A tensor in elements. Axes of size 1 that it does not have, or does not vary along, have the stride 0.
-template <class S, int AXES>
-struct Strided {
-  S* data;
-  int64_t strides[AXES];
-};
 
 struct Problem {
   int64_t groups, clips, parts, in_channels, out_channels, frames, joints, out_joints;

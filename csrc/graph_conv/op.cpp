@@ -104,17 +104,6 @@ struct Arguments {
     return sizes;
   }
 
-  // A tensor whose last three axes, (C, T, V), lie in memory as those of x do: channels last or else contiguous.
-  Tensor empty_like_x(Integers sizes) const {
-    const bool channels_last = x.size(-3) > 1 && x.stride(-3) == 1 && !x.is_contiguous();
-    if (!channels_last) {
-      return torch::stable::new_empty(x, sizes);
-    }
-    std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
-    const Tensor last = torch::stable::new_empty(x, sizes);
-    return torch::stable::transpose(torch::stable::transpose(last, -1, -2), -2, -3);
-  }
-
   template <class C>
   Tensor empty_partials(int64_t count) const {
     return torch::stable::new_empty(x, Integers{count}, compute_type(x.scalar_type()));
@@ -257,7 +246,7 @@ void run_forward(const Arguments&, Problem& problem, const Operands<S>& operands
 Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& adjacency,
                   bool allow_tf32) {
   const Arguments arguments(x, weight, bias, adjacency);
-  Tensor y = arguments.empty_like_x(arguments.output_sizes());
+  Tensor y = empty_features(x, arguments.output_sizes());
   if (y.numel() == 0) {
     return y;
   }
@@ -289,7 +278,7 @@ class Backward {
       return torch::stable::new_empty(like, wanted ? Integers(sizes.begin(), sizes.end()) : Integers{0});
     };
     const auto x_sizes = like.sizes();
-    x = for_x ? arguments.empty_like_x(Integers(x_sizes.begin(), x_sizes.end())) : empty(false, like);
+    x = for_x ? empty_features(like, Integers(x_sizes.begin(), x_sizes.end())) : empty(false, like);
     weight = empty(for_weight, arguments.weight);
     bias = empty(for_bias, for_bias ? *arguments.bias : like);
     adjacency = empty(for_adjacency, arguments.adjacency);

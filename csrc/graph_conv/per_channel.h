@@ -12,7 +12,7 @@
 // One block of output channels at a time goes all the way; the adjacency is read once for each tile.
 #pragma once
 
-#include "graph_conv/planes.h"
+#include "graph_conv/tiles.h"
 
 namespace ikem::graph_conv::IKEM_SIMD_LEVEL {
 namespace {

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, relu
 
 from ikem_ext import LAYOUTS
-from ikem_ext.nn import agcn, ctrgcn, stgcn
+from ikem_ext.nn import TemporalConv, agcn, ctrgcn, stgcn
 
 from .layers import published_agcn, published_conv_temporal_graphical, published_ctrgcn
 from .measure import OURS, Case, forward, with_compiled
@@ -20,6 +20,8 @@ from .operations import operations_of
 
 try:
     from ikem.encoders import AGCN, CTRGCN, Encoder
+    from ikem.encoders.agcn import AGCNBlock
+    from ikem.encoders.ctr_gcn import CTRGCNBlock, MultiScaleTemporalConv
 except ImportError as error:
     raise ImportError(
         f"ikem_ext.bench models: builds its models from the package ikem, which is missing: {error}"
@@ -27,6 +29,21 @@ except ImportError as error:
 
 NTU = LAYOUTS["ntu25"]
 CLASSES, FRAMES, BODIES, WIDTH = 60, 50, 2, 64
+
+
+def _published_block(block: Any, x: Tensor) -> Tensor:
+    """2s-AGCN's and CTR-GCN's."""
+    y = block.dropout(block.temporal(block.graph(x)))
+    return relu(y if block.residual is None else y + block.residual(x), inplace=True)
+
+
+def _published_st_gcn_block(block: Any, x: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor]:
+    y = block.tcn(block.gcn(x, adjacency)[0])
+    return relu(y if block.residual is None else y + block.residual(x), inplace=True), adjacency
+
+
+def _published_branches(unit: Any, x: Tensor) -> Tensor:
+    return torch.cat([branch(x) for branch in unit.branches], dim=1)
 
 
 def _published_st_gcn_unit(unit: stgcn.ConvTemporalGraphical, x: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,6 +54,11 @@ PUBLISHED: dict[type[nn.Module], Callable[..., Any]] = {
     stgcn.ConvTemporalGraphical: _published_st_gcn_unit,
     agcn.unit_gcn: published_agcn,
     ctrgcn.unit_gcn: published_ctrgcn,
+    TemporalConv: nn.Conv2d.forward,
+    MultiScaleTemporalConv: _published_branches,
+    stgcn.st_gcn: _published_st_gcn_block,
+    AGCNBlock: _published_block,
+    CTRGCNBlock: _published_block,
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.stgcn import ConvTemporalGraphical
 
 
@@ -48,6 +49,7 @@ def operations_of(model: nn.Module, x: Tensor) -> int:
 
     counts: dict[type[nn.Module], Callable[..., None]] = {
         nn.Conv2d: convolution,
+        TemporalConv: convolution,
         ConvTemporalGraphical: sum_over_joints,
     }
     hooks = [module.register_forward_hook(counts[type(module)]) for module in model.modules() if type(module) in counts]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..graph_conv import graph_conv
 from ._units import (
@@ -24,6 +23,7 @@ from ._units import (
     stacked,
 )
 from .folding import scale_and_shift
+from .normalized import normalized
 
 __all__ = ["unit_gcn"]
 
@@ -86,9 +86,7 @@ class unit_gcn(nn.Module):
         check_features(x, weight.shape[-1], self.A.shape[-1])
         attention = pairwise_products(x, self.conv_a, self.conv_b).softmax(-2)
         y = graph_conv(x, weight, None, attention + (self.A + self.PA)[: self.num_subset])
-        y = self.bn(biased(y, bias.sum(0)))
-        y += self.down(x)
-        return functional.relu(y, inplace=True)
+        return normalized(self.bn, biased(y, bias.sum(0)), residual=self.down(x), relu=True)
 
     def fold_norms(self) -> None:
         """Makes ``bn`` a part of ``conv_d``, for :func:`ikem_ext.nn.folded`."""

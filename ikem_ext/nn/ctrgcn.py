@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ._units import (
     RefinedGraphConv,
@@ -19,6 +18,7 @@ from ._units import (
     shortcut,
 )
 from .folding import Shift, scale_and_shift
+from .normalized import normalized
 
 __all__ = ["CTRGC", "unit_gcn"]
 
@@ -109,10 +109,11 @@ class unit_gcn(nn.Module):
         """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
         adjacency = self.PA if self.adaptive else self.A
         check_features(x, self.in_c, adjacency.shape[-1])
-        y = self.bn(refined_graph_conv(x, self.convs, adjacency, self.alpha, sum_over_v=CTRGC.sum_over_v))
-        if self.down is not None:
-            y += self.down(x)
-        return functional.relu(y, inplace=True)
+        y = refined_graph_conv(x, self.convs, adjacency, self.alpha, sum_over_v=CTRGC.sum_over_v)
+        residual = None if self.down is None else self.down(x)
+        if not isinstance(residual, Tensor):  # the original's own ``down``, where it has none, gives the number 0
+            residual = None
+        return normalized(self.bn, y, residual=residual, relu=True)
 
     def fold_norms(self) -> None:
         """Leaves of ``bn`` the shift alone, for :func:`ikem_ext.nn.folded`."""

@@ -15,7 +15,9 @@ from .._checks import Shapes
 from ..graph_conv import graph_conv
 from ..layouts import LAYOUTS
 from ._units import graph_parts
+from .normalized import normalized
 from .pointwise_conv import PointwiseConv
+from .temporal_conv import TemporalConv
 
 __all__ = ["ConvTemporalGraphical", "Model", "graph_adjacency", "st_gcn"]
 
@@ -131,7 +133,7 @@ class st_gcn(nn.Module):
             nn.ReLU(inplace=True),
             PointwiseConv(out_channels, out_channels, stride)
             if frames == 1
-            else nn.Conv2d(out_channels, out_channels, (frames, 1), (stride, 1), ((frames - 1) // 2, 0)),
+            else TemporalConv(out_channels, out_channels, frames, stride),
             nn.BatchNorm2d(out_channels),
             nn.Dropout(dropout, inplace=True),
         )
@@ -142,15 +144,19 @@ class st_gcn(nn.Module):
             self.residual = nn.Sequential(
                 PointwiseConv(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
             )
-        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (N, C_in, T, V) to (N, C_out, ceil(T / stride), V), given A (K, V, V), which is returned as it came."""
         y, A = self.gcn(x, A)
-        y = self.tcn(y)
-        if self.residual is not None:
-            y = y + self.residual(x)
-        return self.relu(y), A
+        before, _, conv, after, dropout = self.tcn
+        y = normalized(
+            after,
+            conv(normalized(before, y, relu=True)),
+            dropout=cast(nn.Dropout, dropout).p if dropout.training else 0.0,
+            residual=None if self.residual is None else self.residual(x),
+            relu=True,
+        )
+        return y, A
 
 
 class Model(nn.Module):
@@ -226,7 +232,9 @@ class Model(nn.Module):
         channels = self.data_bn.num_features // self.A.shape[-1]
         Shapes().check("x", x, f"N {channels} T {self.A.shape[-1]} M")
         bodies = self.data_bn(x.permute(0, 4, 3, 1, 2).flatten(2, 3).flatten(0, 1))
-        y = bodies.unflatten(1, (-1, channels)).permute(0, 2, 3, 1).contiguous()
+        # On a CPU all layers are fastest with the channels innermost, and keep them there.
+        layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
+        y = bodies.unflatten(1, (-1, channels)).permute(0, 2, 3, 1).contiguous(memory_format=layout)
         for block, importance in zip(self.st_gcn_networks, self.edge_importance, strict=True):
             y, _ = block(y, self.A * importance)
         return y

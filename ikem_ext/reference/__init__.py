@@ -1,11 +1,14 @@
 """Every operation of :mod:`ikem_ext` once more in plain PyTorch: slow, short, and what the tests compare with."""
 
+from .batch_norm import batch_norm
 from .contrast import cross_modal_nce, implicit_exchange, info_nce, queue_logsumexp, relational_distillation
 from .graph_conv import graph_conv
 from .modalities import derive_modalities
 from .plain import plain_operations
+from .temporal_conv import temporal_conv
 
 __all__ = [
+    "batch_norm",
     "cross_modal_nce",
     "derive_modalities",
     "graph_conv",
@@ -14,4 +17,5 @@ __all__ = [
     "plain_operations",
     "queue_logsumexp",
     "relational_distillation",
+    "temporal_conv",
 ]

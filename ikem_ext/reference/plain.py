@@ -10,14 +10,19 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..skeleton import SkeletonLayout
+from .batch_norm import batch_norm
 from .graph_conv import graph_conv
 from .modalities import MODALITIES, derive_modalities
+from .temporal_conv import temporal_conv
 
 __all__ = ["plain_operations"]
 
 
 class plain_operations(TorchFunctionMode):  # noqa: N801 (a context manager, named as PyTorch names its own)
-    """Within it, models that call :func:`ikem_ext.graph_conv` and :func:`ikem_ext.derive_modalities` run their twins.
+    """Within it, models that call an operation of features or :func:`ikem_ext.derive_modalities` run its twin.
+
+    Operations of features are :func:`ikem_ext.graph_conv`, :func:`ikem_ext.temporal_conv` and, in evaluation,
+    :func:`ikem_ext.batch_norm`.
 
     So a model that is exported in it holds PyTorch's own operations alone: it runs where `ikem_ext` is not installed,
     and can be translated to ONNX. Numbers agree to rounding. (The losses keep their operations.)
@@ -34,8 +39,10 @@ class plain_operations(TorchFunctionMode):  # noqa: N801 (a context manager, nam
     def __init__(self) -> None:
         super().__init__()
         operations = torch.ops.ikem_ext
-        self._twins: dict[Any, Callable[..., Tensor]] = {
+        self._twins: dict[Any, Callable[..., Any]] = {
+            operations.batch_norm: _batch_norm,
             operations.graph_conv: _graph_conv,
+            operations.temporal_conv: _temporal_conv,
             operations.derive_modalities: _derive_modalities,
         }
 
@@ -48,6 +55,29 @@ class plain_operations(TorchFunctionMode):  # noqa: N801 (a context manager, nam
 
 def _graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, allow_tf32: bool) -> Tensor:
     return graph_conv(x, weight, bias, adjacency)
+
+
+def _temporal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int) -> Tensor:
+    return temporal_conv(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    residual: Tensor | None,
+    seed: Tensor | None,
+    dropout: float,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """In evaluation: in training the running statistics would need the batch's, which the twin keeps to itself."""
+    if mean is None:
+        raise RuntimeError("plain_operations: expected models in evaluation mode, got a batch norm in training")
+    y = batch_norm(x, weight, bias, mean, variance, training=False, eps=eps, residual=residual, relu=relu)
+    return y, mean, variance
 
 
 def _derive_modalities(

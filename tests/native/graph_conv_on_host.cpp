@@ -8,6 +8,7 @@
 
 using namespace ikem::graph_conv;
 using ikem::Compute;
+using ikem::Strided;
 
 namespace {
 

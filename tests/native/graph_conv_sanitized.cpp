@@ -7,34 +7,12 @@
 #include <vector>
 
 #include "graph_conv/kernel.h"
+#include "values.h"
 
 using namespace ikem::graph_conv;
+using ikem::Strided;
 
 namespace {
-
-using Values = std::vector<double>;
-
-std::mt19937 generator(0);
-
-Values random_values(int64_t count, double zeros = 0) {
-  std::normal_distribution<double> normal;
-  std::uniform_real_distribution<double> uniform;
-  Values values(static_cast<size_t>(count));
-  for (double& value : values) {
-    value = uniform(generator) < zeros ? 0 : normal(generator);
-  }
-  return values;
-}
-
-bool agree(const char* what, const Values& a, const Values& b) {
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!(std::fabs(a[i] - b[i]) <= 1e-9 * (1 + std::fabs(a[i])))) {
-      std::fprintf(stderr, "%s, element %zu: %.17g and %.17g\n", what, i, a[i], b[i]);
-      return false;
-    }
-  }
-  return true;
-}
 
 // (1, N, C, T, V), contiguous or with the channels last.
 template <class S>

@@ -19,7 +19,11 @@ CSRC = HERE.parent.parent / "csrc"
 @pytest.mark.parametrize("level", torch.ops.ikem_ext.available_simd_levels().split())
 @pytest.mark.parametrize(
     ("family", "programs"),
-    [("contrast", ("contrast_on_cpu.cpp", "contrast_sanitized.cpp")), ("graph_conv", ("graph_conv_sanitized.cpp",))],
+    [
+        ("contrast", ("contrast_on_cpu.cpp", "contrast_sanitized.cpp")),
+        ("graph_conv", ("graph_conv_sanitized.cpp",)),
+        ("temporal_conv", ("temporal_conv_sanitized.cpp",)),
+    ],
 )
 def test_kernels_compute_the_formulas(family: str, programs: tuple[str, ...], level: str, tmp_path: Path) -> None:
     """The kernels are built as the only level, with the vectors of ``level``."""

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
 from layer_checks import GoldenLayerChecks, LayerChecks, adjacency, randomized
 from torch import Tensor, nn
 
-from ikem_ext import LAYOUTS
+from ikem_ext import LAYOUTS, reference
 from ikem_ext.bench import layers
 from ikem_ext.nn import stgcn
 
@@ -43,8 +43,13 @@ class TestConvTemporalGraphical(GoldenLayerChecks):
 
 
 def published_block(block: stgcn.st_gcn, x: Tensor, parts: Tensor) -> Tensor:
-    """A block with the published graph convolution."""
-    y = block.tcn(layers.published_conv_temporal_graphical(block.gcn, x, parts))
+    """A block with the published graph convolution, layer by layer; dropout draws as the twin of batch norm does."""
+    before, relu, conv, after, dropout = cast("list[Any]", list(block.tcn))
+    y = nn.Conv2d.forward(conv, relu(before(layers.published_conv_temporal_graphical(block.gcn, x, parts))))
+    after.num_batches_tracked += after.training
+    running = after.running_mean, after.running_var
+    p = dropout.p if dropout.training else 0.0
+    y = reference.batch_norm(y, after.weight, after.bias, *running, training=after.training, dropout=p)
     return torch.relu(y if block.residual is None else y + block.residual(x))
 
 

@@ -10,7 +10,6 @@ import torch
 
 from ikem.config import EncoderConfig
 from ikem.encoders import AGCN, CTRGCN, HCN, STGCN, Encoder, build_encoder, load_published_state_dict, mlp
-from ikem.encoders.masks import random_mask
 from ikem.encoders.pooling import body_parts
 from ikem.encoders.st_gcn import Block
 from ikem_ext import SkeletonLayout, get_layout
@@ -165,43 +164,22 @@ def test_features_are_the_same_where_no_gradients_are_wanted(training: bool) -> 
     assert all(torch.equal(*pair) for pair in zip(*made, strict=True))
 
 
-def test_dropout_goes_through_the_backward_pass_as_through_the_forward_pass() -> None:
-    block = small_encoder(dropout=0.75).double().blocks[1].train()
-    torch.manual_seed(0)
-    y = torch.randn(6, 4, 50, 25, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
-    norm = block.temporal_norm
-    torch.nn.init.zeros_(norm.weight)
-    torch.nn.init.ones_(norm.bias)
-    dropped = block.drop_out(y)
-    assert dropped.unique().tolist() == [0, 4]
-    assert (dropped > 0).double().mean().item() == pytest.approx(0.25, abs=0.01)
-    cotangent = torch.randn(y.shape, dtype=y.dtype)  # in another memory layout
-    for part in (cotangent, cotangent.contiguous(memory_format=torch.channels_last)):
-        (grad_bias,) = torch.autograd.grad(dropped, norm.bias, part, retain_graph=True)
-        torch.testing.assert_close(grad_bias, (part * dropped).sum((0, 2, 3)))
-    assert torch.equal(block.eval().drop_out(y), torch.ones_like(y))
-
-
-@pytest.mark.parametrize("p", [0.5, 0.25, 1 / 256, 0.3, 0.999])
-def test_random_masks_are_independent_draws(p: float) -> None:
-    size = 40_000
-    masks = torch.stack([random_mask((size,), (1,), p, seed) for seed in range(10)]).double()
-    sigma = (p * (1 - p)) ** 0.5
-    assert masks.mean().item() == pytest.approx(1 - p, abs=5 * sigma / (10 * size) ** 0.5)
-    assert torch.equal(random_mask((size,), (1,), p, 3).double(), masks[3])
-    # Within a mask, at the distances of a byte, a word and their neighbors, and between masks.
-    centered = (masks - (1 - p)) / sigma
-    for lag in (1, 2, 4, 7, 8, 9, 16, 64):
-        assert abs((centered[:, lag:] * centered[:, :-lag]).mean().item()) < 5 / (10 * size) ** 0.5
-    assert (torch.corrcoef(masks) - torch.eye(10)).abs().max() < 6 / size**0.5
-
-
-def test_random_mask_has_the_memory_layout_asked_for() -> None:
-    like = torch.empty(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    mask = random_mask(like.shape, like.stride(), 0.5, seed=0)
-    assert mask.shape == like.shape
-    assert mask.stride() == like.stride()
-    assert random_mask((0, 3), (3, 1), 0.5, seed=0).shape == (0, 3)
+def test_an_output_that_is_forgotten_has_the_same_gradients() -> None:
+    """The last block keeps one byte for each entry instead of its output."""
+    block = small_encoder(initialization="kaiming", dropout=0.5).double().blocks[-1].train()
+    x = torch.randn(6, 16, 13, 25, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    results = []
+    for forgets in (True, False):
+        block.is_last = forgets
+        torch.manual_seed(0)
+        y = block(x)
+        kept = y.grad_fn.saved_tensors if forgets else ()  # type: ignore[union-attr]
+        assert forgets == any(each.dtype == torch.int8 for each in kept if each is not None)
+        generator = torch.Generator().manual_seed(1)
+        cotangent = torch.randn(y.shape, generator=generator, dtype=y.dtype)  # in another memory layout
+        results.append((y, *torch.autograd.grad(y, [x, *block.parameters()], cotangent)))
+    for forgotten, known in zip(*results, strict=True):
+        torch.testing.assert_close(forgotten, known, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_under_autocast() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, shortcut
-from ikem_ext.nn import agcn
+from ikem_ext.nn import TemporalConv, agcn, normalized
 
 
-class TemporalConv(nn.Sequential):
+class TemporalUnit(nn.Sequential):
     """2s-AGCN's temporal convolution over nine frames, with batch norm.
 
     Args:
@@ -20,8 +19,7 @@ class TemporalConv(nn.Sequential):
     """
 
     def __init__(self, channels: int, stride: int) -> None:
-        conv = nn.Conv2d(channels, channels, (TEMPORAL_KERNEL, 1), (stride, 1), (TEMPORAL_KERNEL // 2, 0))
-        super().__init__(conv, nn.BatchNorm2d(channels))
+        super().__init__(TemporalConv(channels, channels, TEMPORAL_KERNEL, stride), nn.BatchNorm2d(channels))
 
 
 class AGCNBlock(nn.Module):
@@ -31,23 +29,32 @@ class AGCNBlock(nn.Module):
     """
 
     unit: ClassVar[type[nn.Module]] = agcn.unit_gcn
-    temporal_conv: ClassVar[type[nn.Module]] = TemporalConv
+    temporal_unit: ClassVar[type[nn.Module]] = TemporalUnit
 
     def __init__(
         self, in_channels: int, out_channels: int, adjacency: Tensor, *, stride: int, dropout: float, residual: bool
     ) -> None:
         super().__init__()
         self.graph = self.unit(in_channels, out_channels, adjacency)
-        self.temporal = self.temporal_conv(out_channels, stride)
+        self.temporal: Any = self.temporal_unit(out_channels, stride)
         self.dropout = nn.Dropout(dropout)
         self.residual = shortcut(in_channels, out_channels, stride) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
-        y = self.dropout(self.temporal(self.graph(x)))
-        if self.residual is not None:
-            y = y + self.residual(x)
-        return functional.relu(y, inplace=True)
+        y, norm = self.convolve(self.graph(x))
+        return normalized(
+            norm,
+            y,
+            dropout=self.dropout.p if self.dropout.training else 0.0,
+            residual=None if self.residual is None else self.residual(x),
+            relu=True,
+        )
+
+    def convolve(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """Convolve over time; and return the norm that is still to be applied."""
+        conv, norm = self.temporal
+        return conv(x), norm
 
 
 class AGCN(Encoder):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from ikem.encoders.agcn import AGCNBlock
 from ikem.encoders.encoder import Encoder
-from ikem_ext.nn import PointwiseConv, ctrgcn
+from ikem_ext.nn import PointwiseConv, TemporalConv, ctrgcn, normalized
 
 
 class MultiScaleTemporalConv(nn.Module):
@@ -26,8 +28,8 @@ class MultiScaleTemporalConv(nn.Module):
             entry = nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
             return nn.Sequential(*entry, *then, nn.BatchNorm2d(width))
 
-        def dilated(dilation: int) -> nn.Conv2d:
-            return nn.Conv2d(width, width, (5, 1), (stride, 1), (2 * dilation, 0), (dilation, 1))
+        def dilated(dilation: int) -> nn.Module:
+            return TemporalConv(width, width, 5, stride, dilation=dilation)
 
         self.branches = nn.ModuleList(
             (
@@ -40,14 +42,23 @@ class MultiScaleTemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, T, V) to (N, C, ceil(T / stride), V)."""
-        return torch.cat([branch(x) for branch in self.branches], dim=1)
+        *reduced, pointwise = (list(cast(nn.Sequential, branch)) for branch in self.branches)
+        outputs = []
+        for entry, entry_norm, _, then, norm in reduced:
+            outputs.append(normalized(norm, then(normalized(entry_norm, entry(x), relu=True))))
+        conv, norm = pointwise
+        return torch.cat([*outputs, normalized(norm, conv(x))], dim=1)
 
 
 class CTRGCNBlock(AGCNBlock):
     """The block of CTR-GCN, with its own graph and temporal convolution."""
 
     unit = ctrgcn.unit_gcn
-    temporal_conv = MultiScaleTemporalConv
+    temporal_unit = MultiScaleTemporalConv
+
+    def convolve(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """Convolve over time; the branches have norms of their own."""
+        return self.temporal(x), nn.Identity()
 
 
 class CTRGCN(Encoder):

@@ -1,4 +1,4 @@
-"""Batch normalization: into the memory of a tensor that is no longer needed, and by the batches of all processes."""
+"""Batch normalization of blocks, which may forget its result, and by the batches of all processes."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from ikem_ext.nn.folding import Shift
+from ikem_ext.batch_norm import draw_seed, update_running
+from ikem_ext.nn.normalized import computes_natively, followed, normalized
 
 
-class _NormedInto(torch.autograd.Function):
-    """Batch normalization of ``x`` by its own statistics, written to ``out``."""
+class _Forgotten(torch.autograd.Function):
+    """Batch normalization, dropout, sum and ReLU; of the result one byte an entry is kept, whether it is positive."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        running: tuple[Tensor | None, Tensor | None],
-        momentum: float,
-        eps: float,
-        out: Tensor,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm2d, dropout: float
     ) -> Tensor:
-        mean, deviation = (torch.empty_like(weight) for _ in range(2))
-        torch.ops.aten.native_batch_norm.out(
-            x, weight, bias, *running, True, momentum, eps, out=out, save_mean=mean, save_invstd=deviation
+        seed = draw_seed() if dropout > 0 else None
+        wide = torch.promote_types(x.dtype, torch.float32)
+        weight, bias = weight.to(wide), bias.to(wide)
+        y, mean, variance = torch.ops.ikem_ext.batch_norm(
+            x, weight, bias, None, None, residual, seed, dropout, norm.eps, True
         )
-        ctx.eps = eps
-        ctx.mark_dirty(out)
-        ctx.save_for_backward(x, weight, mean, deviation)
-        return out
+        assert norm.num_batches_tracked is not None and norm.momentum is not None
+        norm.num_batches_tracked.add_(1)
+        count = x.numel() // x.shape[1]
+        update_running(norm.running_mean, norm.running_var, mean, variance, count, norm.momentum)
+        ctx.settings = dropout, norm.eps
+        ctx.save_for_backward(x, (y > 0).view(torch.int8), weight, mean, variance, seed)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *statistics = ctx.saved_tensors
-        gradients = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, None, None, *statistics, True, ctx.eps, ctx.needs_input_grad[:3]
+        for_residual = ctx.needs_input_grad[3]
+        *gradients, grad_residual = torch.ops.ikem_ext.batch_norm_backward(
+            grad, *ctx.saved_tensors, *ctx.settings, True, for_residual
         )
-        return *gradients, None, None, None, None
+        return *gradients, grad_residual if for_residual else None, None, None
 
 
 class _NormedTogether(torch.autograd.Function):
@@ -131,45 +130,45 @@ def synchronize(module: nn.Module, together: bool = True) -> None:
 
 
 def batch_norm(
-    norm: nn.Module, x: Tensor, *, gain: float = 1.0, update: bool = True, out: Tensor | None = None
+    norm: nn.Module,
+    x: Tensor,
+    *,
+    dropout: float = 0.0,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    update: bool = True,
+    forget: bool = False,
 ) -> Tensor:
-    """Apply a module's batch normalization, times a gain.
+    """Apply a module's batch normalization and what follows it in a block: see `ikem_ext.nn.normalized`.
 
     Args:
         norm: the module, or what :func:`ikem_ext.nn.folded` left of it; a `SyncedBatchNorm` takes statistics, in
             training, from the ``x`` of all processes.
-        x: (N, C, ...).
-        gain: factor of weight and bias.
+        x: (N, C, T, V).
+        dropout: probability, 0 in evaluation.
+        residual: (N, C, T, V).
+        relu: whether there is a ReLU.
         update: in training, whether the running statistics take part; without, they stay as they are.
-        out: in training, on a CPU, where the result may be written; ``x`` itself if no gradients are wanted.
+        forget: whether nobody else keeps a result that went through a ReLU: on a CPU, in training, the backward pass
+            then does without it.
     """
-    if isinstance(norm, nn.Identity | Shift):
-        return norm(x)
-    together = isinstance(norm, SyncedBatchNorm)
-    norm = cast(nn.BatchNorm2d, norm)
-    weight, bias = (norm.weight, norm.bias) if gain == 1 else (norm.weight * gain, norm.bias * gain)
+    if isinstance(norm, SyncedBatchNorm):
+        return followed(_synced(norm, x, update), dropout=dropout, residual=residual, relu=relu)
+    if forget and relu and norm.training and computes_natively(norm, x) and torch.is_grad_enabled():
+        norm = cast(nn.BatchNorm2d, norm)
+        residual = None if residual is None else residual.to(x.dtype)
+        return _Forgotten.apply(x, norm.weight, norm.bias, residual, norm, dropout)
+    return normalized(norm, x, dropout=dropout, residual=residual, relu=relu, update=update)
+
+
+def _synced(module: SyncedBatchNorm, x: Tensor, update: bool) -> Tensor:
+    norm = cast(nn.BatchNorm2d, module)
     if not norm.training:
-        return functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)
-    assert norm.num_batches_tracked is not None and norm.momentum is not None
-    running = (norm.running_mean, norm.running_var) if update else (None, None)
-    norm.num_batches_tracked += update
-    if together:
-        mean, var = _joined_statistics(x)
-        if update:
-            _move_running_statistics(norm, mean, var, dist.get_world_size() * x.numel() // len(mean))
-        return _NormedTogether.apply(x, weight, bias, mean, var, norm.eps)
-    if out is None:
-        return functional.batch_norm(x, *running, weight, bias, True, norm.momentum, norm.eps)
-    return _NormedInto.apply(x, weight, bias, running, norm.momentum, norm.eps, out)
-
-
-@torch.no_grad()
-def _move_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
-    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-    norm.running_var.lerp_((var * count / (count - 1)).to(norm.running_var.dtype), norm.momentum)
-
-
-def disposable(x: Tensor) -> Tensor | None:
-    """Return ``x`` where its normalization may overwrite it: on a CPU, if no gradients are wanted."""
-    return None if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling() else x
+        return functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    mean, var = _joined_statistics(x)
+    if update:
+        assert norm.num_batches_tracked is not None and norm.momentum is not None
+        norm.num_batches_tracked += 1
+        count = dist.get_world_size() * x.numel() // len(mean)
+        update_running(norm.running_mean, norm.running_var, mean, var, count, norm.momentum)
+    return _NormedTogether.apply(x, norm.weight, norm.bias, mean, var, norm.eps)

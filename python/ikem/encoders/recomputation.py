@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.nn import functional
+
+from ikem_ext.nn import TemporalConv
 
 Make = Callable[[Tensor, bool], Tensor]
 
@@ -61,41 +62,48 @@ class _Remade(torch.autograd.Function):
 
 
 class _ConvOfRemade(torch.autograd.Function):
-    """``conv(relu(make(x, True)))``, of which only ``x`` is kept; the convolution itself is not made again."""
+    """``conv(make(x, True))``, of which only ``x`` is kept; the convolution itself is not made again."""
 
     @staticmethod
     def forward(
-        ctx: Any, make: Make, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)  # else zeros are made for the second output
+        ctx: Any, make: Make, conv: TemporalConv, weight: Tensor, bias: Tensor, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
         ctx.again, ctx.conv = _Again(make, x), conv
         ctx.save_for_backward(weight, x, *parameters)
-        made = make(x, True).relu_().detach()  # a view, as some operations return, could not be overwritten
-        ctx.mark_non_differentiable(made)
-        return functional.conv2d(made, weight, bias, conv.stride, conv.padding), made
+        return conv(make(x, True))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, x, *parameters = ctx.saved_tensors
         for_weight, for_bias, *wanted = ctx.needs_input_grad[2:]
         x, edge, made = ctx.again(x)
-        made.relu_()
-        grad_made, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, made.to(grad.dtype), weight.to(grad.dtype), [len(weight)],
-            ctx.conv.stride, ctx.conv.padding, (1, 1), False, (0, 0), 1, (any(wanted), for_weight, for_bias),
-        )  # fmt: skip
-        if any(wanted):
-            grad_made = grad_made.to(made.dtype)
-            torch.ops.aten.threshold_backward.grad_input(grad_made, made, 0, grad_input=grad_made)
-        del made  # its gradient does not need it
+        dtype = made.dtype
+        grad_made, grad_weight, grad_bias = _conv_gradients(
+            ctx.conv, grad, made.to(grad.dtype), weight.to(grad.dtype), (any(wanted), for_weight, for_bias)
+        )
+        del made  # but for its norm, whose gradient needs it
         return (
             None,
             None,
             grad_weight.to(weight.dtype) if for_weight else None,
             grad_bias.to(weight.dtype) if for_bias else None,
-            *_gradients(edge, [x, *parameters], wanted, grad_made),
+            *_gradients(edge, [x, *parameters], wanted, grad_made.to(dtype) if any(wanted) else grad),
         )
+
+
+def _conv_gradients(
+    conv: TemporalConv, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of ``conv(x)`` for x, weight and bias; of those not wanted anything."""
+    if x.device.type == "cpu":
+        grad_x, grad_weight, grad_bias = torch.ops.ikem_ext.temporal_conv_backward(
+            grad, x, weight[..., 0], *conv.settings.values(), *wanted
+        )
+        return grad_x, grad_weight[..., None], grad_bias
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, [len(weight)], conv.stride, conv.padding, conv.dilation, False, (0, 0), 1, wanted
+    )
 
 
 def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
@@ -109,9 +117,6 @@ def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
     return _Remade.apply(make, x, *parameters)
 
 
-def conv_of_remade(make: Make, conv: nn.Conv2d, x: Tensor, parameters: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return ``conv(relu(make(x, True)))`` as `remade` does; the convolution itself is not made again.
-
-    And return what was convolved, whose memory is no longer needed.
-    """
+def conv_of_remade(make: Make, conv: TemporalConv, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """Return ``conv(make(x, True))`` as `remade` does; the convolution itself is not made again."""
     return _ConvOfRemade.apply(make, conv, conv.weight, conv.bias, x, *parameters)

@@ -7,14 +7,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
-from ikem.encoders.masks import drop_out, masked_relu
-from ikem.encoders.norm import batch_norm, disposable
+from ikem.encoders.norm import batch_norm
 from ikem.encoders.recomputation import conv_of_remade, remade
 from ikem_ext import graph_conv
+from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.folding import Shift, scale_and_shift
 from ikem_ext.skeleton import SkeletonLayout
 
@@ -66,13 +65,7 @@ class Block(nn.Module):
         super().__init__()
         self.graph = GraphConv(in_channels, out_channels, adjacency)
         self.graph_norm: nn.Module = nn.BatchNorm2d(out_channels)
-        self.temporal = nn.Conv2d(
-            out_channels,
-            out_channels,
-            kernel_size=(TEMPORAL_KERNEL, 1),
-            stride=(stride, 1),
-            padding=((TEMPORAL_KERNEL - 1) // 2, 0),
-        )
+        self.temporal: nn.Module = TemporalConv(out_channels, out_channels, TEMPORAL_KERNEL, stride)
         self.temporal_norm: nn.Module = nn.BatchNorm2d(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.residual = shortcut(in_channels, out_channels, stride) if residual else None
@@ -81,30 +74,28 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
-        y = self.drop_out(*self.convolve(x))
-        if self.residual is not None:
-            y.add_(self.shortcut(x))
-        if self.is_last and self.remakes and y.device.type == "cpu":
-            return masked_relu(y)
-        return functional.relu(y, inplace=True)
+        return batch_norm(
+            self.temporal_norm,
+            self.convolve(x),
+            dropout=self.dropout.p if self.dropout.training else 0.0,
+            residual=None if self.residual is None else self.shortcut(x),
+            relu=True,
+            forget=self.is_last and self.remakes,
+        )
 
-    def convolve(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Convolve over the graph, then over time; and return where the normalization of that may be written.
+    def convolve(self, x: Tensor) -> Tensor:
+        """Convolve over the graph, then over time.
 
-        What lies between is made again in the backward pass: that is little work, and much memory. Its own memory
-        serves for what comes next, so that little is taken and given back between what is kept.
+        What lies between is made again in the backward pass: that is little work, and much memory.
         """
         if not self.remakes:
-            y = self.temporal(functional.relu(self.normed(x), inplace=True))
-            return y, disposable(y)
+            return self.temporal(self.activated(x))
         parameters = (*self.graph.parameters(), *self.graph_norm.parameters())
-        y, between = conv_of_remade(self.normed, self.temporal, x, parameters)
-        return y, between if between.shape == y.shape and y.device.type == "cpu" else None
+        return conv_of_remade(self.activated, cast(TemporalConv, self.temporal), x, parameters)
 
-    def normed(self, x: Tensor, update: bool = True) -> Tensor:
-        """Apply graph convolution and batch normalization; see `batch_norm` for ``update``."""
-        y = self.graph(x)
-        return batch_norm(self.graph_norm, y, update=update, out=disposable(y))
+    def activated(self, x: Tensor, update: bool = True) -> Tensor:
+        """Apply graph convolution, batch normalization and ReLU; see `batch_norm` for ``update``."""
+        return batch_norm(self.graph_norm, self.graph(x), relu=True, update=update)
 
     @property
     def remakes(self) -> bool:
@@ -122,17 +113,7 @@ class Block(nn.Module):
     def projected(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply the residual's 1x1 convolution and batch normalization; see `batch_norm` for ``update``."""
         conv, norm = cast(nn.Sequential, self.residual)
-        y = conv(x)
-        return batch_norm(norm, y, update=update, out=disposable(y))
-
-    def drop_out(self, y: Tensor, out: Tensor | None = None) -> Tensor:
-        """Apply batch normalization and dropout, whose factor 1 / (1 - p) the normalization takes over."""
-        if not self.training or self.dropout.p == 0:
-            return batch_norm(self.temporal_norm, y, out=out)
-        if y.device.type != "cpu" or torch.compiler.is_compiling():
-            return self.dropout(batch_norm(self.temporal_norm, y))
-        y = batch_norm(self.temporal_norm, y, gain=1 / (1 - self.dropout.p), out=out)
-        return drop_out(y, self.dropout.p)
+        return batch_norm(norm, conv(x), update=update)
 
     def fold_norms(self) -> None:
         """Make the norms parts of the convolutions, of the graph's but the scale: see :func:`ikem_ext.nn.folded`."""
@@ -140,7 +121,7 @@ class Block(nn.Module):
         self.graph.weight.mul_(scale[:, None])
         self.graph.bias.mul_(scale)
         self.graph_norm = Shift(shift)
-        self.temporal = fuse_conv_bn_eval(self.temporal, cast(nn.BatchNorm2d, self.temporal_norm))
+        self.temporal = fuse_conv_bn_eval(cast(nn.Conv2d, self.temporal), cast(nn.BatchNorm2d, self.temporal_norm))
         self.temporal_norm = nn.Identity()
 
 

@@ -1,0 +1,288 @@
+// Arguments are checked with friendly messages in ikem_ext/batch_norm.py; the checks here are those without which a
+// kernel could read astray.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "batch_norm/kernel.h"
+#include "common/tensor.h"
+
+namespace ikem::batch_norm {
+namespace {
+
+using Integers = std::vector<int64_t>;
+using torch::headeronly::MemoryFormat;
+
+// The memory format that all tensors of a call have: channels last where x has it, else contiguous.
+MemoryFormat format_of(const Tensor& x) {
+  return has_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+Layout layout_of(const Tensor& x, MemoryFormat format) {
+  const int64_t positions = x.size(2) * x.size(3);
+  return format == MemoryFormat::ChannelsLast ? Layout{x.size(0) * positions, x.size(1), 1}
+                                              : Layout{x.size(0), x.size(1), positions};
+}
+
+Tensor empty_like_x(const Tensor& x) {
+  const auto sizes = x.sizes();
+  return empty_features(x, Integers(sizes.begin(), sizes.end()));
+}
+
+void require_like(const char* name, const Tensor& tensor, const Tensor& x) {
+  const auto sizes = tensor.sizes();
+  const auto expected = x.sizes();
+  STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
+                      tensor.scalar_type() == x.scalar_type(),
+                  name, ": expected the shape and dtype of x");
+}
+
+// Numbers of the channels, contiguous.
+Tensor per_channel(const char* name, const Tensor& tensor, const Tensor& x) {
+  STD_TORCH_CHECK(
+      tensor.dim() == 1 && tensor.size(0) == x.size(1) && tensor.scalar_type() == compute_type(x.scalar_type()), name,
+      ": expected numbers of the channels in the type that x is computed in");
+  return torch::stable::contiguous(tensor);
+}
+
+template <class T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <class T>
+T* mutable_data(const Tensor& tensor) {
+  return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
+}
+
+Dropout dropout_of(const std::optional<Tensor>& seed, double p) {
+  if (!seed.has_value() || p == 0) {
+    return {};
+  }
+  STD_TORCH_CHECK(p > 0 && p < 1, "dropout: expected at least 0 and less than 1");
+  STD_TORCH_CHECK(seed->numel() == 1 && seed->scalar_type() == ScalarType::Long, "seed: expected one int64");
+  return {true, static_cast<uint64_t>(*data<int64_t>(*seed)), static_cast<uint32_t>(std::ldexp(p, 32)), 1 / (1 - p)};
+}
+
+// Less memory than this is not worth waking a thread for.
+constexpr int64_t MIN_VALUES_PER_THREAD = 1 << 15;
+
+int64_t grain(const Layout& layout, int64_t tasks) {
+  return std::max<int64_t>(1, tasks * MIN_VALUES_PER_THREAD / std::max<int64_t>(layout.numel(), 1));
+}
+
+// A chunk stays in a core's own cache.
+Chunks choose_chunks(const Layout& layout) {
+  constexpr int64_t CHUNK_VALUES = 1 << 15;
+  const int64_t length = std::max<int64_t>(1, CHUNK_VALUES / std::max<int64_t>(layout.channels * layout.inner, 1));
+  return {(layout.outer + length - 1) / length, length};
+}
+
+template <class S>
+void moments_of_chunks(const Layout& layout, const S* x, const Chunks& chunks, int64_t first, int64_t last,
+                       Compute<S>* means, Compute<S>* squares) {
+  IKEM_DISPATCH_SIMD(moments<S>(layout, x, chunks, first, last, means, squares))
+}
+template <class S>
+void forward_part(const Forward<S>& pass, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(forward<S>(pass, first, last))
+}
+template <class S>
+void gradient_sums_of_chunks(const Backward<S>& pass, const Chunks& chunks, int64_t first, int64_t last,
+                             Compute<S>* sums, Compute<S>* products, S* grad_residual) {
+  IKEM_DISPATCH_SIMD(gradient_sums<S>(pass, chunks, first, last, sums, products, grad_residual))
+}
+template <class S>
+void gradient_part(const Backward<S>& pass, const Coefficients<Compute<S>>& coefficients, S* grad_x, int64_t first,
+                   int64_t last) {
+  IKEM_DISPATCH_SIMD(gradient<S>(pass, coefficients, grad_x, first, last))
+}
+
+// Mean and biased variance of each channel, from those of the chunks (Chan et al., "Updating Formulae and a Pairwise
+// Algorithm for Computing Sample Variances", 1979).
+template <class S, class C = Compute<S>>
+void find_moments(const Layout& layout, const S* x, C* mean, C* variance) {
+  const Chunks chunks = choose_chunks(layout);
+  const int64_t channels = layout.channels;
+  std::vector<C> means(static_cast<size_t>(chunks.count * channels)), squares(means.size());
+  torch::stable::parallel_for(0, chunks.count, grain(layout, chunks.count), [&](int64_t first, int64_t last) {
+    moments_of_chunks<S>(layout, x, chunks, first, last, means.data(), squares.data());
+  });
+  for (int64_t c = 0; c < channels; ++c) {
+    double count = 0, middle = 0, square = 0;
+    for (int64_t j = 0; j < chunks.count; ++j) {
+      const size_t at = static_cast<size_t>(j * channels + c);
+      const double more = static_cast<double>(std::min(chunks.length, layout.outer - j * chunks.length) * layout.inner);
+      const double off = means[at] - middle;
+      square += squares[at] + off * off * count * more / (count + more);
+      count += more;
+      middle += off * more / count;
+    }
+    mean[c] = static_cast<C>(middle);
+    variance[c] = static_cast<C>(count > 0 ? square / count : 0);
+  }
+}
+
+template <class C>
+C inverse_deviation(C variance, double eps) {
+  return static_cast<C>(1 / std::sqrt(static_cast<double>(variance) + eps));
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& given_weight, const Tensor& given_bias,
+                                              std::optional<Tensor> mean, std::optional<Tensor> variance,
+                                              std::optional<Tensor> residual, std::optional<Tensor> seed,
+                                              double dropout, double eps, bool relu) {
+  STD_TORCH_CHECK(x.dim() == 4, "x: expected shape (N, C, T, V)");
+  STD_TORCH_CHECK(mean.has_value() == variance.has_value(), "mean, variance: expected both or none");
+  const Tensor weight = per_channel("weight", given_weight, x);
+  const Tensor bias = per_channel("bias", given_bias, x);
+  if (mean.has_value()) {
+    mean = per_channel("mean", *mean, x);
+    variance = per_channel("variance", *variance, x);
+  }
+  if (residual.has_value()) {
+    require_like("residual", *residual, x);
+  }
+  const MemoryFormat format = format_of(x);
+  const Layout layout = layout_of(x, format);
+  Tensor y = empty_like_x(x);
+  Tensor used_mean = torch::stable::empty_like(weight);
+  Tensor used_variance = torch::stable::empty_like(weight);
+  const Tensor dense = torch::stable::contiguous(x, format);
+  const std::optional<Tensor> dense_residual =
+      residual.has_value() ? std::optional(torch::stable::contiguous(*residual, format)) : std::nullopt;
+  dispatch_floating(x, "x", [&](auto scalar) {
+    using S = decltype(scalar);
+    using C = Compute<S>;
+    if (mean.has_value()) {
+      std::copy_n(data<C>(*mean), layout.channels, mutable_data<C>(used_mean));
+      std::copy_n(data<C>(*variance), layout.channels, mutable_data<C>(used_variance));
+    } else {
+      find_moments<S>(layout, data<S>(dense), mutable_data<C>(used_mean), mutable_data<C>(used_variance));
+    }
+    std::vector<C> scale(static_cast<size_t>(layout.channels));
+    for (size_t c = 0; c < scale.size(); ++c) {
+      scale[c] = data<C>(weight)[c] * inverse_deviation(data<C>(used_variance)[c], eps);
+    }
+    const Forward<S> pass{layout,
+                          data<S>(dense),
+                          dense_residual.has_value() ? data<S>(*dense_residual) : nullptr,
+                          data<C>(used_mean),
+                          scale.data(),
+                          data<C>(bias),
+                          dropout_of(seed, dropout),
+                          relu,
+                          mutable_data<S>(y)};
+    torch::stable::parallel_for(0, layout.outer, grain(layout, layout.outer),
+                                [&](int64_t first, int64_t last) { forward_part<S>(pass, first, last); });
+  });
+  return {y, used_mean, used_variance};
+}
+
+// The sums over the batch that the gradients are made of: of what arrives at the normalized x, and of its product with
+// x - mean.
+template <class S>
+struct GradientSums {
+  using C = Compute<S>;
+
+  GradientSums(const Backward<S>& pass, S* grad_residual) : of_gradient(size(pass)), of_product(size(pass)) {
+    const Chunks chunks = choose_chunks(pass.layout);
+    std::vector<C> sums(chunks.count * size(pass)), products(sums.size());
+    torch::stable::parallel_for(0, chunks.count, grain(pass.layout, chunks.count), [&](int64_t first, int64_t last) {
+      gradient_sums_of_chunks<S>(pass, chunks, first, last, sums.data(), products.data(), grad_residual);
+    });
+    for (size_t i = 0; i < sums.size(); ++i) {
+      of_gradient[i % size(pass)] += sums[i];
+      of_product[i % size(pass)] += products[i];
+    }
+  }
+
+  std::vector<double> of_gradient, of_product;
+
+ private:
+  static size_t size(const Backward<S>& pass) { return static_cast<size_t>(pass.layout.channels); }
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_y, const Tensor& x,
+                                                               std::optional<Tensor> y, const Tensor& given_weight,
+                                                               const Tensor& given_mean, const Tensor& given_variance,
+                                                               std::optional<Tensor> seed, double dropout, double eps,
+                                                               bool training, bool for_residual) {
+  STD_TORCH_CHECK(x.dim() == 4, "x: expected shape (N, C, T, V)");
+  require_like("grad_y", grad_y, x);
+  const Tensor weight = per_channel("weight", given_weight, x);
+  const Tensor mean = per_channel("mean", given_mean, x);
+  const Tensor variance = per_channel("variance", given_variance, x);
+  const bool mask = y.has_value() && y->scalar_type() == ScalarType::Char;
+  if (y.has_value()) {
+    const auto sizes = y->sizes();
+    const auto expected = x.sizes();
+    STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
+                        (mask || y->scalar_type() == x.scalar_type()),
+                    "y: expected the shape of x, and its dtype or int8");
+  }
+  const MemoryFormat format = format_of(x);
+  const Layout layout = layout_of(x, format);
+  Tensor grad_x = empty_like_x(x);
+  Tensor grad_residual = for_residual ? empty_like_x(x) : torch::stable::new_empty(x, Integers{0});
+  Tensor grad_weight = torch::stable::empty_like(weight);
+  Tensor grad_bias = torch::stable::empty_like(weight);
+  const Tensor dense = torch::stable::contiguous(x, format);
+  const Tensor dense_grad_y = torch::stable::contiguous(grad_y, format);
+  const std::optional<Tensor> dense_y =
+      y.has_value() ? std::optional(torch::stable::contiguous(*y, format)) : std::nullopt;
+  dispatch_floating(x, "x", [&](auto scalar) {
+    using S = decltype(scalar);
+    using C = Compute<S>;
+    Backward<S> pass{layout,
+                     data<S>(dense_grad_y),
+                     dense_y.has_value() && !mask ? data<S>(*dense_y) : nullptr,
+                     mask ? data<int8_t>(*dense_y) : nullptr,
+                     data<S>(dense),
+                     data<C>(mean),
+                     dropout_of(seed, dropout)};
+    const GradientSums<S> sums(pass, for_residual ? mutable_data<S>(grad_residual) : nullptr);
+    if (for_residual) {  // which is the gradient behind the ReLU
+      pass.grad_y = data<S>(grad_residual);
+      pass.y = nullptr;
+      pass.through = nullptr;
+    }
+    std::vector<C> by_gradient(sums.of_gradient.size()), by_x(by_gradient.size()), constant(by_gradient.size());
+    const double count = static_cast<double>(layout.per_channel());
+    for (size_t c = 0; c < by_gradient.size(); ++c) {
+      const double inverse = inverse_deviation(data<C>(variance)[c], eps);
+      const double scale = data<C>(weight)[c] * inverse;
+      mutable_data<C>(grad_bias)[c] = static_cast<C>(sums.of_gradient[c]);
+      mutable_data<C>(grad_weight)[c] = static_cast<C>(sums.of_product[c] * inverse);
+      by_gradient[c] = static_cast<C>(scale);
+      by_x[c] = training ? static_cast<C>(-scale * inverse * inverse * sums.of_product[c] / count) : 0;
+      constant[c] = training ? static_cast<C>(-scale * sums.of_gradient[c] / count) : 0;
+    }
+    const Coefficients<C> coefficients{by_gradient.data(), by_x.data(), constant.data()};
+    torch::stable::parallel_for(0, layout.outer, grain(layout, layout.outer), [&](int64_t first, int64_t last) {
+      gradient_part<S>(pass, coefficients, mutable_data<S>(grad_x), first, last);
+    });
+  });
+  return {grad_x, grad_weight, grad_bias, grad_residual};
+}
+
+}  // namespace
+}  // namespace ikem::batch_norm
+
+STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
+  library.def(
+      "batch_norm(Tensor x, Tensor weight, Tensor bias, Tensor? mean, Tensor? variance, Tensor? residual, "
+      "Tensor? seed, float dropout, float eps, bool relu) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "batch_norm_backward(Tensor grad_y, Tensor x, Tensor? y, Tensor weight, Tensor mean, Tensor variance, "
+      "Tensor? seed, float dropout, float eps, bool training, bool for_residual) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
+  library.impl("batch_norm", TORCH_BOX(&ikem::batch_norm::batch_norm));
+  library.impl("batch_norm_backward", TORCH_BOX(&ikem::batch_norm::batch_norm_backward));
+}

@@ -1,0 +1,81 @@
+// What the kernels of this family offer: pointers, sizes and strides, and nothing of torch.
+#pragma once
+
+#include <cstdint>
+
+#include "common/scalar.h"
+#include "common/simd.h"
+#include "common/strided.h"
+
+namespace ikem::temporal_conv {
+
+// y[n,o,t,v] = b[o] + sum over c, k of w[o,c,k] x[n,c, stride t + dilation k - padding, v], x being zero outside.
+//
+// Frames are sorted so that all of it consists of convolutions with neither stride nor dilation. With g the greatest
+// common divisor of the two, outputs fall into `classes` = dilation / g by t modulo that number, and taps into
+// `phases` = stride / g by k modulo that one. The output t = classes u + r takes from phase p, by its i-th tap
+// k = p + phases i, the input frame
+//   frame_step (u + i) + stride r + (dilation p - padding),   frame_step = stride classes
+// which depends on u and i by their sum alone.
+//
+// Such a convolution is made in frequencies, tile by tile: `tile` outputs from a window of inputs, both taken as parts
+// of a circle of `points` frames. A real transform of that size has points / 2 + 1 frequencies, each a product of
+// matrices over the channels; one of complex numbers takes three products of real ones (Gauss):
+//   re = s wr - b (wr + wi)    im = s wr + a (wi - wr)    with x = a + i b, s = a + b
+// So there are about 1.5 `points` products where the sum over taps has `tile` times `taps`. A single tile need not have
+// room for the zeros around the input: one end's serve for both.
+struct Problem {
+  int64_t clips, in_channels, out_channels, frames, out_frames, joints;
+  int64_t taps, stride, dilation, padding;
+
+  int64_t classes, phases, frame_step, phase_taps;  // phase_taps: the most that a phase has
+  int64_t tiles, tile;                              // tiles of each class, and outputs of each
+  int64_t window_first, window, points;             // the window's first u + i, and its length
+  int64_t clips_at_once;
+
+  int64_t single_frequencies() const { return points % 2 == 0 ? 2 : 1; }
+  int64_t pairs() const { return (points - 1) / 2; }
+  int64_t products() const { return 3 * pairs() + single_frequencies(); }
+  int64_t phase_offset(int64_t phase) const { return dilation * phase - padding; }
+};
+
+IKEM_INLINE int64_t padded_channels(int64_t channels) { return (channels + 15) / 16 * 16; }
+
+// Rows of weights in frequencies: an odd number of cache lines, so that they do not compete for places of the cache.
+IKEM_INLINE int64_t spectrum_row(int64_t channels) { return (padded_channels(channels) / 16 | 1) * 16; }
+
+// The weights in frequencies, (products, phases, C_in, C_out), or for the backward pass, which sums over the output's
+// channels, (products, phases, C_out, C_in).
+IKEM_INLINE int64_t spectrum_size(const Problem& problem, int64_t summed, int64_t made) {
+  return problem.products() * problem.phases * summed * spectrum_row(made);
+}
+
+template <class S>
+struct Gradients {
+  Strided<S, 4> x;     // without data: not asked for, as the others
+  Compute<S>* weight;  // (chunks, products, phases, C_in, C_out): in frequencies
+  Compute<S>* bias;    // (chunks, padded C_out)
+};
+
+// Tensors are (N, C, T, V); weights (C_out, C_in, taps). The backward pass runs in chunks of `chunk_clips` clips, whose
+// sums are then added up in their order.
+#define IKEM_DECLARE_TEMPORAL_CONV(level)                                                                            \
+  namespace level {                                                                                                  \
+  template <class S>                                                                                                 \
+  void transform_weight(const Problem& problem, const Strided<const S, 3>& weight, bool backward,                    \
+                        Compute<S>* spectrum, int64_t first_summed, int64_t last_summed);                            \
+  template <class S>                                                                                                 \
+  void forward(const Problem& problem, const Strided<const S, 4>& x, const Compute<S>* spectrum, const S* bias,      \
+               const Strided<S, 4>& y, int64_t first_task, int64_t last_task);                                       \
+  template <class S>                                                                                                 \
+  void backward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,             \
+                const Compute<S>* spectrum, const Gradients<S>& gradients, int64_t chunk_clips, int64_t first_chunk, \
+                int64_t last_chunk);                                                                                 \
+  template <class S>                                                                                                 \
+  void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t chunks, S* grad_weight,             \
+                     int64_t first_channel, int64_t last_channel);                                                   \
+  }
+IKEM_FOR_EACH_SIMD_LEVEL(IKEM_DECLARE_TEMPORAL_CONV)
+#undef IKEM_DECLARE_TEMPORAL_CONV
+
+}  // namespace ikem::temporal_conv

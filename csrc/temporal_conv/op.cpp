@@ -1,0 +1,299 @@
+// Arguments are checked with friendly messages in ikem_ext/temporal_conv.py; the checks here are those without which a
+// kernel could read astray.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "common/tensor.h"
+#include "temporal_conv/kernel.h"
+
+namespace ikem::temporal_conv {
+namespace {
+
+using Integers = std::vector<int64_t>;
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class S, int AXES>
+Strided<S, AXES> strided(const Tensor& tensor) {
+  Strided<S, AXES> result;
+  result.data = static_cast<S*>(const_cast<void*>(tensor.const_data_ptr()));
+  for (int axis = 0; axis < AXES; ++axis) {
+    result.strides[axis] = tensor.stride(axis);
+  }
+  return result;
+}
+
+// What a transform of some lines costs, in multiply-adds of vectors: its products, which are small, and the loads and
+// stores around them.
+int64_t transform_cost(const Problem& problem, int64_t length) {
+  const int64_t half = length / 2;
+  const int64_t products = (problem.pairs() + problem.single_frequencies()) * (half + 1) + problem.pairs() * half;
+  return products * 3 / 2 + 3 * (length + problem.products());
+}
+
+int64_t cost(const Problem& problem) {
+  const int64_t in_vectors = padded_channels(problem.in_channels) / 16;
+  const int64_t out_vectors = padded_channels(problem.out_channels) / 16;
+  const int64_t products = problem.products() * problem.phases * problem.in_channels * out_vectors;
+  return problem.tiles * (products + problem.phases * in_vectors * transform_cost(problem, problem.window) +
+                          out_vectors * transform_cost(problem, problem.tile));
+}
+
+// The first and the last place of a single tile's inputs that no padding takes, over all classes and phases.
+std::pair<int64_t, int64_t> places_of_inputs(const Problem& problem, int64_t last_place) {
+  int64_t first = last_place, last = 0;
+  for (int64_t residue = 0; residue < problem.classes; ++residue) {
+    for (int64_t phase = 0; phase < problem.phases; ++phase) {
+      const int64_t offset = problem.stride * residue + problem.phase_offset(phase);
+      first = std::min(first, offset >= 0 ? 0 : divide_up(-offset, problem.frame_step));
+      if (offset < problem.frames) {
+        last = std::max(last, (problem.frames - 1 - offset) / problem.frame_step);
+      }
+    }
+  }
+  last = std::clamp<int64_t>(last, 0, last_place);
+  return {std::min(first, last), last};
+}
+
+// The tiles whose transforms and products are the least work. Weights in frequencies grow with the size of the circle,
+// so that it is bounded.
+void choose_tiles(Problem& problem) {
+  constexpr int64_t MAX_POINTS = 36;
+  const int64_t outputs = divide_up(problem.out_frames, problem.classes);
+  Problem best = problem;
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int64_t tile = outputs; tile > 0; --tile) {
+    Problem with = problem;
+    with.tiles = divide_up(outputs, tile);
+    with.tile = tile;
+    const int64_t last_place = tile + problem.phase_taps - 2;
+    with.window_first = 0;
+    with.window = with.points = last_place + 1;
+    if (with.tiles == 1) {
+      const auto [first, last] = places_of_inputs(problem, last_place);
+      with.window_first = first;
+      with.window = last - first + 1;
+      with.points = std::max({last + 1, last_place - first + 1, tile});
+    }
+    if (const int64_t work = cost(with); work < least && (with.points <= MAX_POINTS || tile == 1)) {
+      least = work;
+      best = with;
+    }
+  }
+  problem = best;
+}
+
+// Rows enough that the weights, which all pass by, are not read for a few alone; beyond that as many as a core's own
+// cache holds.
+void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
+  constexpr int64_t MIN_ROWS = 64;
+  constexpr int64_t TASK_BYTES = 512 * 1024;
+  constexpr int64_t MIN_TASKS = 8;
+  const int64_t rows = std::max<int64_t>(1, problem.classes * problem.tiles * problem.joints);
+  const int64_t bytes = static_cast<int64_t>(scalar_bytes) * problem.products() * rows *
+                        (problem.phases * padded_channels(problem.in_channels) + padded_channels(problem.out_channels));
+  const int64_t wanted = std::max(divide_up(MIN_ROWS, rows), TASK_BYTES / bytes);
+  problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
+}
+
+struct Arguments {
+  const Tensor &x, &weight;
+  Problem problem{};
+
+  Arguments(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding, int64_t dilation)
+      : x(x), weight(weight) {
+    STD_TORCH_CHECK(x.dim() == 4, "x: expected shape (N, C_in, T, V)");
+    STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) == x.size(1) && weight.scalar_type() == x.scalar_type(),
+                    "weight: expected shape (C_out, C_in, K) and the dtype of x");
+    STD_TORCH_CHECK(weight.size(2) > 0 && stride > 0 && padding >= 0 && dilation > 0,
+                    "expected a tap, stride and dilation above 0, and padding not below");
+    problem.clips = x.size(0);
+    problem.in_channels = x.size(1);
+    problem.frames = x.size(2);
+    problem.joints = x.size(3);
+    problem.out_channels = weight.size(0);
+    problem.taps = weight.size(2);
+    problem.stride = stride;
+    problem.dilation = dilation;
+    problem.padding = padding;
+    const int64_t reach = problem.frames + 2 * padding - dilation * (problem.taps - 1) - 1;
+    STD_TORCH_CHECK(reach >= 0, "x: expected as many frames, with padding, as the kernel spans");
+    problem.out_frames = reach / stride + 1;
+    const int64_t divisor = std::gcd(stride, dilation);
+    problem.classes = dilation / divisor;
+    problem.phases = std::min(stride / divisor, problem.taps);
+    problem.frame_step = stride * problem.classes;
+    problem.phase_taps = divide_up(problem.taps, problem.phases);
+    choose_tiles(problem);
+    choose_clips_at_once(problem, x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float));
+  }
+
+  Integers output_sizes() const { return {problem.clips, problem.out_channels, problem.out_frames, problem.joints}; }
+
+  template <class C>
+  Tensor empty_numbers(int64_t count) const {
+    return torch::stable::new_empty(x, Integers{count}, compute_type(x.scalar_type()));
+  }
+
+  // Less arithmetic than this is not worth waking a thread for.
+  int64_t grain(int64_t tasks) const {
+    constexpr int64_t MIN_WORK_PER_THREAD = 1 << 21;
+    const int64_t work =
+        problem.clips * problem.out_frames * problem.joints * problem.taps * problem.in_channels * problem.out_channels;
+    return std::max<int64_t>(1, tasks * MIN_WORK_PER_THREAD / std::max<int64_t>(work, 1));
+  }
+};
+
+template <class T>
+T* data(const Tensor& tensor) {
+  return tensor.numel() > 0 ? static_cast<T*>(const_cast<void*>(tensor.const_data_ptr())) : nullptr;
+}
+
+template <class S>
+void transform_channels(const Problem& problem, const Strided<const S, 3>& weight, bool backward, Compute<S>* spectrum,
+                        int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(transform_weight<S>(problem, weight, backward, spectrum, first, last))
+}
+template <class S>
+void forward_tasks(const Problem& problem, const Strided<const S, 4>& x, const Compute<S>* spectrum, const S* bias,
+                   const Strided<S, 4>& y, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(forward<S>(problem, x, spectrum, bias, y, first, last))
+}
+template <class S>
+void backward_chunks(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,
+                     const Compute<S>* spectrum, const Gradients<S>& gradients, int64_t chunk_clips, int64_t first,
+                     int64_t last) {
+  IKEM_DISPATCH_SIMD(backward<S>(problem, x, grad_y, spectrum, gradients, chunk_clips, first, last))
+}
+template <class S>
+void finish_channels(const Problem& problem, const Compute<S>* partials, int64_t chunks, S* grad_weight, int64_t first,
+                     int64_t last) {
+  IKEM_DISPATCH_SIMD(finish_weight<S>(problem, partials, chunks, grad_weight, first, last))
+}
+
+template <class S>
+Tensor spectrum_of(const Arguments& arguments, bool backward) {
+  using C = Compute<S>;
+  const Problem& problem = arguments.problem;
+  const int64_t summed = backward ? problem.out_channels : problem.in_channels;
+  const int64_t made = backward ? problem.in_channels : problem.out_channels;
+  Tensor spectrum = arguments.empty_numbers<C>(spectrum_size(problem, summed, made));
+  const Strided<const S, 3> weight = strided<const S, 3>(arguments.weight);
+  torch::stable::parallel_for(0, summed, arguments.grain(summed), [&](int64_t first, int64_t last) {
+    transform_channels<S>(problem, weight, backward, data<C>(spectrum), first, last);
+  });
+  return spectrum;
+}
+
+Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, int64_t stride, int64_t padding,
+                     int64_t dilation) {
+  const Arguments arguments(x, weight, stride, padding, dilation);
+  const Problem& problem = arguments.problem;
+  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == problem.out_channels &&
+                                        bias->scalar_type() == x.scalar_type()),
+                  "bias: expected shape (C_out,) and the dtype of x");
+  if (bias.has_value()) {
+    bias = torch::stable::contiguous(*bias);
+  }
+  Tensor y = empty_features(x, arguments.output_sizes());
+  if (y.numel() == 0) {
+    return y;
+  }
+  dispatch_floating(x, "x", [&](auto scalar) {
+    using S = decltype(scalar);
+    const Tensor spectrum = spectrum_of<S>(arguments, /*backward=*/false);
+    const int64_t tasks = divide_up(problem.clips, problem.clips_at_once);
+    torch::stable::parallel_for(0, tasks, arguments.grain(tasks), [&](int64_t first, int64_t last) {
+      forward_tasks<S>(problem, strided<const S, 4>(x), data<Compute<S>>(spectrum),
+                       bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), first, last);
+    });
+  });
+  return y;
+}
+
+// Enough chunks for some threads, but none of which the sums take more memory than they are worth.
+int64_t choose_chunk_clips(const Problem& problem, size_t scalar_bytes) {
+  constexpr int64_t MIN_CHUNKS = 2, MAX_CHUNKS = 16;
+  constexpr int64_t SUMS_BYTES = 16 * 1024 * 1024;
+  const int64_t bytes =
+      spectrum_size(problem, problem.in_channels, problem.out_channels) * static_cast<int64_t>(scalar_bytes);
+  const int64_t chunks = std::clamp(SUMS_BYTES / std::max<int64_t>(bytes, 1), MIN_CHUNKS, MAX_CHUNKS);
+  return divide_up(divide_up(problem.clips, chunks), problem.clips_at_once) * problem.clips_at_once;
+}
+
+std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
+                                                          int64_t stride, int64_t padding, int64_t dilation, bool for_x,
+                                                          bool for_weight, bool for_bias) {
+  const Arguments arguments(x, weight, stride, padding, dilation);
+  const Problem& problem = arguments.problem;
+  const Integers expected = arguments.output_sizes();
+  const auto sizes = grad_y.sizes();
+  STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
+                      grad_y.scalar_type() == x.scalar_type(),
+                  "grad_y: expected the shape and dtype of the output");
+  const auto x_sizes = x.sizes();
+  Tensor grad_x =
+      for_x ? empty_features(x, Integers(x_sizes.begin(), x_sizes.end())) : torch::stable::new_empty(x, Integers{0});
+  Tensor grad_weight = torch::stable::new_zeros(
+      x, for_weight ? Integers{problem.out_channels, problem.in_channels, problem.taps} : Integers{0});
+  Tensor grad_bias = torch::stable::new_zeros(x, for_bias ? Integers{problem.out_channels} : Integers{0});
+  if (x.numel() == 0 || grad_y.numel() == 0) {
+    return {grad_x, grad_weight, grad_bias};
+  }
+  dispatch_floating(x, "x", [&](auto scalar) {
+    using S = decltype(scalar);
+    using C = Compute<S>;
+    const Tensor spectrum = for_x ? spectrum_of<S>(arguments, /*backward=*/true) : arguments.empty_numbers<C>(0);
+    const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
+    const int64_t chunks = divide_up(problem.clips, chunk_clips);
+    const Tensor weights = arguments.empty_numbers<C>(
+        for_weight ? chunks * spectrum_size(problem, problem.in_channels, problem.out_channels) : 0);
+    const int64_t bias_size = padded_channels(problem.out_channels);
+    const Tensor biases = arguments.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
+    Gradients<S> gradients{};
+    if (for_x) {
+      gradients.x = strided<S, 4>(grad_x);
+    }
+    gradients.weight = data<C>(weights);
+    gradients.bias = data<C>(biases);
+    torch::stable::parallel_for(0, chunks, arguments.grain(chunks), [&](int64_t first, int64_t last) {
+      backward_chunks<S>(problem, strided<const S, 4>(x), strided<const S, 4>(grad_y), data<C>(spectrum), gradients,
+                         chunk_clips, first, last);
+    });
+    if (for_weight) {
+      torch::stable::parallel_for(
+          0, problem.in_channels, arguments.grain(problem.in_channels), [&](int64_t first, int64_t last) {
+            finish_channels<S>(problem, gradients.weight, chunks, data<S>(grad_weight), first, last);
+          });
+    }
+    for (int64_t o = 0; for_bias && o < problem.out_channels; ++o) {
+      C sum = 0;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        sum += gradients.bias[chunk * bias_size + o];
+      }
+      data<S>(grad_bias)[o] = narrow<S>(sum);
+    }
+  });
+  return {grad_x, grad_weight, grad_bias};
+}
+
+}  // namespace
+}  // namespace ikem::temporal_conv
+
+STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
+  library.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int stride, int padding, int dilation) -> Tensor");
+  library.def(
+      "temporal_conv_backward(Tensor grad_y, Tensor x, Tensor weight, int stride, int padding, int dilation, "
+      "bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
+  library.impl("temporal_conv", TORCH_BOX(&ikem::temporal_conv::temporal_conv));
+  library.impl("temporal_conv_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_backward));
+}

@@ -1,0 +1,29 @@
+"""Plain-PyTorch twin of :func:`ikem_ext.temporal_conv`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from ..temporal_conv import check_temporal_conv
+
+
+def temporal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Tensor:
+    """See :func:`ikem_ext.temporal_conv`; the same arguments, values and gradients, on any device."""
+    check_temporal_conv(x, weight, bias, stride, padding, dilation)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x, kernel, bias = x.to(wide), weight.to(wide)[..., None], None if bias is None else bias.to(wide)
+    if weight.shape[2] == 1:  # PyTorch's own with a stride writes beyond its memory: see ikem_ext.nn.PointwiseConv
+        y = conv2d(pad(x, (0, 0, padding, padding))[:, :, ::stride], kernel, bias)
+    else:
+        y = conv2d(x, kernel, bias, (stride, 1), (padding, 0), (dilation, 1))
+    return y.to(weight.dtype)

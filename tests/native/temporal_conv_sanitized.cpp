@@ -1,0 +1,134 @@
+// The kernels of the temporal convolution over many shapes against the formula written out. Meant to be built with
+// -fsanitize=address,undefined; ends with 0 if all agree.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "temporal_conv/kernel.h"
+#include "values.h"
+
+using namespace ikem;
+using namespace ikem::temporal_conv;
+
+namespace {
+
+struct Shape {
+  int64_t clips, in, out, frames, joints, taps, stride, dilation, padding;
+  bool channels_last;
+};
+
+// The problem in tiles of a size, in the plainest way: no place of a window is left out.
+Problem problem_of(const Shape& shape, int64_t tile) {
+  Problem problem{};
+  problem.clips = shape.clips;
+  problem.in_channels = shape.in;
+  problem.out_channels = shape.out;
+  problem.frames = shape.frames;
+  problem.joints = shape.joints;
+  problem.taps = shape.taps;
+  problem.stride = shape.stride;
+  problem.dilation = shape.dilation;
+  problem.padding = shape.padding;
+  problem.out_frames = (shape.frames + 2 * shape.padding - shape.dilation * (shape.taps - 1) - 1) / shape.stride + 1;
+  const int64_t divisor = std::gcd(shape.stride, shape.dilation);
+  problem.classes = shape.dilation / divisor;
+  problem.phases = std::min(shape.stride / divisor, shape.taps);
+  problem.frame_step = shape.stride * problem.classes;
+  problem.phase_taps = (shape.taps + problem.phases - 1) / problem.phases;
+  problem.tile = tile;
+  problem.tiles = ((problem.out_frames + problem.classes - 1) / problem.classes + tile - 1) / tile;
+  problem.window = problem.points = tile + problem.phase_taps - 1;
+  problem.clips_at_once = 2;
+  return problem;
+}
+
+template <class S>
+Strided<S, 4> features(S* data, int64_t channels, int64_t frames, int64_t joints, bool channels_last) {
+  const int64_t clip = channels * frames * joints;
+  return channels_last ? Strided<S, 4>{data, {clip, 1, joints * channels, channels}}
+                       : Strided<S, 4>{data, {clip, frames * joints, joints, 1}};
+}
+
+bool check(const Shape& shape, int64_t tile) {
+  const Problem problem = problem_of(shape, tile);
+  const auto [clips, in, out, frames, joints, taps, stride, dilation, padding, last] = shape;
+  const Values x = random_values(clips * in * frames * joints);
+  const Values weight = random_values(out * in * taps), bias = random_values(out);
+  const Values grad_y = random_values(clips * out * problem.out_frames * joints);
+  const auto x_view = features(x.data(), in, frames, joints, last);
+  const auto y_view = features(grad_y.data(), out, problem.out_frames, joints, last);
+  const Strided<const double, 3> weight_view{weight.data(), {in * taps, taps, 1}};
+  Values y(grad_y.size()), grad_x(x.size()), grad_weight(weight.size()), grad_bias(bias.size());
+
+  Values spectrum(static_cast<size_t>(spectrum_size(problem, in, out)));
+  plain::transform_weight<double>(problem, weight_view, false, spectrum.data(), 0, in);
+  plain::forward<double>(problem, x_view, spectrum.data(), bias.data(),
+                         features(y.data(), out, problem.out_frames, joints, last), 0, (clips + 1) / 2);
+
+  Values back(static_cast<size_t>(spectrum_size(problem, out, in)));
+  plain::transform_weight<double>(problem, weight_view, true, back.data(), 0, out);
+  const int64_t chunk_clips = 2, chunks = (clips + 1) / 2;
+  Values weights(spectrum.size() * static_cast<size_t>(chunks));
+  Values biases(static_cast<size_t>(padded_channels(out) * chunks));
+  const Gradients<double> gradients{features(grad_x.data(), in, frames, joints, last), weights.data(), biases.data()};
+  plain::backward<double>(problem, x_view, y_view, back.data(), gradients, chunk_clips, 0, chunks);
+  plain::finish_weight<double>(problem, weights.data(), chunks, grad_weight.data(), 0, in);
+  for (int64_t i = 0; i < chunks; ++i) {
+    for (int64_t o = 0; o < out; ++o) {
+      grad_bias[o] += biases[i * padded_channels(out) + o];
+    }
+  }
+
+  Values true_y(y.size()), true_grad_x(grad_x.size()), true_grad_weight(weight.size()), true_grad_bias(bias.size());
+  const auto at = [](const auto& view, int64_t n, int64_t c, int64_t t, int64_t v) {
+    return n * view.strides[0] + c * view.strides[1] + t * view.strides[2] + v * view.strides[3];
+  };
+  for (int64_t n = 0; n < clips; ++n) {
+    for (int64_t o = 0; o < out; ++o) {
+      for (int64_t t = 0; t < problem.out_frames; ++t) {
+        for (int64_t v = 0; v < joints; ++v) {
+          const int64_t here = at(y_view, n, o, t, v);
+          true_y[here] += bias[o];
+          true_grad_bias[o] += grad_y[here];
+          for (int64_t k = 0; k < taps; ++k) {
+            const int64_t frame = stride * t + dilation * k - padding;
+            for (int64_t c = 0; c < in && frame >= 0 && frame < frames; ++c) {
+              const int64_t there = at(x_view, n, c, frame, v), w = (o * in + c) * taps + k;
+              true_y[here] += weight[w] * x[there];
+              true_grad_x[there] += weight[w] * grad_y[here];
+              true_grad_weight[w] += x[there] * grad_y[here];
+            }
+          }
+        }
+      }
+    }
+  }
+  return agree("y", true_y, y) && agree("gradient of x", true_grad_x, grad_x) &&
+         agree("gradient of weight", true_grad_weight, grad_weight) &&
+         agree("gradient of bias", true_grad_bias, grad_bias);
+}
+
+}  // namespace
+
+int main() {
+  for (const Shape& shape : {
+           Shape{3, 3, 5, 13, 4, 9, 1, 1, 4, false},
+           Shape{2, 16, 18, 7, 3, 9, 2, 1, 4, true},
+           Shape{3, 18, 16, 12, 5, 5, 1, 2, 4, true},
+           Shape{1, 2, 33, 20, 1, 3, 2, 3, 3, false},
+           Shape{2, 4, 4, 9, 2, 4, 3, 2, 0, true},
+           Shape{2, 5, 1, 6, 2, 1, 2, 1, 1, false},
+       }) {
+    for (const int64_t tile : {1, 4, 7}) {
+      if (!check(shape, tile)) {
+        std::fprintf(stderr, "%lld to %lld channels, tiles of %lld\n", static_cast<long long>(shape.in),
+                     static_cast<long long>(shape.out), static_cast<long long>(tile));
+        return 1;
+      }
+    }
+  }
+  return 0;
+}

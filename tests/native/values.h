@@ -1,0 +1,36 @@
+// Random numbers for the programs that run kernels, and the comparison of what they made of them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+namespace {
+
+using Values = std::vector<double>;
+
+std::mt19937 generator(0);
+
+Values random_values(int64_t count, double zeros = 0) {
+  std::normal_distribution<double> normal;
+  std::uniform_real_distribution<double> uniform;
+  Values values(static_cast<size_t>(count));
+  for (double& value : values) {
+    value = uniform(generator) < zeros ? 0 : normal(generator);
+  }
+  return values;
+}
+
+bool agree(const char* what, const Values& a, const Values& b) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!(std::fabs(a[i] - b[i]) <= 1e-9 * (1 + std::fabs(a[i])))) {
+      std::fprintf(stderr, "%s, element %zu: %.17g and %.17g\n", what, i, a[i], b[i]);
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operation_checks import Arguments, OperationChecks, assert_as_accurate, non_contiguous
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+import ikem_ext
+from ikem_ext import reference
+
+
+def arguments(
+    n: int, c_in: int, c_out: int, t: int, v: int, taps: int, dtype: torch.dtype = torch.float64
+) -> dict[str, Any]:
+    shapes = {"x": (n, c_in, t, v), "weight": (c_out, c_in, taps), "bias": (c_out,)}
+    return {name: torch.randn(shape, dtype=dtype) for name, shape in shapes.items()}
+
+
+def pytorchs(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> Tensor:
+    return conv2d(x, weight[..., None], bias, (stride, 1), (padding, 0), (dilation, 1))
+
+
+class TestTemporalConv(OperationChecks):
+    operation = staticmethod(ikem_ext.temporal_conv)
+    reference = staticmethod(reference.temporal_conv)
+    differentiable = ("x", "weight", "bias")
+    autocast_dtype = torch.bfloat16
+    ulps = 4  # sums of other orders: of few numbers, either may be lucky
+    batch_axes: ClassVar[dict[str, int]] = {"x": 0}
+    options: ClassVar[dict[str, int]] = {"padding": 4}
+    taps: ClassVar[int] = 9
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        """Channels that fill no vector, and then some; a single tile, and several."""
+        torch.manual_seed(seed)
+        c_in, c_out, frames = ((3, 18, 7), (18, 3, 13), (16, 16, 50))[seed % 3]
+        tensors = arguments(3, c_in, c_out, frames, 5, self.taps)
+        return {**{name: value.to(device, dtype) for name, value in tensors.items()}, **self.options}
+
+    def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        operations = torch.ops.ikem_ext
+        tensors = [arguments[name] for name in self.differentiable]
+        settings = [arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
+        yield operations.temporal_conv.default, (*tensors, *settings)
+        x, weight, bias = (tensor.detach() for tensor in tensors)
+        gradient = torch.ones_like(operations.temporal_conv(x, weight, bias, *settings))
+        for wanted in ((True, True, True), (False, True, False), (True, False, False)):
+            yield operations.temporal_conv_backward.default, (gradient, x, weight, *settings, *wanted)
+            strided = non_contiguous(gradient), non_contiguous(x), non_contiguous(weight)
+            yield operations.temporal_conv_backward.default, (*strided, *settings, *wanted)
+
+    # It is for the CPU alone.
+    @pytest.fixture(autouse=True)
+    def _on_the_cpu(self, request: pytest.FixtureRequest) -> None:
+        if request.node.get_closest_marker("gpu"):
+            pytest.skip("not built for CUDA")
+
+
+class TestStride(TestTemporalConv):
+    options: ClassVar[dict[str, int]] = {"padding": 4, "stride": 2}
+
+
+class TestDilation(TestTemporalConv):
+    options: ClassVar[dict[str, int]] = {"padding": 2, "dilation": 2}
+    taps = 3
+
+
+sizes = st.tuples(st.integers(0, 3), *(st.integers(1, 20) for _ in range(2)), st.integers(1, 70), st.integers(1, 5))
+
+
+@settings(max_examples=80, deadline=None)
+@given(sizes, st.integers(1, 11), *(st.integers(1, 4) for _ in range(2)), st.integers(0, 9), st.booleans())
+def test_any_size_as_pytorch_computes_it(
+    sizes: tuple[int, ...], taps: int, stride: int, dilation: int, padding: int, channels_last: bool
+) -> None:
+    options = {"stride": stride, "dilation": dilation, "padding": padding}
+    given = arguments(*sizes, taps)
+    if channels_last:
+        given["x"] = given["x"].to(memory_format=torch.channels_last)
+    if sizes[3] + 2 * padding < dilation * (taps - 1) + 1:
+        with pytest.raises(ValueError, match=r"weight: expected taps that span 1 to \d+ frames"):
+            ikem_ext.temporal_conv(**given, **options)
+        return
+    results = []
+    for function in (ikem_ext.temporal_conv, pytorchs):
+        leaves = {name: value.detach().requires_grad_() for name, value in given.items()}
+        y = function(**leaves, **options)
+        cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+        results.append((y, *torch.autograd.grad(y, list(leaves.values()), cotangent)))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9 * max([1, *plain.detach().abs().flatten()]))
+
+
+@pytest.mark.parametrize(
+    ("channels", "frames", "stride"), [(16, 50, 1), (32, 50, 2), (64, 13, 1), (256, 13, 1), (64, 300, 1)]
+)
+def test_is_as_accurate_as_a_sum_over_taps(channels: int, frames: int, stride: int) -> None:
+    """At the sizes of encoders, of features that went through a ReLU: output and gradients."""
+    torch.manual_seed(0)
+    given = arguments(2, channels, channels, frames, 5, 9)
+    given["x"].relu_()
+    results = []
+    for function, dtype in (
+        (ikem_ext.temporal_conv, torch.float32), (pytorchs, torch.float32), (pytorchs, torch.float64),
+    ):  # fmt: skip
+        leaves = {name: value.detach().to(dtype).requires_grad_() for name, value in given.items()}
+        y = function(**leaves, stride=stride, padding=4)
+        results.append((y, *torch.autograd.grad(y.square().sum(), list(leaves.values()))))
+    for name, ours, plain, truth in zip(("y", *given), *results, strict=True):
+        assert_as_accurate(ours.detach(), plain.detach(), truth.detach(), name, ulps=4)
+
+
+def test_zeros_before_and_behind_do_not_meet() -> None:
+    """A single tile is a circle: what stands at one end must not reach the other."""
+    for frames in range(1, 30):
+        x = torch.zeros(1, 1, frames, 1, dtype=torch.float64)
+        x[0, 0, -1] = 1
+        weight = torch.arange(1.0, 10, dtype=torch.float64).view(1, 1, 9)
+        torch.testing.assert_close(
+            ikem_ext.temporal_conv(x, weight, padding=4), pytorchs(x, weight, padding=4), rtol=0, atol=1e-13
+        )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_memory_layout_is_kept(layout: torch.memory_format, dtype: torch.dtype) -> None:
+    given = {name: value.to(dtype) for name, value in arguments(2, 16, 32, 10, 5, 9).items()}
+    x = given["x"].to(memory_format=layout).requires_grad_()
+    y = ikem_ext.temporal_conv(x, given["weight"], given["bias"], padding=4)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    for tensor in (y, gradient):
+        assert tensor.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"x": torch.randn(2, 3, 4)}, ValueError, r"x: expected shape \(N, C_in, T, V\), got \(2, 3, 4\)"),
+        ({"weight": torch.randn(5, 4, 3)}, ValueError, r"weight: expected shape \(C_out, C_in, K\) with C_in=3"),
+        ({"bias": torch.randn(4)}, ValueError, r"bias: expected shape \(C_out,\) with C_out=5, got \(4,\)"),
+        ({"weight": torch.randn(5, 3, 3).double()}, TypeError, "weight: expected torch.float32 as x has"),
+        ({"stride": 0}, ValueError, "stride: expected at least 1, got 0"),
+        ({"padding": -1}, ValueError, "padding: expected at least 0, got -1"),
+        ({"dilation": 4}, ValueError, "weight: expected taps that span 1 to 6 frames.*got 3 that span 9"),
+    ],
+)
+def test_bad_arguments_are_refused(changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    given = {name: value.float() for name, value in arguments(2, 3, 5, 6, 4, 3).items()}
+    with pytest.raises(error, match=message):
+        ikem_ext.temporal_conv(**{**given, **changed})
+
+
+LEVELS = """
+import sys, torch, ikem_ext
+torch.manual_seed(0)
+shapes = (2, 18, 13, 5), (20, 18, 9), (20,)
+x, weight, bias = (torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in shapes)
+y = ikem_ext.temporal_conv(x, weight, bias, padding=4, stride=2)
+torch.save([y.detach(), *torch.autograd.grad(y.square().sum(), (x, weight, bias))], sys.argv[1])
+"""
+
+
+def test_every_simd_level_computes_the_same(tmp_path: Any) -> None:
+    results = []
+    for level in torch.ops.ikem_ext.available_simd_levels().split():
+        file = tmp_path / level
+        subprocess.run([sys.executable, "-c", LEVELS, file], check=True, env={**os.environ, "IKEM_SIMD": level})
+        results.append(torch.load(file, weights_only=True))
+    for others in results[1:]:
+        torch.testing.assert_close(others, results[0], rtol=1e-11, atol=1e-11)
