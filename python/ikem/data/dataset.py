@@ -43,7 +43,7 @@ class PreparedDataset:
         folder: the folder.
         name: the format of the recordings it was made from, or what they call themselves.
         joints: float32 (N, 3, T, V, M), mapped into memory and read-only.
-        clips: a :class:`Clip` for each of the N clips, kept as :class:`ikem.data.clips.Clips`.
+        clips: a :class:`Clip` for each of the N clips, kept column by column.
         labels: int64 (N,), -1 for a clip without a label.
         num_frames: int64 (N,), the clips' lengths before time was resized to T.
         classes: the names of the classes.
