@@ -21,7 +21,7 @@ from ikem.evaluate import evaluate
 from ikem.evaluation.evaluation import Evaluation
 from ikem.evaluation.features import extract_features
 from ikem.evaluation.linear import linear_probe
-from ikem.evaluation.logistic import coordinates, require_few
+from ikem.evaluation.logistic import coordinates, regression, require_few
 from ikem.evaluation.looks import RandomLook, beginning, middle
 from ikem.evaluation.scores import by_stream
 from ikem.evaluation.stages import stages_of_run
@@ -282,6 +282,18 @@ def test_features_in_a_mapped_file(finished_run: Config, dataset: PreparedDatase
     assert torch.equal(half.parts, expected.parts.half())
     z, z_half = (coordinates(parts[0, :12], parts[0, 12:]) for parts in (expected.parts, half.parts))
     np.testing.assert_allclose(z_half.train @ z_half.train.T, z.train @ z.train.T, atol=0.02)
+
+
+@pytest.mark.parametrize("width", [6, 30])
+def test_a_collapsed_encoder_gives_regression_nothing(width: int) -> None:
+    """More features than clips are regressed by the clips' products."""
+    z = coordinates(torch.full((12, width), 0.3), torch.rand(4, width))
+    assert (z.train.shape, z.test.shape) == ((12, 1), (4, 1))
+    assert not z.train.any()
+    assert not z.test.any()
+    labels = np.array([0] * 9 + [1] * 3)
+    probabilities = regression(z.train, labels, z.test, num_classes=2, c=1.0)
+    np.testing.assert_allclose(probabilities, [[0.75, 0.25]] * 4, atol=1e-3)
 
 
 def test_logistic_regression_refuses_what_does_not_fit() -> None:

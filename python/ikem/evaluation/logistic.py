@@ -45,7 +45,8 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
     together so that a training clip's squared length is 1 on average. The penalty keeps a regression's weights in the
     span of the training clips, whose products say all. They are summed in float64 over float32 products of a part of
     the features at a time, so that features that are mapped from a file are never held whole. Coordinates are float32,
-    which halves the time of a regression and moves probabilities by less than where it stops.
+    which halves the time of a regression and moves probabilities by less than where it stops. Features that are
+    the same in all training clips give one coordinate, which is 0.
 
     Args:
         train: (n, D).
@@ -54,6 +55,8 @@ def coordinates(train: Tensor, test: Tensor) -> Coordinates:
     columns = [slice(start, start + COLUMNS) for start in range(0, train.shape[1], COLUMNS)]
     statistics = [_statistics(train[:, part].double()) for part in columns]
     least = 0.01 * torch.cat([deviation for deviation, _ in statistics]).mean()
+    if not least:  # a collapsed encoder: the clips are all at one place, and regression is left with their number
+        return Coordinates(*(np.zeros((len(clips), 1), dtype=np.float32) for clips in (train, test)))
 
     def scaled(features: Tensor, place: int) -> Tensor:
         deviation, mean = statistics[place]
