@@ -202,6 +202,7 @@ def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
         ({"measure": [{"protocol": "knn", "neighbors": 7}]}, "variants.whole: expected evaluate.neighbors with .* 7"),
         ({"measure": [{"protocol": "early", "seen": 0.5}]}, "variants.whole: expected evaluate.early with .* 0.5"),
         ({"measure": [{"protocol": "logistic"}]}, "variants.whole: expected evaluate.segments > 0"),
+        ({"measure": [{"protocol": "subject"}]}, "variants.whole: expected evaluate.subjects"),
         ({"measure": [{"protocol": "linear"}, {"protocol": "linear"}]}, "measure: .* is there twice"),
     ],
 )

@@ -52,6 +52,8 @@ class EvaluateConfig:
             averaged over each of S equal parts of time; fused, their probabilities are averaged. Meant for small
             datasets; 0 for none.
         logistic_c: inverse strength of its L2 penalty.
+        subjects: measure, too, how well features tell whose clip it is: a logistic regression names the subjects of
+            training clips from actions that it has not seen of them.
         parts_dtype: ``float32``, or ``float16`` for half the memory, of the features of joints and parts of time, which
             are kept in a mapped file.
     """
@@ -78,6 +80,7 @@ class EvaluateConfig:
     standardize: bool = False
     segments: int = 0
     logistic_c: float = 200.0
+    subjects: bool = False
     parts_dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:

@@ -33,6 +33,7 @@ from ikem.evaluation.scores import Row, Scoreboard, likeliest_classes, per_class
 from ikem.evaluation.split import Indices, Split
 from ikem.evaluation.stages import Stage
 from ikem.evaluation.streams import Streams
+from ikem.evaluation.subjects import people, subject_accuracy
 from ikem.evaluation.workers import side_by_side
 from ikem.seeding import generator
 from ikem.use.classifier import ActionClassifier
@@ -90,6 +91,7 @@ class Evaluation:
         board: counts what is classified rightly, and holds the rows.
         arrays: confusion matrices, features, and what single clips were taken for, by name.
         weights: of the streams in a fusion, where they were learned.
+        people: the subjects of the training clips, counted from 0, if it is asked how well features tell them.
         probed: the linear probe's heads, and the scaling of the features before them, by stage.
     """
 
@@ -112,6 +114,7 @@ class Evaluation:
         tested = self.split.parts["test"]
         self.arrays: dict[str, NDArray[Any]] = {"labels": self.test_labels[tested], "clips": self.split.test[tested]}
         self.weights: list[dict[str, Any]] = []
+        self.people = people([dataset.clips[clip] for clip in self.split.train]) if self.options.subjects else None
         self.probed: dict[str, tuple[LinearHeads, Scaling | None]] = {}
 
     def add_encoders(self, stage: Stage) -> None:
@@ -141,6 +144,7 @@ class Evaluation:
         self._add_linear(encoded, probe)
         self._add_neighbors(encoded)
         self._add_draws(encoded)
+        self._add_subjects(encoded)
         if regressions:
             self._add_logistic(encoded, regressions)
 
@@ -169,6 +173,7 @@ class Evaluation:
         for draw in self.draws:
             scores = ridge_scores(raw[draw.clips], self.train_labels[draw.clips], raw_test, self.num_classes)
             self._count_draw(draw, "linear", "raw", "joint", scores, control="raw")
+        self._count_subjects("raw", "joint", torch.from_numpy(raw), control="raw")
         if self.options.segments:
             features, test = torch.from_numpy(raw), torch.from_numpy(raw_test)
             scores = logistic_probe(features, self.train_labels, test, self.num_classes, self.options.logistic_c)
@@ -332,6 +337,19 @@ class Evaluation:
         self, draw: Draw, classifier: str, stage: str, stream: str, scores: Scores | None = None, **more: Any
     ) -> None:
         self.board.add(draw.protocol, stage, stream, scores, classifier=classifier, **draw.fields, **more)
+
+    # ---------------------------------------------------------------------------------- whose clip it is
+
+    def _add_subjects(self, encoded: Encoded) -> None:
+        means = encoded.scale(encoded.train.means)
+        for stream, members in encoded.streams.trained.items():
+            together = means[list(members)].transpose(0, 1).flatten(1)
+            self._count_subjects(encoded.stage, stream, together, control=encoded.control)
+
+    def _count_subjects(self, stage: str, stream: str, features: Tensor, *, control: str | None) -> None:
+        if self.people is not None:
+            top1 = subject_accuracy(features, self.people, self.train_labels, self.options.logistic_c)
+            self.board.note("subject", stage, stream, "train", {"top1": top1}, control=control)
 
     # ---------------------------------------------------------------------------------- logistic probe
 

@@ -86,7 +86,6 @@ class Scoreboard:
             draw: of the labelled clips, if they were drawn.
             more: what else the protocol has to say.
         """
-        origin = {"protocol": protocol, "stage": stage, "stream": stream}
         rows = []
         for part, clips in self.parts.items():
             labels = self.labels[clips]
@@ -96,9 +95,26 @@ class Scoreboard:
                 counted = {"top1": float((classes[clips] == labels).mean())}
             else:
                 raise ValueError("scores: expected them or classes")
-            rows.append(origin | {"part": part, "seed": self.seed, "draw": draw, "control": control} | more | counted)
-        self.rows += rows
+            rows.append(self.note(protocol, stage, stream, part, counted, control=control, draw=draw, **more))
         return rows
+
+    def note(
+        self,
+        protocol: str,
+        stage: str,
+        stream: str,
+        part: str,
+        counted: Mapping[str, float],
+        *,
+        control: str | None = None,
+        draw: int | None = None,
+        **more: Any,
+    ) -> Row:
+        """Keep fractions of a part that were counted elsewhere, and return the row."""
+        origin = {"protocol": protocol, "stage": stage, "stream": stream, "part": part}
+        row = origin | {"seed": self.seed, "draw": draw, "control": control} | more | dict(counted)
+        self.rows.append(row)
+        return row
 
 
 def by_stream(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -20,12 +20,14 @@ def results_tables(result: Mapping[str, Any]) -> list[Table]:
     """Return the tables of an evaluation: accuracies in percent, one line for each stage and stream.
 
     For each test part there is one of what learns from whole clips, and, where they were asked for, one of early
-    prediction and one for each classifier of few labels.
+    prediction and one for each classifier of few labels. Whose clips they are has a table of its own.
     """
     dataset = result["dataset"]
     tables = []
-    for part in dict.fromkeys(row["part"] for row in result["rows"]):
-        rows = [row for row in result["rows"] if row["part"] == part]
+    of_people = [row for row in result["rows"] if row["protocol"] == "subject"]
+    of_actions = [row for row in result["rows"] if row["protocol"] != "subject"]
+    for part in dict.fromkeys(row["part"] for row in of_actions):
+        rows = [row for row in of_actions if row["part"] == part]
         where = f"{dataset['name']}, {dataset['protocol']}, {part}"
         tables.append(_whole_clips(f"{where}: accuracy in %", by_stream(rows)))
         if early := [row for row in rows if row["protocol"] == "early"]:
@@ -34,6 +36,10 @@ def results_tables(result: Mapping[str, Any]) -> list[Table]:
             if drawn := over_draws(rows, protocol):
                 title = f"{where}: accuracy in % with {labelled}, mean±deviation of draws"
                 tables += _drawn(title, protocol, drawn)
+    if of_people:
+        title = f"{dataset['name']}, {dataset['protocol']}, train: % of clips whose subject is told from other actions"
+        lines = [(row["stage"], row["stream"], [row["top1"]]) for row in of_people]
+        tables.append(_table(title, ["subject"], lines))
     return tables
 
 

@@ -200,10 +200,27 @@ def _accuracy_text(run: Run) -> list[str]:
         "apart, and on raw coordinates the coordinates themselves.",
         results_table(by_stream(run.evaluation["rows"])),
         *_few_labels_text(run),
+        *_subjects_text(run),
         "## What the numbers show",
         "Differences in percentage points, with 95 % intervals for the finite number of test clips; they do not "
         "hold what another seed would change.",
         "\n".join(f"- {sentence}" for sentence in _conclusions(run)),
+    ]
+
+
+def _subjects_text(run: Run) -> list[str]:
+    """How well the features tell whose clip it is, if that was asked for."""
+    rows = [row for row in run.evaluation["rows"] if row["protocol"] == "subject"]
+    if not rows:
+        return []
+    lines = [["stage", "stream", "subject"], ["---", "---", "---:"]]
+    for row in sorted(rows, key=lambda row: STAGES.index(row["stage"])):
+        lines.append([STAGE_NAMES[row["stage"]], stream_name(row["stream"]), percent(row["top1"])])
+    return [
+        "## Whose clip it is",
+        "Percent of the training clips whose subject a logistic regression names from the mean features, having "
+        "learned from other actions of the same people. What tells people apart is not what tells actions apart.",
+        _markdown_table(lines),
     ]
 
 

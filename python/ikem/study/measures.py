@@ -17,7 +17,7 @@ FUSED = "fused"  # all of its modalities together, or the only one
 
 #: What a measure may be, by its names in the file; None is for any value.
 MEASURE: dict[str, tuple[str, ...] | None] = {
-    "protocol": ("linear", "retrieval", "knn", "logistic", "early", "semi", "fewshot", "finetune"),
+    "protocol": ("linear", "retrieval", "knn", "logistic", "early", "semi", "fewshot", "finetune", "subject"),
     "stage": (LAST, "stage1", "stage2", "student"),
     "stream": None,
     "part": None,
@@ -71,7 +71,8 @@ def _measure(where: str, given: Any) -> Measure:
     protocols = MEASURE["protocol"] or ()
     require(protocol in protocols, f"{where}.protocol: expected one of {', '.join(protocols)}, got {protocol!r}")
     more = MORE.get(str(protocol), {})
-    measure = DEFAULTS | {name: value for name, value in more.items() if value is not None} | measure
+    part = {"part": "train"} if protocol == "subject" else {}
+    measure = DEFAULTS | part | {name: value for name, value in more.items() if value is not None} | measure
     found = [name for name in ("classifier", "neighbors", "seen", "labels") if name in measure]
     require(
         set(found) == set(more),
@@ -83,7 +84,7 @@ def _measure(where: str, given: Any) -> Measure:
             f"{where}.{name}: expected one of {', '.join(expected or ())}, got {measure.get(name)!r}",
         )
     metric = measure["metric"]
-    without_scores = protocol in ("retrieval", "knn") or measure.get("classifier") == "retrieval"
+    without_scores = protocol in ("retrieval", "knn", "subject") or measure.get("classifier") == "retrieval"
     has = {"top1": True, "top5": not without_scores, "top1_best_epoch": protocol in ("linear", "finetune")}
     require(has[metric], f"{where}.metric: {protocol} has no {metric}")
     return {name: measure[name] for name in MEASURE if name in measure}
@@ -111,6 +112,8 @@ def require_measured(where: str, config: Config, shares: Sequence[float], measur
         require(not name or asked in values, f"{where}: expected {name} with the measured {asked}, got {list(values)}")
         if measure["protocol"] == "logistic":
             require(options.segments > 0, f"{where}: expected evaluate.segments > 0 for the measured logistic, got 0")
+        if measure["protocol"] == "subject":
+            require(options.subjects, f"{where}: expected evaluate.subjects for the measured subject, got false")
 
 
 def read(measure: Measure, control: str | None, rows: Sequence[Row]) -> Reading:
