@@ -177,16 +177,6 @@ def test_odd_sizes(on_host: HostBatchNorm, sizes: tuple[int, ...], layout: torch
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
-def test_features_that_start_where_no_pack_may(on_host: HostBatchNorm, layout: torch.memory_format) -> None:
-    torch.manual_seed(0)
-    given = arguments(2, 8, 5, 6, residual=True, layout=layout, dtype=torch.float32)
-    for name in ("x", "residual"):
-        value = given[name]
-        shifted = torch.empty(value.numel() + 1)[1:].as_strided(value.shape, value.stride(), 1)
-        check(on_host, {**given, name: shifted.copy_(value), "relu": True})
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
 def test_the_mask_is_the_twins(on_host: HostBatchNorm, layout: torch.memory_format) -> None:
     for sizes in ((3, 18, 5, 7), (2, 16, 6, 25)):
         x = torch.ones(sizes).to(memory_format=layout)
