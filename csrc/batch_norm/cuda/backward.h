@@ -51,7 +51,7 @@ struct GradientSums {
 
 // partials: (channels, chunks)
 template <class S, int V, bool LAST>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE<V>)
     gradient_sums_kernel(const __grid_constant__ Walk walk, const __grid_constant__ Backward<S> pass, S* grad_residual,
                          GradientSums<Compute<S>, 1>* partials) {
   using C = Compute<S>;
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // The gradients of weight and bias, and what x's is made of. A warp has a channel.
 template <class S, class C = Compute<S>>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
     coefficients_kernel(const __grid_constant__ Parameters<S> parameters, int64_t channels, int64_t per_channel,
                         const GradientSums<C, 1>* partials, int64_t chunks, C* by_gradient, C* by_x, C* constant) {
   const int lane = static_cast<int>(threadIdx.x) % WARP;
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <class S, int V, bool LAST>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE<V>)
     gradient_kernel(const __grid_constant__ Walk walk, const __grid_constant__ Backward<S> pass,
                     const __grid_constant__ Coefficients<Compute<S>> coefficients, S* grad_x) {
   using C = Compute<S>;

@@ -77,7 +77,7 @@ struct OwnMoments {
 
 // partials: (channels, chunks)
 template <class S, int V, bool LAST>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE<V>)
     moments_kernel(const __grid_constant__ Walk walk, const S* x, Moments<Compute<S>>* partials) {
   using C = Compute<S>;
   using Own = OwnMoments<C, V, LAST>;
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(THREADS)
 // Mean and biased variance of each channel, those that are given or those of the chunks together, and by what to
 // multiply. A warp has a channel.
 template <class C>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
     statistics_kernel(const __grid_constant__ Statistics<C> statistics, int64_t channels, const Moments<C>* partials,
                       int64_t chunks, C* scale) {
   const int lane = static_cast<int>(threadIdx.x) % WARP;
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <class S, int V, bool LAST>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE<V>)
     forward_kernel(const __grid_constant__ Walk walk, const __grid_constant__ Forward<S> pass) {
   using C = Compute<S>;
   const Turn<V, LAST> turn(walk);

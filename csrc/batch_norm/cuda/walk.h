@@ -22,6 +22,10 @@ constexpr int THREADS = 256;
 // is every bit of the sums.
 constexpr int64_t BLOCKS = 1024;
 
+// To a multiprocessor: asked for more, the compiler spills registers.
+template <int V>
+constexpr int BLOCKS_AT_ONCE = V >= 8 ? 3 : 4;
+
 struct Walk {
   Layout layout;
   int columns, rows;                  // of threads: packs of channels, by positions
