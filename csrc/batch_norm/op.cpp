@@ -64,12 +64,14 @@ T* mutable_data(const Tensor& tensor) {
   return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
 }
 
-Dropout dropout_of(const std::optional<Tensor>& seed, double p) {
+Dropout dropout_of(const std::optional<Tensor>& seed, double p, const Tensor& x) {
   if (!seed.has_value() || p == 0) {
     return {};
   }
   STD_TORCH_CHECK(p > 0 && p < 1, "dropout: expected at least 0 and less than 1");
-  STD_TORCH_CHECK(seed->numel() == 1 && seed->scalar_type() == ScalarType::Long, "seed: expected one int64");
+  STD_TORCH_CHECK(
+      seed->numel() == 1 && seed->scalar_type() == ScalarType::Long && (seed->is_cpu() || seed->device() == x.device()),
+      "seed: expected one int64 on the CPU or where x is");
   Dropout dropout{true, 0, static_cast<uint32_t>(std::ldexp(p, 32)), 1 / (1 - p)};
   if (seed->is_cuda()) {  // where to read it would make the CPU wait, and a CUDA graph drop the same entries each time
     dropout.seed_memory = data<uint64_t>(*seed);
@@ -271,7 +273,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& giv
                           /*mean=*/nullptr,
                           /*scale=*/nullptr,
                           data<C>(bias),
-                          dropout_of(seed, dropout),
+                          dropout_of(seed, dropout, x),
                           relu,
                           mutable_data<S>(y)};
     run_forward(x, pass, statistics);
@@ -316,7 +318,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
                            mask ? data<int8_t>(*dense_y) : nullptr,
                            data<S>(dense),
                            data<C>(mean),
-                           dropout_of(seed, dropout)};
+                           dropout_of(seed, dropout, x)};
     const Parameters<S> parameters{data<C>(weight),
                                    data<C>(variance),
                                    eps,
