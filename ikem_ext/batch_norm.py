@@ -47,7 +47,7 @@ def batch_norm(
     ``relu``; x is read twice and y written once, and nothing else is written.
 
     Args:
-        x: features, (N, C, T, V), on the CPU.
+        x: features, (N, C, T, V).
         weight: :math:`\gamma`, (C,).
         bias: :math:`\beta`, (C,).
         running_mean: (C,), moves towards the batch's in training, in place; needed in evaluation.
@@ -61,15 +61,17 @@ def batch_norm(
 
     Returns:
         y, of the shape and dtype of ``x``, summed in float32 or wider; in memory channels last if ``x`` is. Once
-        differentiable, in reverse mode, in ``x``, ``weight``, ``bias`` and ``residual``. The same bits for any number
-        of threads; the random bits of dropout are made of a number drawn from PyTorch's default generator and of an
-        entry's place, in either pass, and not kept.
+        differentiable, in reverse mode, in ``x``, ``weight``, ``bias`` and ``residual``. The same bits each time, on
+        the CPU for any number of threads. The random bits of dropout are made of a number drawn from PyTorch's default
+        generator of the device and of an entry's place, in either pass, and not kept; by the same number the same
+        entries are dropped on every device.
 
     Raises:
         ValueError: the shapes do not fit together, an argument is out of range or missing, or the inputs lie on
-            different devices, or not on the CPU: it is not built for CUDA, where ``torch.nn.functional`` and
-            :func:`ikem_ext.reference.batch_norm` serve.
+            different devices, or neither on the CPU nor on a CUDA device: elsewhere
+            :func:`ikem_ext.reference.batch_norm` does it in plain PyTorch.
         TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015, algorithm 1; the order of Yan et al., "Spatial Temporal
     Graph Convolutional Networks for Skeleton-Based Action Recognition", AAAI 2018, section 3.6.
@@ -83,11 +85,11 @@ def batch_norm(
     """
     running = (running_mean, running_var)
     check_batch_norm(x, weight, bias, *running, residual, training, dropout)
-    _library.require_cpu("batch_norm", x)
+    _library.require_device("x", x)
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = weight.to(wide), bias.to(wide)
     given = (None, None) if training else tuple(each.to(wide) for each in running if each is not None)
-    seed = draw_seed() if dropout > 0 else None
+    seed = draw_seed(x.device) if dropout > 0 else None
     y, mean, variance = torch.ops.ikem_ext.batch_norm(x, weight, bias, *given, residual, seed, dropout, eps, relu)
     if training:
         update_running(running_mean, running_var, mean, variance, x.numel() // x.shape[1], momentum)
@@ -128,9 +130,9 @@ def check_batch_norm(
         raise ValueError(f"x: expected more than one value per channel in training, got shape {tuple(x.shape)}")
 
 
-def draw_seed() -> Tensor:
-    """64 random bits from PyTorch's default generator: int64, ()."""
-    return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64)
+def draw_seed(device: torch.device) -> Tensor:
+    """64 random bits from PyTorch's default generator of the device, on it: int64, ()."""
+    return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device)
 
 
 @torch.no_grad()

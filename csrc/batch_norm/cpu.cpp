@@ -8,6 +8,7 @@
 // channels that fills whole vectors, and what differs from channel to channel is laid out for one period; otherwise a
 // run is one channel of one clip, and the same number goes for all its entries.
 #include "batch_norm/kernel.h"
+#include "batch_norm/math.h"
 #include "common/planes.h"
 
 namespace ikem::batch_norm::IKEM_SIMD_LEVEL {
@@ -19,22 +20,6 @@ using namespace ::ikem::IKEM_SIMD_LEVEL;
 template <class C>
 using Words = Vector<std::conditional_t<std::is_same_v<C, double>, uint64_t, uint32_t>>;
 
-template <class W>
-IKEM_INLINE W low_word(W words) {
-  return sizeof(words[0]) == 8 ? words & 0xffffffffu : words;
-}
-
-// A bijection of words whose output bits each depend on all input bits: two rounds of multiplying and shifting, with
-// the constants that Wellons found to be the least biased.
-template <class W>
-IKEM_INLINE W mixed(W words) {
-  words ^= words >> 16;
-  words = low_word(words * 0x7feb352du);
-  words ^= words >> 15;
-  words = low_word(words * 0x846ca68bu);
-  return words ^ words >> 16;
-}
-
 // The gain where an entry stays, else zero, for the entries at `place`, `place + step`, ...
 template <class C>
 IKEM_INLINE Vector<C> kept(const Dropout& dropout, int64_t place, int64_t step) {
@@ -42,10 +27,8 @@ IKEM_INLINE Vector<C> kept(const Dropout& dropout, int64_t place, int64_t step) 
   for (int i = 0; i < lanes<C>; ++i) {
     words[i] = static_cast<uint32_t>(i) * static_cast<uint32_t>(step);
   }
-  words = low_word(words + static_cast<uint32_t>(place) + static_cast<uint32_t>(dropout.seed));
-  words = mixed(mixed(words) ^ static_cast<uint32_t>(dropout.seed >> 32));
   const Vector<C> gain = Vector<C>{} + static_cast<C>(dropout.gain);
-  return words >= dropout.threshold ? gain : Vector<C>{};
+  return random_bits(dropout.seed, words + static_cast<uint32_t>(place)) >= dropout.threshold ? gain : Vector<C>{};
 }
 
 // Numbers of the channels: a vector of them for each vector of a run.

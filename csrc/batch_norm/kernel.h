@@ -24,6 +24,7 @@ struct Dropout {
   uint64_t seed;
   uint32_t threshold;
   double gain;
+  const uint64_t* seed_memory = nullptr;  // CUDA: where the seed lies on the device; null: it is `seed`
 };
 
 // The sums over the batch are made chunk by chunk, `length` of `outer` in each, and then added up in the order of the
@@ -62,6 +63,25 @@ struct Coefficients {
   const C *by_gradient, *by_x, *constant;
 };
 
+// By what x is normalized: mean and variance, which are written, are those given or else, where they are null, those of
+// x.
+template <class C>
+struct Statistics {
+  const C *weight, *given_mean, *given_variance;
+  double eps;
+  C *mean, *variance;
+};
+
+// The gradients of all, and what they depend on besides the pass. Where grad_residual is null it is not asked for.
+template <class S>
+struct Parameters {
+  const Compute<S>*weight, *variance;
+  double eps;
+  bool training;  // mean and variance are those of x
+  S *grad_x, *grad_residual;
+  Compute<S>*grad_weight, *grad_bias;
+};
+
 // Partial results are (chunks, channels). `gradient_sums` writes what goes through the ReLU to `grad_residual`, unless
 // that is null.
 #define IKEM_DECLARE_BATCH_NORM(level)                                                                           \
@@ -80,5 +100,21 @@ struct Coefficients {
   }
 IKEM_FOR_EACH_SIMD_LEVEL(IKEM_DECLARE_BATCH_NORM)
 #undef IKEM_DECLARE_BATCH_NORM
+
+// CUDA. `stream` is a cudaStream_t of the current device, `memory` has as many bytes as the functions named after it
+// say. Those that launch return null, or what went wrong.
+namespace cuda {
+
+// The pass needs no mean and no scale.
+template <class S>
+int64_t forward_bytes(const Forward<S>& pass);
+template <class S>
+const char* forward(Forward<S> pass, const Statistics<Compute<S>>& statistics, void* memory, void* stream);
+template <class S>
+int64_t backward_bytes(const Backward<S>& pass, const Parameters<S>& parameters);
+template <class S>
+const char* backward(Backward<S> pass, const Parameters<S>& parameters, void* memory, void* stream);
+
+}  // namespace cuda
 
 }  // namespace ikem::batch_norm

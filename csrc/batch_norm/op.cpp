@@ -1,5 +1,6 @@
-// Arguments are checked with friendly messages in ikem_ext/batch_norm.py; the checks here are those without which a
-// kernel could read astray.
+// Compiled twice: into the operations library, where it defines the operations and their CPU side, and, with
+// IKEM_CUDA_OPERATIONS, into the CUDA library. Arguments are checked with friendly messages in
+// ikem_ext/batch_norm.py; the checks here are those without which a kernel could read astray.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -9,7 +10,11 @@
 #include <vector>
 
 #include "batch_norm/kernel.h"
+#include "batch_norm/math.h"
 #include "common/tensor.h"
+#ifdef IKEM_CUDA_OPERATIONS
+#include "common/cuda_stream.h"
+#endif
 
 namespace ikem::batch_norm {
 namespace {
@@ -37,15 +42,15 @@ void require_like(const char* name, const Tensor& tensor, const Tensor& x) {
   const auto sizes = tensor.sizes();
   const auto expected = x.sizes();
   STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
-                      tensor.scalar_type() == x.scalar_type(),
-                  name, ": expected the shape and dtype of x");
+                      tensor.scalar_type() == x.scalar_type() && tensor.device() == x.device(),
+                  name, ": expected the shape, dtype and device of x");
 }
 
 // Numbers of the channels, contiguous.
 Tensor per_channel(const char* name, const Tensor& tensor, const Tensor& x) {
-  STD_TORCH_CHECK(
-      tensor.dim() == 1 && tensor.size(0) == x.size(1) && tensor.scalar_type() == compute_type(x.scalar_type()), name,
-      ": expected numbers of the channels in the type that x is computed in");
+  STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == x.size(1) &&
+                      tensor.scalar_type() == compute_type(x.scalar_type()) && tensor.device() == x.device(),
+                  name, ": expected numbers of the channels in the type that x is computed in, on its device");
   return torch::stable::contiguous(tensor);
 }
 
@@ -59,14 +64,46 @@ T* mutable_data(const Tensor& tensor) {
   return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
 }
 
-Dropout dropout_of(const std::optional<Tensor>& seed, double p) {
+Dropout dropout_of(const std::optional<Tensor>& seed, double p, const Tensor& x) {
   if (!seed.has_value() || p == 0) {
     return {};
   }
   STD_TORCH_CHECK(p > 0 && p < 1, "dropout: expected at least 0 and less than 1");
-  STD_TORCH_CHECK(seed->numel() == 1 && seed->scalar_type() == ScalarType::Long, "seed: expected one int64");
-  return {true, static_cast<uint64_t>(*data<int64_t>(*seed)), static_cast<uint32_t>(std::ldexp(p, 32)), 1 / (1 - p)};
+  STD_TORCH_CHECK(
+      seed->numel() == 1 && seed->scalar_type() == ScalarType::Long && (seed->is_cpu() || seed->device() == x.device()),
+      "seed: expected one int64 on the CPU or where x is");
+  Dropout dropout{true, 0, static_cast<uint32_t>(std::ldexp(p, 32)), 1 / (1 - p)};
+  if (seed->is_cuda()) {  // where to read it would make the CPU wait, and a CUDA graph drop the same entries each time
+    dropout.seed_memory = data<uint64_t>(*seed);
+  } else {
+    dropout.seed = data<uint64_t>(*seed)[0];
+  }
+  return dropout;
 }
+
+#ifdef IKEM_CUDA_OPERATIONS
+
+Tensor workspace(const Tensor& x, int64_t bytes) { return torch::stable::new_empty(x, {bytes}, ScalarType::Byte); }
+
+template <class S>
+void run_forward(const Tensor& x, const Forward<S>& pass, const Statistics<Compute<S>>& statistics) {
+  const int32_t device = x.get_device_index();
+  const Tensor memory = workspace(x, cuda::forward_bytes(pass));
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const char* error = cuda::forward(pass, statistics, memory.mutable_data_ptr(), current_cuda_stream(device));
+  STD_TORCH_CHECK(error == nullptr, "batch_norm: ", error);
+}
+
+template <class S>
+void run_backward(const Tensor& x, const Backward<S>& pass, const Parameters<S>& parameters) {
+  const int32_t device = x.get_device_index();
+  const Tensor memory = workspace(x, cuda::backward_bytes(pass, parameters));
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const char* error = cuda::backward(pass, parameters, memory.mutable_data_ptr(), current_cuda_stream(device));
+  STD_TORCH_CHECK(error == nullptr, "batch_norm_backward: ", error);
+}
+
+#else
 
 // Less memory than this is not worth waking a thread for.
 constexpr int64_t MIN_VALUES_PER_THREAD = 1 << 15;
@@ -127,10 +164,76 @@ void find_moments(const Layout& layout, const S* x, C* mean, C* variance) {
   }
 }
 
-template <class C>
-C inverse_deviation(C variance, double eps) {
-  return static_cast<C>(1 / std::sqrt(static_cast<double>(variance) + eps));
+template <class S, class C = Compute<S>>
+void run_forward(const Tensor&, Forward<S> pass, const Statistics<C>& statistics) {
+  const Layout& layout = pass.layout;
+  if (statistics.given_mean != nullptr) {
+    std::copy_n(statistics.given_mean, layout.channels, statistics.mean);
+    std::copy_n(statistics.given_variance, layout.channels, statistics.variance);
+  } else {
+    find_moments(layout, pass.x, statistics.mean, statistics.variance);
+  }
+  std::vector<C> scale(static_cast<size_t>(layout.channels));
+  for (size_t c = 0; c < scale.size(); ++c) {
+    scale[c] = statistics.weight[c] * inverse_deviation(statistics.variance[c], statistics.eps);
+  }
+  pass.mean = statistics.mean;
+  pass.scale = scale.data();
+  torch::stable::parallel_for(0, layout.outer, grain(layout, layout.outer),
+                              [&](int64_t first, int64_t last) { forward_part(pass, first, last); });
 }
+
+// The sums over the batch that the gradients are made of: of what arrives at the normalized x, and of its product with
+// x - mean.
+template <class S>
+struct GradientSums {
+  using C = Compute<S>;
+
+  GradientSums(const Backward<S>& pass, S* grad_residual) : of_gradient(size(pass)), of_product(size(pass)) {
+    const Chunks chunks = choose_chunks(pass.layout);
+    std::vector<C> sums(chunks.count * size(pass)), products(sums.size());
+    torch::stable::parallel_for(0, chunks.count, grain(pass.layout, chunks.count), [&](int64_t first, int64_t last) {
+      gradient_sums_of_chunks<S>(pass, chunks, first, last, sums.data(), products.data(), grad_residual);
+    });
+    for (size_t i = 0; i < sums.size(); ++i) {
+      of_gradient[i % size(pass)] += sums[i];
+      of_product[i % size(pass)] += products[i];
+    }
+  }
+
+  std::vector<double> of_gradient, of_product;
+
+ private:
+  static size_t size(const Backward<S>& pass) { return static_cast<size_t>(pass.layout.channels); }
+};
+
+template <class S, class C = Compute<S>>
+void run_backward(const Tensor&, Backward<S> pass, const Parameters<S>& parameters) {
+  const Layout& layout = pass.layout;
+  const GradientSums<S> sums(pass, parameters.grad_residual);
+  if (parameters.grad_residual != nullptr) {  // which is the gradient behind the ReLU
+    pass.grad_y = parameters.grad_residual;
+    pass.y = nullptr;
+    pass.through = nullptr;
+  }
+  std::vector<C> by_gradient(sums.of_gradient.size()), by_x(by_gradient.size()), constant(by_gradient.size());
+  const double count = static_cast<double>(layout.per_channel());
+  for (size_t c = 0; c < by_gradient.size(); ++c) {
+    const double inverse = inverse_deviation(parameters.variance[c], parameters.eps);
+    const double scale = parameters.weight[c] * inverse;
+    parameters.grad_bias[c] = static_cast<C>(sums.of_gradient[c]);
+    parameters.grad_weight[c] = static_cast<C>(sums.of_product[c] * inverse);
+    by_gradient[c] = static_cast<C>(scale);
+    by_x[c] = parameters.training ? static_cast<C>(-scale * inverse * inverse * sums.of_product[c] / count) : 0;
+    constant[c] = parameters.training ? static_cast<C>(-scale * sums.of_gradient[c] / count) : 0;
+  }
+  const Coefficients<C> coefficients{by_gradient.data(), by_x.data(), constant.data()};
+  torch::stable::parallel_for(0, layout.outer, grain(layout, layout.outer), [&](int64_t first, int64_t last) {
+    gradient_part(pass, coefficients, parameters.grad_x, first, last);
+  });
+}
+
+#endif
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& given_weight, const Tensor& given_bias,
                                               std::optional<Tensor> mean, std::optional<Tensor> variance,
@@ -158,54 +261,25 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& giv
   dispatch_floating(x, "x", [&](auto scalar) {
     using S = decltype(scalar);
     using C = Compute<S>;
-    if (mean.has_value()) {
-      std::copy_n(data<C>(*mean), layout.channels, mutable_data<C>(used_mean));
-      std::copy_n(data<C>(*variance), layout.channels, mutable_data<C>(used_variance));
-    } else {
-      find_moments<S>(layout, data<S>(dense), mutable_data<C>(used_mean), mutable_data<C>(used_variance));
-    }
-    std::vector<C> scale(static_cast<size_t>(layout.channels));
-    for (size_t c = 0; c < scale.size(); ++c) {
-      scale[c] = data<C>(weight)[c] * inverse_deviation(data<C>(used_variance)[c], eps);
-    }
+    const Statistics<C> statistics{data<C>(weight),
+                                   mean.has_value() ? data<C>(*mean) : nullptr,
+                                   mean.has_value() ? data<C>(*variance) : nullptr,
+                                   eps,
+                                   mutable_data<C>(used_mean),
+                                   mutable_data<C>(used_variance)};
     const Forward<S> pass{layout,
                           data<S>(dense),
                           dense_residual.has_value() ? data<S>(*dense_residual) : nullptr,
-                          data<C>(used_mean),
-                          scale.data(),
+                          /*mean=*/nullptr,
+                          /*scale=*/nullptr,
                           data<C>(bias),
-                          dropout_of(seed, dropout),
+                          dropout_of(seed, dropout, x),
                           relu,
                           mutable_data<S>(y)};
-    torch::stable::parallel_for(0, layout.outer, grain(layout, layout.outer),
-                                [&](int64_t first, int64_t last) { forward_part<S>(pass, first, last); });
+    run_forward(x, pass, statistics);
   });
   return {y, used_mean, used_variance};
 }
-
-// The sums over the batch that the gradients are made of: of what arrives at the normalized x, and of its product with
-// x - mean.
-template <class S>
-struct GradientSums {
-  using C = Compute<S>;
-
-  GradientSums(const Backward<S>& pass, S* grad_residual) : of_gradient(size(pass)), of_product(size(pass)) {
-    const Chunks chunks = choose_chunks(pass.layout);
-    std::vector<C> sums(chunks.count * size(pass)), products(sums.size());
-    torch::stable::parallel_for(0, chunks.count, grain(pass.layout, chunks.count), [&](int64_t first, int64_t last) {
-      gradient_sums_of_chunks<S>(pass, chunks, first, last, sums.data(), products.data(), grad_residual);
-    });
-    for (size_t i = 0; i < sums.size(); ++i) {
-      of_gradient[i % size(pass)] += sums[i];
-      of_product[i % size(pass)] += products[i];
-    }
-  }
-
-  std::vector<double> of_gradient, of_product;
-
- private:
-  static size_t size(const Backward<S>& pass) { return static_cast<size_t>(pass.layout.channels); }
-};
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& grad_y, const Tensor& x,
                                                                std::optional<Tensor> y, const Tensor& given_weight,
@@ -222,8 +296,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
     const auto sizes = y->sizes();
     const auto expected = x.sizes();
     STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
-                        (mask || y->scalar_type() == x.scalar_type()),
-                    "y: expected the shape of x, and its dtype or int8");
+                        (mask || y->scalar_type() == x.scalar_type()) && y->device() == x.device(),
+                    "y: expected the shape and device of x, and its dtype or int8");
   }
   const MemoryFormat format = format_of(x);
   const Layout layout = layout_of(x, format);
@@ -238,34 +312,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
   dispatch_floating(x, "x", [&](auto scalar) {
     using S = decltype(scalar);
     using C = Compute<S>;
-    Backward<S> pass{layout,
-                     data<S>(dense_grad_y),
-                     dense_y.has_value() && !mask ? data<S>(*dense_y) : nullptr,
-                     mask ? data<int8_t>(*dense_y) : nullptr,
-                     data<S>(dense),
-                     data<C>(mean),
-                     dropout_of(seed, dropout)};
-    const GradientSums<S> sums(pass, for_residual ? mutable_data<S>(grad_residual) : nullptr);
-    if (for_residual) {  // which is the gradient behind the ReLU
-      pass.grad_y = data<S>(grad_residual);
-      pass.y = nullptr;
-      pass.through = nullptr;
-    }
-    std::vector<C> by_gradient(sums.of_gradient.size()), by_x(by_gradient.size()), constant(by_gradient.size());
-    const double count = static_cast<double>(layout.per_channel());
-    for (size_t c = 0; c < by_gradient.size(); ++c) {
-      const double inverse = inverse_deviation(data<C>(variance)[c], eps);
-      const double scale = data<C>(weight)[c] * inverse;
-      mutable_data<C>(grad_bias)[c] = static_cast<C>(sums.of_gradient[c]);
-      mutable_data<C>(grad_weight)[c] = static_cast<C>(sums.of_product[c] * inverse);
-      by_gradient[c] = static_cast<C>(scale);
-      by_x[c] = training ? static_cast<C>(-scale * inverse * inverse * sums.of_product[c] / count) : 0;
-      constant[c] = training ? static_cast<C>(-scale * sums.of_gradient[c] / count) : 0;
-    }
-    const Coefficients<C> coefficients{by_gradient.data(), by_x.data(), constant.data()};
-    torch::stable::parallel_for(0, layout.outer, grain(layout, layout.outer), [&](int64_t first, int64_t last) {
-      gradient_part<S>(pass, coefficients, mutable_data<S>(grad_x), first, last);
-    });
+    const Backward<S> pass{layout,
+                           data<S>(dense_grad_y),
+                           dense_y.has_value() && !mask ? data<S>(*dense_y) : nullptr,
+                           mask ? data<int8_t>(*dense_y) : nullptr,
+                           data<S>(dense),
+                           data<C>(mean),
+                           dropout_of(seed, dropout, x)};
+    const Parameters<S> parameters{data<C>(weight),
+                                   data<C>(variance),
+                                   eps,
+                                   training,
+                                   mutable_data<S>(grad_x),
+                                   for_residual ? mutable_data<S>(grad_residual) : nullptr,
+                                   mutable_data<C>(grad_weight),
+                                   mutable_data<C>(grad_bias)};
+    run_backward(x, pass, parameters);
   });
   return {grad_x, grad_weight, grad_bias, grad_residual};
 }
@@ -273,6 +335,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
 }  // namespace
 }  // namespace ikem::batch_norm
 
+#ifdef IKEM_CUDA_OPERATIONS
+STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CUDA, library) {
+#else
 STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
   library.def(
       "batch_norm(Tensor x, Tensor weight, Tensor bias, Tensor? mean, Tensor? variance, Tensor? residual, "
@@ -283,6 +348,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
+#endif
   library.impl("batch_norm", TORCH_BOX(&ikem::batch_norm::batch_norm));
   library.impl("batch_norm_backward", TORCH_BOX(&ikem::batch_norm::batch_norm_backward));
 }

@@ -34,6 +34,19 @@ class SharedArrays {
   size_t bytes_ = 0;
 };
 
+// The bytes of the arrays that take(SharedArrays&) takes.
+template <class F>
+size_t count_bytes(F take) {
+  SharedArrays arrays(reinterpret_cast<unsigned char*>(16));  // only counts
+  take(arrays);
+  return arrays.bytes();
+}
+
+constexpr int64_t MAX_BLOCKS = 2147483647;  // along the first axis of a grid
+
+// A block for each task, as far as a grid has room: the kernel goes on with those that are left.
+inline unsigned blocks_for(int64_t tasks) { return static_cast<unsigned>(tasks < MAX_BLOCKS ? tasks : MAX_BLOCKS); }
+
 // Null, or what is wrong with the launch just made.
 inline const char* launch_error() {
   const cudaError_t error = cudaGetLastError();
@@ -60,6 +73,18 @@ const char* allow_shared_memory(Kernel kernel, size_t bytes) {
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Null, or what went wrong; `stream` is a cudaStream_t of the current device.
+template <class Kernel, class... Arguments>
+const char* launch(Kernel kernel, dim3 blocks, int threads, size_t shared_bytes, void* stream,
+                   const Arguments&... arguments) {
+  if (const char* error = allow_shared_memory(kernel, shared_bytes)) {
+    return error;
+  }
+  IKEM_LAUNCH(kernel, blocks, static_cast<unsigned>(threads), shared_bytes, static_cast<cudaStream_t>(stream),
+              arguments...);
+  return launch_error();
 }
 
 }  // namespace ikem::cuda

@@ -6,6 +6,8 @@
 
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "common/scalar.h"
 
 namespace ikem::cuda {
@@ -81,6 +83,19 @@ __device__ __forceinline__ void for_each_sum(float (&sum)[4], int lane, F f) {
   f(row, column + 1, sum[1]);
   f(row + 8, column, sum[2]);
   f(row + 8, column + 1, sum[3]);
+}
+
+// Calls f(whether to use tensor cores), as a constant: for half precision always, for float32 where it may be rounded
+// to TF32, and for float64 never.
+template <class S, class F>
+auto dispatch_tensor_cores(bool allow_tf32, F f) {
+  if constexpr (sizeof(S) == 2) {
+    return f(std::true_type{});
+  } else if constexpr (std::is_same_v<S, float>) {
+    return allow_tf32 ? f(std::true_type{}) : f(std::false_type{});
+  } else {
+    return f(std::false_type{});
+  }
 }
 
 }  // namespace ikem::cuda

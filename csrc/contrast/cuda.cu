@@ -8,16 +8,16 @@
 #include <cmath>
 #include <limits>
 
-#include "contrast/product.h"
+#include "common/warp.h"
+#include "contrast/cuda/product.h"
 
 namespace ikem::contrast::cuda {
 namespace {
 
-using ikem::cuda::SharedArrays;
+using namespace ::ikem::cuda;
 
 constexpr int THREADS = 256;
-constexpr int WARPS = THREADS / 32;
-constexpr unsigned WARP = 0xffffffffu;
+constexpr int WARPS = THREADS / WARP;
 #ifndef IKEM_MAX_SIMILARITIES  // the tests want fewer
 #define IKEM_MAX_SIMILARITIES (int64_t{1} << 22)
 #endif
@@ -45,31 +45,6 @@ __device__ ExpSum<C> merged(ExpSum<C> a, ExpSum<C> b) {
 template <class C>
 __device__ C log_of(ExpSum<C> total) {
   return total.max + log(total.sum);
-}
-
-// The same in all lanes of the warp, in a fixed order.
-template <class T, class F>
-__device__ T reduce_warp(T value, F combine) {
-  for (int mask = 16; mask > 0; mask /= 2) {
-    value = combine(value, __shfl_xor_sync(WARP, value, mask));
-  }
-  return value;
-}
-
-// The same in all threads of the block.
-template <class C, class F>
-__device__ C reduce_block(C value, C* warps, F combine) {
-  value = reduce_warp(value, combine);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) {
-    warps[threadIdx.x / 32] = value;
-  }
-  __syncthreads();
-  value = warps[0];
-  for (int warp = 1; warp < WARPS; ++warp) {
-    value = combine(value, warps[warp]);
-  }
-  return value;
 }
 
 // ---- How the work is cut up ----
@@ -108,9 +83,7 @@ int64_t count_splits(int64_t groups, int64_t queries, int64_t width, int64_t chu
 
 template <class Workspace, class... Arguments>
 int64_t workspace_bytes(const Arguments&... arguments) {
-  SharedArrays arrays(reinterpret_cast<unsigned char*>(16));  // only counts
-  Workspace(arrays, arguments...);
-  return static_cast<int64_t>(arrays.bytes());
+  return static_cast<int64_t>(count_bytes([&](SharedArrays& arrays) { Workspace(arrays, arguments...); }));
 }
 
 template <class Kernel, class... Arguments>
@@ -119,12 +92,7 @@ const char* launch(Kernel kernel, int64_t tasks, size_t shared_bytes, cudaStream
   if (tasks == 0) {
     return nullptr;
   }
-  if (const char* error = ikem::cuda::allow_shared_memory(kernel, shared_bytes)) {
-    return error;
-  }
-  const auto blocks = static_cast<unsigned>(tasks < MAX_BLOCKS ? tasks : MAX_BLOCKS);
-  IKEM_LAUNCH(kernel, blocks, THREADS, shared_bytes, stream, arguments...);
-  return ikem::cuda::launch_error();
+  return ikem::cuda::launch(kernel, blocks_for(tasks), THREADS, shared_bytes, stream, arguments...);
 }
 
 // ---- Products ----
@@ -147,13 +115,7 @@ struct Tiles<S, false> {
 // Calls f(Tiles<S, ...>{}).
 template <class S, class F>
 const char* with_tiles(bool allow_tf32, F f) {
-  if constexpr (sizeof(S) == 2) {
-    return f(Tiles<S, true>{});
-  } else if constexpr (sizeof(S) == 4) {
-    return allow_tf32 ? f(Tiles<S, true>{}) : f(Tiles<S, false>{});
-  } else {
-    return f(Tiles<S, false>{});
-  }
+  return dispatch_tensor_cores<S>(allow_tf32, [&](auto tensor) { return f(Tiles<S, decltype(tensor)::value>{}); });
 }
 
 // Vectors whose parts follow each other in memory have one part.
@@ -355,7 +317,7 @@ __global__ void __launch_bounds__(THREADS) weigh_kernel(C* similarities, int64_t
       max = larger(max, scale * s[i]);
     }
     const ExpSum<C> before = first ? ExpSum<C>{NONE<C>, C(0)} : sums[row];
-    max = larger(before.max, reduce_block(max, warps, larger<C>));
+    max = larger(before.max, reduce_block<THREADS>(max, warps, larger<C>));
     C sum = 0;
     for (int64_t i = threadIdx.x; i < keys; i += THREADS) {
       const C e = exponential(scale * s[i] - max);
@@ -364,7 +326,7 @@ __global__ void __launch_bounds__(THREADS) weigh_kernel(C* similarities, int64_t
         s[i] = e;
       }
     }
-    sum = reduce_block(sum, warps, [](C a, C b) { return a + b; });
+    sum = reduce_block<THREADS>(sum, warps, [](C a, C b) { return a + b; });
     if (threadIdx.x == 0) {
       const C factor = before.sum > 0 ? exponential(before.max - max) : C(0);
       sums[row] = {max, before.sum * factor + sum};
@@ -475,9 +437,9 @@ struct NearestList {
     const int64_t last = count < capacity ? count : capacity - 1;
     int64_t place = last;
     for (int64_t first = 0; first < last; first += 32) {
-      const unsigned smaller = __ballot_sync(WARP, first + lane < last && value > values[first + lane]);
+      const unsigned smaller = __ballot_sync(ALL_LANES, first + lane < last && value > values[first + lane]);
       if (smaller != 0) {
-        place = first + __ffs(static_cast<int>(smaller)) - 1;
+        place = first + lowest_bit(smaller);
         break;
       }
     }
@@ -508,15 +470,15 @@ __device__ void add_nearest(const C* s, int size, int64_t first_key, int lane, N
   for (int i = lane; i < size; i += 32) {
     max = larger(max, s[i]);
   }
-  if (__ballot_sync(WARP, list.takes(max)) == 0) {
+  if (__ballot_sync(ALL_LANES, list.takes(max)) == 0) {
     return;
   }
   for (int first = 0; first < size; first += 32) {
     const bool exists = first + lane < size;
     const C own = exists ? s[first + lane] : C(0);
-    for (unsigned left = __ballot_sync(WARP, exists && list.takes(own)); left != 0; left &= left - 1) {
-      const int from = __ffs(static_cast<int>(left)) - 1;
-      const C value = __shfl_sync(WARP, own, from);
+    for (unsigned left = __ballot_sync(ALL_LANES, exists && list.takes(own)); left != 0; left &= left - 1) {
+      const int from = lowest_bit(left);
+      const C value = __shfl_sync(ALL_LANES, own, from);
       if (list.takes(value)) {
         list.insert(value, first_key + first + from, lane);
       }
@@ -549,10 +511,10 @@ __device__ void add_exponentials(int size, int lane, ExpSum<C>& total, Term term
 
 template <class C>
 size_t sum_exchange_bytes(const Exchange& exchange) {
-  SharedArrays arrays(reinterpret_cast<unsigned char*>(16));
-  arrays.take<C>(exchange.sets() * SEGMENT<C>);
-  arrays.take<ExpSum<C>>(exchange.sums() * 32);
-  return arrays.bytes();
+  return count_bytes([&](SharedArrays& arrays) {
+    arrays.take<C>(exchange.sets() * SEGMENT<C>);
+    arrays.take<ExpSum<C>>(exchange.sums() * 32);
+  });
 }
 
 // A block takes a section of the chunk's similarities of one query into its sums and nearest entries. Its warps share
@@ -622,7 +584,8 @@ __global__ void __launch_bounds__(THREADS, sizeof(C) == 8 ? 1 : 2)
     for (int64_t sum = warp; sum < num_sums; sum += WARPS) {
       ExpSum<C> total = totals[sum * 32 + lane];
       for (int mask = 16; mask > 0; mask /= 2) {
-        total = merged(total, {__shfl_xor_sync(WARP, total.max, mask), __shfl_xor_sync(WARP, total.sum, mask)});
+        total =
+            merged(total, {__shfl_xor_sync(ALL_LANES, total.max, mask), __shfl_xor_sync(ALL_LANES, total.sum, mask)});
       }
       if (lane == 0) {
         kept[sum * N] = total;
@@ -680,10 +643,10 @@ __global__ void __launch_bounds__(THREADS)
 
 template <class C>
 size_t differentiate_bytes(const Exchange& exchange) {
-  SharedArrays arrays(reinterpret_cast<unsigned char*>(16));
-  arrays.take<C>((exchange.sets() + exchange.learners) * THREADS);
-  arrays.take<C>(2 * (exchange.learners + exchange.pairs()));
-  return arrays.bytes();
+  return count_bytes([&](SharedArrays& arrays) {
+    arrays.take<C>((exchange.sets() + exchange.learners) * THREADS);
+    arrays.take<C>(2 * (exchange.learners + exchange.pairs()));
+  });
 }
 
 // The learners' similarities become their gradients. A block works on THREADS keys of one query; each thread has a

@@ -3,20 +3,20 @@
 // through its frames, as they follow each other in the output.
 #include <algorithm>
 
+#include "common/integers.h"
 #include "common/launch.h"
+#include "common/pack.h"
 #include "modalities/kernel.h"
 #include "modalities/math.h"
 
 namespace ikem::modalities::cuda {
 namespace {
 
-using ikem::cuda::SharedArrays;
+using namespace ::ikem::cuda;
 
 constexpr int THREADS = 256;
 constexpr int64_t TILE_LANES = 1024;
-// What CUDA allows of a grid.
-constexpr int64_t MAX_TILES = 2147483647;
-constexpr int64_t MAX_CLIPS = 65535;
+constexpr int64_t MAX_CLIPS = 65535;  // along the second axis of a grid
 
 // How a block's threads walk over the lanes of a tile, or over packs of them. Made on the host, so that the threads
 // need not divide.
@@ -72,22 +72,6 @@ Children reverse(const int16_t* table, int32_t num_joints) {
   }
   children.first[num_joints] = count;
   return children;
-}
-
-// W consecutive elements, moved as one.
-template <class S, int W>
-struct alignas(sizeof(S) * W < 16 ? sizeof(S) * W : 16) Pack {
-  S at[W];
-};
-
-template <class S, int W>
-__device__ Pack<S, W> read_pack(const S* elements) {
-  return *reinterpret_cast<const Pack<S, W>*>(elements);
-}
-
-template <class S, int W>
-__device__ void write_pack(S* elements, const Pack<S, W>& pack) {
-  *reinterpret_cast<Pack<S, W>*>(elements) = pack;
 }
 
 // The three coordinates of a run of lanes.
@@ -217,17 +201,17 @@ template <int W, class C>
 __device__ Pack<C, W> read_ahead(const C* lanes, int L) {
   if constexpr (W > 1) {
     if (L % W != 0) {
-      const auto low = read_pack<C, W / 2>(lanes + L);
-      const auto high = read_pack<C, W / 2>(lanes + L + W / 2);
+      const auto low = read_pack<W / 2>(lanes + L);
+      const auto high = read_pack<W / 2>(lanes + L + W / 2);
       Pack<C, W> pack;
       for (int j = 0; j < W / 2; ++j) {
-        pack.at[j] = low.at[j];
-        pack.at[j + W / 2] = high.at[j];
+        pack.values[j] = low.values[j];
+        pack.values[j + W / 2] = high.values[j];
       }
       return pack;
     }
   }
-  return read_pack<C, W>(lanes + L);
+  return read_pack<W>(lanes + L);
 }
 
 template <class C>
@@ -304,14 +288,14 @@ struct Tile {
         const S* at = data + problem.mirrored(t + shift) * joints.strides[2] + tables.offset[pack * W];
         Pack<S, W> read[3];
         for (int c = 0; c < 3; ++c) {
-          read[c] = read_pack<S, W>(at + c * joints.strides[1]);
+          read[c] = read_pack<W>(at + c * joints.strides[1]);
         }
         for (int j = 0; j < W; ++j) {
-          const Vec3<C> there = {widen(read[0].at[j]), widen(read[1].at[j]), widen(read[2].at[j])};
+          const Vec3<C> there = {widen(read[0].values[j]), widen(read[1].values[j]), widen(read[2].values[j])};
           const Vec3<C> here = problem.shear == nullptr ? there : shear(there);
-          position[0].at[j] = here.x;
-          position[1].at[j] = here.y;
-          position[2].at[j] = here.z;
+          position[0].values[j] = here.x;
+          position[1].values[j] = here.y;
+          position[2].values[j] = here.z;
         }
       }
       for (int c = 0; c < 3; ++c) {
@@ -407,7 +391,7 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<S>)
     const auto write = [&](Modality modality, int c, int i, const Pack<C, W>& values) {
       Pack<S, W> narrowed;
       for (int j = 0; j < W; ++j) {
-        narrowed.at[j] = narrow<S>(values.at[j]);
+        narrowed.values[j] = narrow<S>(values.values[j]);
       }
       write_pack(first + (problem.slots[modality] * problem.clips * 3 + c) * plane + i, narrowed);
     };
@@ -417,17 +401,18 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<S>)
     for (int i = static_cast<int>(threadIdx.x) * W; i < rows * L; i += THREADS * W) {
       for (int c = 0; c < 3; ++c) {
         const C* x = shared.x.plane(c) + i;
-        const auto here = read_pack<C, W>(x);
+        const auto here = read_pack<W>(x);
         if (problem.wants(JOINT)) {
           write(JOINT, c, i, here);
         }
         if (problem.wants(MOTION) || problem.wants(ACCELERATION)) {
           const auto next = read_ahead<W>(x, L);
-          const auto second = read_pack<C, W>(x + 2 * L);
+          const auto second = read_pack<W>(x + 2 * L);
           Pack<C, W> motion, acceleration;
           for (int j = 0; j < W; ++j) {
-            motion.at[j] = i + j < with_next ? s * (next.at[j] - here.at[j]) : 0;
-            acceleration.at[j] = i + j < with_second ? s * (s * (second.at[j] - next.at[j]) - motion.at[j]) : 0;
+            motion.values[j] = i + j < with_next ? s * (next.values[j] - here.values[j]) : 0;
+            acceleration.values[j] =
+                i + j < with_second ? s * (s * (second.values[j] - next.values[j]) - motion.values[j]) : 0;
           }
           if (problem.wants(MOTION)) {
             write(MOTION, c, i, motion);
@@ -437,7 +422,7 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<S>)
           }
         }
         if (problem.wants(BONE)) {
-          write(BONE, c, i, read_pack<C, W>(shared.bone.plane(c) + i));
+          write(BONE, c, i, read_pack<W>(shared.bone.plane(c) + i));
         }
       }
       if (!wants_pairs) {
@@ -445,20 +430,20 @@ __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<S>)
       }
       Pack<C, W> axis[3];
       for (int c = 0; c < 3; ++c) {
-        axis[c] = read_pack<C, W>(shared.axis.plane(c) + i);
+        axis[c] = read_pack<W>(shared.axis.plane(c) + i);
         if (problem.wants(ROTATION_AXIS)) {
           write(ROTATION_AXIS, c, i, axis[c]);
         }
       }
       if (wants_angles) {
-        const auto here = read_pack<C, W>(shared.angle + i);
+        const auto here = read_pack<W>(shared.angle + i);
         const auto next = read_ahead<W>(shared.angle + i, L);
         for (int j = 0; j < W; ++j) {
-          const C turn = i + j < with_next ? s * (next.at[j] - here.at[j]) : 0;
-          const Vec3<C> velocity = turn * normalize(Vec3<C>{axis[0].at[j], axis[1].at[j], axis[2].at[j]});
-          axis[0].at[j] = velocity.x;
-          axis[1].at[j] = velocity.y;
-          axis[2].at[j] = velocity.z;
+          const C turn = i + j < with_next ? s * (next.values[j] - here.values[j]) : 0;
+          const Vec3<C> velocity = turn * normalize(Vec3<C>{axis[0].values[j], axis[1].values[j], axis[2].values[j]});
+          axis[0].values[j] = velocity.x;
+          axis[1].values[j] = velocity.y;
+          axis[2].values[j] = velocity.z;
         }
         for (int c = 0; c < 3; ++c) {
           write(ANGULAR_VELOCITY, c, i, axis[c]);
@@ -642,9 +627,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(Compute<S>) == 8 ? 1 : 2)
 
 template <class Shared>
 size_t shared_bytes(const Problem& problem, int64_t frames) {
-  SharedArrays arrays(reinterpret_cast<unsigned char*>(16));  // only counts
-  Shared(arrays, problem, frames);
-  return arrays.bytes();
+  return count_bytes([&](SharedArrays& arrays) { Shared(arrays, problem, frames); });
 }
 
 // How many frames to a tile: about TILE_LANES lanes, as the shared memory allows, and tiles of about the same size.
@@ -655,8 +638,7 @@ int64_t choose_tile_frames(const Problem& problem) {
   while (most > 1 && shared_bytes<Shared>(problem, most) > 48 * 1024) {
     --most;
   }
-  const int64_t tiles = (problem.frames + most - 1) / most;
-  return (problem.frames + tiles - 1) / tiles;
+  return divide_up(problem.frames, divide_up(problem.frames, most));
 }
 
 // Reads as many lanes at once as divide a frame, if they lie side by side and every frame starts where such a pack may.
@@ -680,15 +662,10 @@ Reading choose_reading(const Problem& problem, const Clips<const S>& joints) {
 template <class Shared, class Kernel, class... Arguments>
 const char* launch(Kernel kernel, const Problem& problem, int64_t tile_frames, void* stream,
                    const Arguments&... arguments) {
-  const size_t bytes = shared_bytes<Shared>(problem, tile_frames);
-  if (const char* error = ikem::cuda::allow_shared_memory(kernel, bytes)) {
-    return error;
-  }
-  const int64_t tiles = (problem.frames + tile_frames - 1) / tile_frames;
-  const dim3 blocks(static_cast<unsigned>(std::min(tiles, MAX_TILES)),
-                    static_cast<unsigned>(std::min(problem.clips, MAX_CLIPS)));
-  IKEM_LAUNCH(kernel, blocks, THREADS, bytes, static_cast<cudaStream_t>(stream), problem, arguments..., tile_frames);
-  return ikem::cuda::launch_error();
+  const dim3 blocks(blocks_for(divide_up(problem.frames, tile_frames)),
+                    static_cast<unsigned>(smaller(problem.clips, MAX_CLIPS)));
+  return ikem::cuda::launch(kernel, blocks, THREADS, shared_bytes<Shared>(problem, tile_frames), stream, problem,
+                            arguments..., tile_frames);
 }
 
 }  // namespace

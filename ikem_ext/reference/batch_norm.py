@@ -35,7 +35,7 @@ def batch_norm(
     )
     y = (wide - mean) * scale + shift
     if dropout > 0:
-        y = y * dropout_mask(draw_seed(), x.shape, dropout).to(y) / (1 - dropout)
+        y = y * dropout_mask(draw_seed(x.device), x.shape, dropout).to(y) / (1 - dropout)
     if residual is not None:
         y = y + residual.to(y.dtype)
     if relu:
@@ -49,7 +49,8 @@ def dropout_mask(seed: Tensor, shape: torch.Size, p: float) -> Tensor:
     The bits are those of an entry's place in the order (N, T, V, C), modulo 2^32, mixed with both halves of the seed.
     """
     n, channels, frames, joints = shape
-    place = torch.arange(n * frames * joints * channels).view(n, frames, joints, channels).movedim(-1, 1)
+    places = torch.arange(shape.numel(), device=seed.device)
+    place = places.view(n, frames, joints, channels).movedim(-1, 1)
     bits = _mixed(_mixed(place + seed & _WORD) ^ (seed >> 32 & _WORD))
     return bits >= int(p * 2**32)
 

@@ -20,8 +20,8 @@ def test_every_step_and_every_layer_draws_seeds_of_its_own(
     modules = [sys.modules[name] for name in ("ikem_ext.batch_norm", "ikem.encoders.norm")]
     draw_seed, training_step = modules[0].draw_seed, Pretraining.training_step
 
-    def noted_seed() -> torch.Tensor:
-        seed = draw_seed()
+    def noted_seed(device: torch.device) -> torch.Tensor:
+        seed = draw_seed(device)
         drawn.setdefault(steps[-1], []).append(int(seed))
         return seed
 

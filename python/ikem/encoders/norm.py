@@ -21,7 +21,7 @@ class _Forgotten(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm2d, dropout: float
     ) -> Tensor:
-        seed = draw_seed() if dropout > 0 else None
+        seed = draw_seed(x.device) if dropout > 0 else None
         wide = torch.promote_types(x.dtype, torch.float32)
         weight, bias = weight.to(wide), bias.to(wide)
         y, mean, variance = torch.ops.ikem_ext.batch_norm(

@@ -7,16 +7,14 @@
 #pragma once
 
 #include "common/async_copy.h"
+#include "common/integers.h"
 #include "common/launch.h"
 #include "common/mma.h"
+#include "common/pack.h"
 #include "contrast/kernel.h"
 
 namespace ikem::contrast::cuda {
 namespace {
-
-constexpr int64_t MAX_BLOCKS = 2147483647;
-
-IKEM_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Vectors (groups, parts, lines, elements), strides in elements.
 template <class T>
@@ -112,13 +110,13 @@ struct PlainTile {
   C sums[SIDE][SIDE] = {};
 
   __device__ void add(A a, B b) {
-    C left[SIDE][VECTOR], right[SIDE][VECTOR];
+    C left[SIDE][PACK], right[SIDE][PACK];
 #pragma unroll 1  // or else registers are spilled
-    for (int depth = 0; depth < DEEP; depth += VECTOR) {
+    for (int depth = 0; depth < DEEP; depth += PACK) {
       read(a, depth, thread_row(), left);
       read(b, depth, thread_column(), right);
 #pragma unroll
-      for (int k = 0; k < VECTOR; ++k) {
+      for (int k = 0; k < PACK; ++k) {
 #pragma unroll
         for (int i = 0; i < SIDE; ++i) {
 #pragma unroll
@@ -144,10 +142,7 @@ struct PlainTile {
 
  private:
   // Shared memory is read 16 bytes at a time: along the depth, or along the rows (columns).
-  static constexpr int VECTOR = 16 / static_cast<int>(sizeof(C));
-  struct alignas(16) Vector {
-    C values[VECTOR];
-  };
+  static constexpr int PACK = ikem::cuda::PACK<C>;
 
   // A warp spans 4 x 8 threads.
   __device__ static int thread_row() { return static_cast<int>(threadIdx.x / 64 * 4 + threadIdx.x % 32 / 8); }
@@ -155,22 +150,22 @@ struct PlainTile {
 
   template <class Slice>
   __device__ static int index(int thread, int i) {
-    return Slice::ALONG ? thread + 16 * i : VECTOR * (thread + 16 * (i / VECTOR)) + i % VECTOR;
+    return Slice::ALONG ? thread + 16 * i : PACK * (thread + 16 * (i / PACK)) + i % PACK;
   }
 
   template <class Slice>
-  __device__ static void read(Slice slice, int depth, int thread, C (&values)[SIDE][VECTOR]) {
-    const auto vector = [&](int row, int k) {
-      return *reinterpret_cast<const Vector*>(slice.memory +
-                                              (Slice::ALONG ? row * Slice::PITCH + k : k * Slice::PITCH + row));
+  __device__ static void read(Slice slice, int depth, int thread, C (&values)[SIDE][PACK]) {
+    const auto pack = [&](int row, int k) {
+      return ikem::cuda::read_pack<PACK>(slice.memory +
+                                         (Slice::ALONG ? row * Slice::PITCH + k : k * Slice::PITCH + row));
     };
 #pragma unroll
-    for (int i = 0; i < SIDE; i += Slice::ALONG ? 1 : VECTOR) {
+    for (int i = 0; i < SIDE; i += Slice::ALONG ? 1 : PACK) {
 #pragma unroll
-      for (int k = 0; k < (Slice::ALONG ? 1 : VECTOR); ++k) {
-        const Vector read = vector(index<Slice>(thread, i), depth + k);
+      for (int k = 0; k < (Slice::ALONG ? 1 : PACK); ++k) {
+        const auto read = pack(index<Slice>(thread, i), depth + k);
 #pragma unroll
-        for (int v = 0; v < VECTOR; ++v) {
+        for (int v = 0; v < PACK; ++v) {
           values[Slice::ALONG ? i : i + v][Slice::ALONG ? v : k] = read.values[v];
         }
       }
@@ -350,12 +345,8 @@ const char* multiply(const Product<TA, TB>& product, const Emit& emit, cudaStrea
     return nullptr;
   }
   const auto kernel = product_kernel<Tile, TA, TB, Emit>;
-  if (const char* error = ikem::cuda::allow_shared_memory(kernel, tile_bytes<Tile>())) {
-    return error;
-  }
-  const auto blocks = static_cast<unsigned>(tasks < MAX_BLOCKS ? tasks : MAX_BLOCKS);
-  IKEM_LAUNCH(kernel, blocks, Tile::THREADS, tile_bytes<Tile>(), stream, product, emit);
-  return ikem::cuda::launch_error();
+  return ikem::cuda::launch(kernel, ikem::cuda::blocks_for(tasks), Tile::THREADS, tile_bytes<Tile>(), stream, product,
+                            emit);
 }
 
 }  // namespace
