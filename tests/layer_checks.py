@@ -91,6 +91,9 @@ class LayerChecks(ABC):
 
     published: Run  # as a static method
     joints: ClassVar[int] = 11
+    operation: ClassVar[str] = "graph_conv"  # one that the unit computes through
+    # Of which rounding errors are compared: many where maxima and ReLUs inside let gradients jump at some.
+    clips_under_autocast: ClassVar[int] = 3
 
     @abstractmethod
     def units(self) -> Iterator[nn.Module]:
@@ -142,7 +145,7 @@ class LayerChecks(ABC):
         assert not any(value.any() for name, value in found.items() if name.startswith("gradient"))
 
     def test_as_accurate_as_published_under_autocast(self) -> None:
-        unit, x = self.unit_and_input()
+        unit, x = self.unit_and_input(clips=self.clips_under_autocast)
         unit.eval()
         with torch.autocast("cpu", torch.bfloat16):
             ours, plain = self.results_of(unit, x), self.results_of(unit, x, type(self).published)
@@ -188,10 +191,10 @@ class LayerChecks(ABC):
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
         found = {node.target for node in exported.graph.nodes}
-        assert (torch.ops.ikem_ext.graph_conv.default in found) != plain
+        assert (getattr(torch.ops.ikem_ext, self.operation).default in found) != plain
         more = (features(unit, self.joints, *size) for size in ((12, 1), (5, 4)))
         for batch in (x, *more):
-            torch.testing.assert_close(exported.module()(batch), model(batch), rtol=1e-5, atol=1e-4 if plain else 0)
+            torch.testing.assert_close(exported.module()(batch), model(batch), rtol=1e-5, atol=1e-4 if plain else 1e-6)
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
     def test_is_of_the_default_dtype(self, dtype: torch.dtype) -> None:

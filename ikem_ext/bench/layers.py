@@ -1,8 +1,8 @@
 """The units of other projects: the published formulation against ours, with the same parameters.
 
 The functions named ``published_...`` compute what a unit of `ikem_ext.nn` computes in the way of its project's code:
-subset by subset, 1x1 convolutions apart from sums over joints. They take the unit for its parameters, so that the
-tests, too, have them to compare with.
+subset by subset, 1x1 convolutions apart from sums over joints; layer by layer, branch by branch. They take the unit for
+its parameters, so that the tests, too, have them to compare with.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn.functional import relu
 
 from ikem_ext import LAYOUTS
 from ikem_ext.nn import agcn, ctrgcn, msg3d, pyskl, stgcn
+from ikem_ext.nn._temporal_units import NormalizedConv
 
 from .measure import OURS, Case, Function, forward, forward_and_backward, with_compiled
 
@@ -118,6 +119,34 @@ def published_pyskl_gcn(unit: Any, x: Tensor) -> Tensor:
     return unit.act(unit.bn(y) + (unit.down(x) if unit.with_res else 0))
 
 
+def published_tcn(unit: Any, x: Tensor) -> Tensor:
+    """The temporal unit of 2s-AGCN, CTR-GCN, MS-G3D and PYSKL."""
+    return reduce(_layer, (unit._modules[name] for name in unit.layers), x)
+
+
+def published_multi_scale_tcn(unit: Any, x: Tensor) -> Tensor:
+    """MS-G3D's multi-scale temporal unit, CTR-GCN's, and PYSKL's of both."""
+    y = torch.cat([_layer(x, branch) for branch in unit.branches], 1)
+    if unit.residual is not None:
+        y += _layer(x, unit.residual)
+    return reduce(_layer, (unit._modules[name] for name in ("act", "drop") if name in unit._modules), y)
+
+
+def published_mstcn(unit: Any, x: Tensor) -> Tensor:
+    """PYSKL's."""
+    y = torch.cat([_layer(x, branch) for branch in unit.branches], 1)
+    return reduce(_layer, (unit.transform, unit.bn, unit.drop), y)
+
+
+def _layer(x: Tensor, layer: nn.Module) -> Tensor:
+    """What a layer gives when its convolutions are PyTorch's own."""
+    if isinstance(layer, nn.Conv2d):
+        return nn.Conv2d.forward(layer, x)
+    if isinstance(layer, nn.Sequential):
+        return reduce(_layer, layer, x)
+    return published_tcn(layer, x) if isinstance(layer, NormalizedConv) else layer(x)
+
+
 def _scores(x: Tensor, conv_a: nn.Module, conv_b: nn.Module) -> Tensor:
     a = conv_a(x).permute(0, 3, 1, 2).flatten(2)
     return a @ conv_b(x).flatten(1, 2) / a.shape[-1]
@@ -135,7 +164,7 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
     joints = adjacency.shape[-1]
     x = torch.randn(bodies, channels, frames, joints).to(device, dtype).requires_grad_()
     cotangent = torch.randn_like(x)
-    for name, unit, parts, published in _units(channels, adjacency):
+    for name, unit, weights, published in _units(channels, adjacency):
         unit.to(device, dtype)
         # ST-GCN's unit takes its adjacency as an argument, with a gradient under learned edge importance.
         arguments = [x, adjacency] if isinstance(unit, stgcn.ConvTemporalGraphical) else [x]
@@ -160,16 +189,23 @@ def cases(device: torch.device, dtype: torch.dtype, quick: bool) -> Iterator[Cas
                 f"{name}, {channels} channels, {frames} frames, {bodies} bodies",
                 {variant: partial(run, function, leaves) for variant, function in functions.items()},
                 bytes_moved=arrays * x.nbytes,
-                operations=times * 2 * bodies * frames * joints * parts * channels**2,
+                operations=times * 2 * bodies * frames * joints * weights,
                 parameters={
-                    "bodies": bodies, "joints": joints, "parts": parts, "channels": channels, "frames": frames,
-                    "dtype": str(dtype),
+                    "bodies": bodies, "joints": joints, "channels": channels, "frames": frames, "dtype": str(dtype),
                 },
                 passes=passes,
             )  # fmt: skip
 
 
 def _units(channels: int, adjacency: Tensor) -> Iterator[tuple[str, nn.Module, int, Function]]:
+    """Name, unit, how many weights meet each joint of each frame, and the published formulation."""
+    for name, unit, parts, published in _graph_units(channels, adjacency):
+        yield name, unit, parts * channels**2, published
+    for name, unit, published in _temporal_units(channels):
+        yield name, unit, sum(each.weight.numel() for each in unit.modules() if isinstance(each, nn.Conv2d)), published
+
+
+def _graph_units(channels: int, adjacency: Tensor) -> Iterator[tuple[str, nn.Module, int, Function]]:
     """Name, unit, the parts of its graph and its published formulation."""
     widths, parts = (channels, channels), len(adjacency)
     edges = (adjacency[1:].sum(0) > 0).cpu().numpy()
@@ -189,6 +225,14 @@ def _units(channels: int, adjacency: Tensor) -> Iterator[tuple[str, nn.Module, i
     yield "pyskl unit_aagcn", pyskl.unit_aagcn(*widths, adjacency), parts, published_aagcn
     yield "pyskl unit_ctrgcn", pyskl.unit_ctrgcn(*widths, adjacency), parts, published_pyskl_ctrgcn
     yield "pyskl MSGCN", pyskl.MSGCN(13, *widths, edges), 13, published_pyskl_multi_scale
+
+
+def _temporal_units(channels: int) -> Iterator[tuple[str, nn.Module, Function]]:
+    widths = (channels, channels)
+    yield "agcn unit_tcn", agcn.unit_tcn(*widths), published_tcn
+    unit = ctrgcn.MultiScale_TemporalConv(*widths, 5, dilations=(1, 2), residual=False)
+    yield "ctrgcn MultiScale_TemporalConv", unit, published_multi_scale_tcn
+    yield "pyskl mstcn", pyskl.mstcn(*widths), published_mstcn
 
 
 def _call(function: Function, arguments: int, *leaves: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""2s-AGCN's graph convolution under its names, computing through :func:`ikem_ext.graph_conv`."""
+"""2s-AGCN's units and block under their names, computing through :func:`ikem_ext.graph_conv` and others."""
 # ruff: noqa: N801, N803
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph_conv import graph_conv
+from ._temporal_units import NormalizedConv, end_of_block, over_time_shortcut
 from ._units import (
     biased,
     check_features,
@@ -25,7 +27,7 @@ from ._units import (
 from .folding import scale_and_shift
 from .normalized import normalized
 
-__all__ = ["unit_gcn"]
+__all__ = ["TCN_GCN_unit", "unit_gcn", "unit_tcn"]
 
 
 class unit_gcn(nn.Module):
@@ -95,3 +97,62 @@ class unit_gcn(nn.Module):
         first: Any = self.conv_d[0]
         first.bias += shift
         self.register_module("bn", nn.Identity())
+
+
+class unit_tcn(NormalizedConv):
+    """Convolution over time, then batch norm.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size: in frames.
+        stride: in frames.
+
+    Source: Shi et al., CVPR 2019, section 4.3; CTR-GCN's unit of this name is the same.
+
+    Example:
+        >>> unit_tcn(64, 128, stride=2)(torch.randn(2, 64, 50, 25)).shape
+        torch.Size([2, 128, 25, 25])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 9, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride)
+        initialize(self)
+
+
+class TCN_GCN_unit(nn.Module):
+    r"""A block: graph convolution, then temporal convolution, around a shortcut.
+
+    .. math:: y = \mathrm{relu}\big(\mathrm{tcn1}(\mathrm{gcn1}(x)) + \mathrm{residual}(x)\big)
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        A: adjacency, as of :class:`unit_gcn`.
+        stride: of the temporal convolution, in frames.
+        residual: whether there is a shortcut: the identity where shapes agree, else 1x1 convolution and batch norm.
+
+    Raises:
+        ValueError: from :class:`unit_gcn`.
+
+    Source: Shi et al., CVPR 2019, section 4.3.
+
+    Example:
+        >>> from ikem_ext import get_layout
+        >>> block = TCN_GCN_unit(3, 64, get_layout("ntu25").adjacency(), stride=2)
+        >>> block(torch.randn(2, 3, 50, 25)).shape
+        torch.Size([2, 64, 25, 25])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, A: Tensor | npt.NDArray, stride: int = 1, residual: bool = True
+    ) -> None:
+        super().__init__()
+        self.gcn1 = unit_gcn(in_channels, out_channels, A)
+        self.tcn1 = unit_tcn(out_channels, out_channels, stride=stride)
+        projection = partial(unit_tcn, kernel_size=1)
+        self.residual = over_time_shortcut(in_channels, out_channels, stride, residual, projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
+        return end_of_block(self, "tcn1", self.gcn1(x), x)

@@ -1,12 +1,16 @@
-"""CTR-GCN's graph convolution under its names, computing through :func:`ikem_ext.graph_conv`."""
+"""CTR-GCN's units and block under their names, computing through :func:`ikem_ext.graph_conv` and others."""
 # ruff: noqa: N801, N803
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ._temporal_units import MultiScaleConv, end_of_block, over_time_shortcut
 from ._units import (
     RefinedGraphConv,
     check_features,
@@ -17,10 +21,12 @@ from ._units import (
     scale_convolutions,
     shortcut,
 )
+from .agcn import unit_tcn
 from .folding import Shift, scale_and_shift
+from .msg3d import TemporalConv, check_branches
 from .normalized import normalized
 
-__all__ = ["CTRGC", "unit_gcn"]
+__all__ = ["CTRGC", "MultiScale_TemporalConv", "TCN_GCN_unit", "TemporalConv", "unit_gcn", "unit_tcn"]
 
 
 class CTRGC(RefinedGraphConv):
@@ -120,3 +126,104 @@ class unit_gcn(nn.Module):
         scale, shift = scale_and_shift(self.bn)
         scale_convolutions((each.conv3 for each in self.convs), scale)
         self.register_module("bn", Shift(shift))
+
+
+class MultiScale_TemporalConv(MultiScaleConv):
+    r"""Branches of a few channels each: dilated convolutions, a maximum over three frames, and a 1x1 convolution.
+
+    .. math:: y = [b_1(x), ..., b_{D + 2}(x)] + \mathrm{residual}(x)
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out, a multiple of the number of branches, D + 2.
+        kernel_size: of the dilated convolutions, in frames; or one for each.
+        stride: in frames.
+        dilations: in frames, D of them.
+        residual: whether there is a shortcut: the identity where shapes agree, else convolution and batch norm.
+        residual_kernel_size: of that convolution, in frames.
+
+    Raises:
+        ValueError: C_out is no such multiple, or there are not as many kernel sizes as dilations.
+
+    Source: Chen et al., ICCV 2021, section 3.4; after Liu et al., CVPR 2020.
+
+    Example:
+        >>> unit = MultiScale_TemporalConv(64, 64, kernel_size=5, stride=2, dilations=[1, 2], residual=False)
+        >>> unit(torch.randn(2, 64, 50, 25)).shape
+        torch.Size([2, 64, 25, 25])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int] = 3,
+        stride: int = 1,
+        dilations: Sequence[int] = (1, 2, 3, 4),
+        residual: bool = True,
+        residual_kernel_size: int = 1,
+    ) -> None:
+        check_branches(out_channels, dilations)
+        act = partial(nn.ReLU, inplace=True)
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilations, TemporalConv, act)
+        projection = partial(TemporalConv, kernel_size=residual_kernel_size)
+        self.residual = over_time_shortcut(in_channels, out_channels, stride, residual, projection)
+        self.apply(_initialize)
+
+
+def _initialize(module: nn.Module) -> None:
+    """A convolution from N(0, 2 / fan_out), its bias 0; a batch norm's weight from N(1, 0.02), its bias 0."""
+    if isinstance(module, nn.Conv2d):
+        initialize(module)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+class TCN_GCN_unit(nn.Module):
+    r"""A block: graph convolution, then multi-scale temporal convolution, around a shortcut.
+
+    .. math:: y = \mathrm{relu}\big(\mathrm{tcn1}(\mathrm{gcn1}(x)) + \mathrm{residual}(x)\big)
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        A: adjacency, as of :class:`unit_gcn`.
+        stride: of the temporal convolution, in frames.
+        residual: whether there is a shortcut: the identity where shapes agree, else 1x1 convolution and batch norm.
+        adaptive: as of :class:`unit_gcn`.
+        kernel_size: as of :class:`MultiScale_TemporalConv`.
+        dilations: likewise.
+
+    Raises:
+        ValueError: from the two units.
+
+    Source: Chen et al., ICCV 2021, section 3.4.
+
+    Example:
+        >>> from ikem_ext import get_layout
+        >>> block = TCN_GCN_unit(3, 64, get_layout("ntu25").adjacency(), stride=2)
+        >>> block(torch.randn(2, 3, 50, 25)).shape
+        torch.Size([2, 64, 25, 25])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        A: Tensor | npt.NDArray,
+        stride: int = 1,
+        residual: bool = True,
+        adaptive: bool = True,
+        kernel_size: int | Sequence[int] = 5,
+        dilations: Sequence[int] = (1, 2),
+    ) -> None:
+        super().__init__()
+        self.gcn1 = unit_gcn(in_channels, out_channels, A, adaptive=adaptive)
+        self.tcn1 = MultiScale_TemporalConv(out_channels, out_channels, kernel_size, stride, dilations, residual=False)
+        projection = partial(unit_tcn, kernel_size=1)
+        self.residual = over_time_shortcut(in_channels, out_channels, stride, residual, projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
+        return end_of_block(self, "tcn1", self.gcn1(x), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["Shift", "folded", "scale_and_shift"]
+__all__ = ["Shift", "Slot", "fold_slots", "folded", "scale_and_shift"]
 
 Model = TypeVar("Model", bound=nn.Module)
+
+#: The module that holds a layer, and the name that it has there.
+Slot = tuple[nn.Module, str]
 
 
 @runtime_checkable
@@ -93,12 +97,14 @@ def folded(model: Model) -> Model:
         if isinstance(module, FoldsNorms):
             module.fold_norms()
         elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            _fold_sequence(module)
+            fold_slots([(module, name) for name in module._modules])
     return result.eval()  # what is new, too
 
 
-def _fold_sequence(modules: nn.Sequential) -> None:
-    for place, (conv, norm) in enumerate(pairwise(modules)):
+def fold_slots(layers: Iterable[Slot]) -> None:
+    """Has convolutions take over the norms right behind them, in place, where layers follow one another."""
+    for (owner, name), (next_owner, next_name) in pairwise(layers):
+        conv, norm = owner._modules[name], next_owner._modules[next_name]
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-            modules[place] = fuse_conv_bn_eval(conv, norm)
-            modules[place + 1] = nn.Identity()
+            owner._modules[name] = fuse_conv_bn_eval(conv, norm)
+            next_owner._modules[next_name] = nn.Identity()

@@ -1,9 +1,10 @@
-"""MS-G3D's multi-scale graph convolution under its names, computing through :func:`ikem_ext.graph_conv`."""
+"""MS-G3D's multi-scale units under their names, computing through :func:`ikem_ext.graph_conv` and others."""
 # ruff: noqa: N801, N803
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..graph_conv import graph_conv
+from ._temporal_units import MultiScaleConv, NormalizedConv, over_time_shortcut, plus
 from ._units import biased, check_features
 
-__all__ = ["MLP", "MultiScale_GraphConv"]
+__all__ = ["MLP", "MultiScale_GraphConv", "MultiScale_TemporalConv", "TemporalConv"]
 
 
 class MultiScale_GraphConv(nn.Module):
@@ -126,6 +128,80 @@ class MLP(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+class TemporalConv(NormalizedConv):
+    """Convolution over time, then batch norm.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size: in frames.
+        stride: in frames.
+        dilation: in frames.
+
+    Source: Liu et al., CVPR 2020, section 3.4; CTR-GCN's unit of this name is the same.
+
+    Example:
+        >>> TemporalConv(16, 16, 3, dilation=4)(torch.randn(2, 16, 50, 25)).shape
+        torch.Size([2, 16, 50, 25])
+    """
+
+
+class MultiScale_TemporalConv(MultiScaleConv):
+    r"""Branches of a few channels each: dilated convolutions, a maximum over three frames, and a 1x1 convolution.
+
+    .. math:: y = \mathrm{act}\big([b_1(x), ..., b_{D + 2}(x)] + \mathrm{residual}(x)\big)
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out, a multiple of the number of branches, D + 2.
+        kernel_size: of the dilated convolutions, in frames.
+        stride: in frames.
+        dilations: in frames, D of them.
+        residual: whether there is a shortcut: the identity where shapes agree, else convolution and batch norm.
+        residual_kernel_size: of that convolution, in frames.
+        activation: as of :class:`MultiScale_GraphConv`; ``act``, the one behind the sum, may be replaced by another
+            module, as the published network does.
+
+    Raises:
+        ValueError: C_out is no such multiple, or the activation is unknown.
+
+    Source: Liu et al., CVPR 2020, section 3.4.
+
+    Example:
+        >>> MultiScale_TemporalConv(96, 192, stride=2)(torch.randn(2, 96, 50, 25)).shape
+        torch.Size([2, 192, 25, 25])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilations: Sequence[int] = (1, 2, 3, 4),
+        residual: bool = True,
+        residual_kernel_size: int = 1,
+        activation: str | None = "relu",
+    ) -> None:
+        check_branches(out_channels, dilations)
+        act = partial(_activation, activation)
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilations, TemporalConv, act)
+        projection = partial(TemporalConv, kernel_size=residual_kernel_size)
+        self.residual = over_time_shortcut(in_channels, out_channels, stride, residual, projection)
+        self.act = act()
+
+    def with_residual(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """See `TemporalUnit`."""
+        return plus(self.activated(x, self.act), residual, relu)
+
+
+def check_branches(out_channels: int, dilations: Sequence[int]) -> None:
+    """Requires as many channels for each branch of a multi-scale temporal convolution."""
+    branches = len(dilations) + 2
+    if out_channels % branches:
+        raise ValueError(f"out_channels: expected a multiple of the number of branches, {branches}, got {out_channels}")
 
 
 def multi_scale_graph_conv(x: Tensor, adjacency: Tensor, mlp: nn.Module) -> Tensor:

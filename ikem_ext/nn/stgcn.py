@@ -14,10 +14,10 @@ from torch.nn import functional
 from .._checks import Shapes
 from ..graph_conv import graph_conv
 from ..layouts import LAYOUTS
+from ._temporal_units import end_of_block
 from ._units import graph_parts
-from .normalized import normalized
 from .pointwise_conv import PointwiseConv
-from .temporal_conv import TemporalConv
+from .temporal_conv import over_time
 
 __all__ = ["ConvTemporalGraphical", "Model", "graph_adjacency", "st_gcn"]
 
@@ -131,9 +131,7 @@ class st_gcn(nn.Module):
         self.tcn = nn.Sequential(
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
-            PointwiseConv(out_channels, out_channels, stride)
-            if frames == 1
-            else TemporalConv(out_channels, out_channels, frames, stride),
+            over_time(out_channels, out_channels, frames, stride),
             nn.BatchNorm2d(out_channels),
             nn.Dropout(dropout, inplace=True),
         )
@@ -148,15 +146,7 @@ class st_gcn(nn.Module):
     def forward(self, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (N, C_in, T, V) to (N, C_out, ceil(T / stride), V), given A (K, V, V), which is returned as it came."""
         y, A = self.gcn(x, A)
-        before, _, conv, after, dropout = self.tcn
-        y = normalized(
-            after,
-            conv(normalized(before, y, relu=True)),
-            dropout=cast(nn.Dropout, dropout).p if dropout.training else 0.0,
-            residual=None if self.residual is None else self.residual(x),
-            relu=True,
-        )
-        return y, A
+        return end_of_block(self, "tcn", y, x), A
 
 
 class Model(nn.Module):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from ..temporal_conv import temporal_conv
+from .pointwise_conv import PointwiseConv, every
 
 
 class TemporalConv(nn.Conv2d):
@@ -53,5 +57,40 @@ class TemporalConv(nn.Conv2d):
     @property
     def settings(self) -> dict[str, int]:
         """Stride, padding and dilation, as :func:`ikem_ext.temporal_conv` takes them."""
-        stride, padding, dilation = (int(each[0]) for each in (self.stride, self.padding, self.dilation))
-        return {"stride": stride, "padding": padding, "dilation": dilation}
+        return settings(self)
+
+
+def over_time(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """A convolution over time, of all frames but for a stride; over single frames a :class:`PointwiseConv`."""
+    if kernel_size == 1:
+        return PointwiseConv(in_channels, out_channels, stride)
+    return TemporalConv(in_channels, out_channels, kernel_size, stride, dilation=dilation)
+
+
+def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a two-dimensional convolution of any make gives.
+
+    On the CPU PyTorch's own, where it spans frames alone, computes as :class:`TemporalConv` and
+    :class:`PointwiseConv` do.
+    """
+    if x.device.type != "cpu" or not _spans_frames_alone(conv):
+        return conv(x)
+    if conv.kernel_size[0] == 1:
+        return conv2d(every(conv.stride[0], x), conv.weight, conv.bias)
+    return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv))
+
+
+def settings(conv: nn.Conv2d) -> dict[str, int]:
+    """Stride, padding and dilation in frames, as :func:`ikem_ext.temporal_conv` takes them."""
+    padding = cast(tuple[int, int], conv.padding)
+    return {"stride": conv.stride[0], "padding": padding[0], "dilation": conv.dilation[0]}
+
+
+def _spans_frames_alone(conv: nn.Conv2d) -> bool:
+    """Whether it is PyTorch's own, over single joints, with zeros around, and all channels together."""
+    if type(conv).forward is not nn.Conv2d.forward:
+        return False
+    if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        return False
+    (frames, joints), padding = conv.kernel_size, conv.padding
+    return joints == conv.stride[1] == 1 and padding[1] == 0 and (frames > 1 or padding[0] == 0)

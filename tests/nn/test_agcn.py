@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import pytest
 import torch
-from layer_checks import GoldenLayerChecks, adjacency, spread
+from layer_checks import GoldenLayerChecks, LayerChecks, adjacency, spread
+from torch import Tensor
 
 from ikem_ext.bench import layers
 from ikem_ext.nn import agcn
@@ -20,6 +21,53 @@ class TestUnitGcn(GoldenLayerChecks):
         yield agcn.unit_gcn(16, 16, adjacency(3, self.joints))
         yield agcn.unit_gcn(6, 8, adjacency(3, self.joints).numpy(), coff_embedding=2, num_subset=2)
         yield agcn.unit_gcn(6, 8, adjacency(5, self.joints), num_subset=5)
+
+
+class TestUnitTcn(LayerChecks):
+    published = staticmethod(layers.published_tcn)
+    operation = "temporal_conv"
+
+    def units(self) -> Iterator[agcn.unit_tcn]:
+        yield agcn.unit_tcn(6, 16, 3)
+        yield agcn.unit_tcn(6, 8, stride=2)
+        yield agcn.unit_tcn(6, 8, kernel_size=1, stride=2)
+        yield agcn.unit_tcn(6, 8, kernel_size=4)
+
+
+def published_block(block: agcn.TCN_GCN_unit, x: Tensor) -> Tensor:
+    y = layers.published_tcn(block.tcn1, layers.published_agcn(block.gcn1, x))
+    if isinstance(block.residual, agcn.unit_tcn):
+        y = y + layers.published_tcn(block.residual, x)
+    elif block.residual is not None:
+        y = y + x
+    return torch.relu(y)
+
+
+class TestBlock(LayerChecks):
+    published = staticmethod(published_block)
+    clips_under_autocast = 48
+
+    def units(self) -> Iterator[agcn.TCN_GCN_unit]:
+        parts = adjacency(3, self.joints)
+        yield agcn.TCN_GCN_unit(8, 8, parts)
+        yield agcn.TCN_GCN_unit(6, 8, parts, stride=2)
+        yield agcn.TCN_GCN_unit(6, 8, parts.numpy(), residual=False)
+
+
+def test_initialization_of_a_block() -> None:
+    torch.manual_seed(0)
+    block = agcn.TCN_GCN_unit(64, 128, adjacency(3, 25), stride=2)
+    assert spread(block.tcn1.conv.weight) == (2 / (128 * 9)) ** 0.5
+    assert spread(block.residual.conv.weight) == (2 / 128) ** 0.5
+    assert block.tcn1.conv.stride == block.residual.conv.stride == (2, 1)
+    assert (block.tcn1.bn.weight == 1).all() and not block.tcn1.conv.bias.any()
+    names = {name for name in block.state_dict() if not name.startswith("gcn1")}
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert names == {
+        f"{unit}.{leaf}"
+        for unit in ("tcn1", "residual")
+        for leaf in ("conv.weight", "conv.bias", *(f"bn.{each}" for each in norm))
+    }
 
 
 def test_initialization() -> None:

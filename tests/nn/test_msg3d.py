@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from layer_checks import GoldenLayerChecks, features, randomized
+from layer_checks import GoldenLayerChecks, LayerChecks, features, randomized
+from torch import nn
 
 from ikem_ext.bench import layers
 from ikem_ext.nn import msg3d
@@ -29,6 +30,53 @@ class TestMultiScaleGraphConv(GoldenLayerChecks):
         yield msg3d.MultiScale_GraphConv(13, 6, 8, torch.from_numpy(PATH), use_mask=False, activation="tanh")
         yield msg3d.MultiScale_GraphConv(4, 6, 6, PATH, disentangled_agg=False, activation="leakyrelu")
         yield msg3d.MultiScale_GraphConv(3, 6, 8, PATH, dropout=0.5, activation="linear")
+
+
+class TestTemporalConv(LayerChecks):
+    published = staticmethod(layers.published_tcn)
+    operation = "temporal_conv"
+
+    def units(self) -> Iterator[nn.Module]:
+        yield msg3d.TemporalConv(6, 8, 3, dilation=4)
+        yield msg3d.TemporalConv(6, 8, 5, 2, 2)
+        yield msg3d.TemporalConv(6, 8, 1)
+
+
+class TestMultiScaleTemporalConv(LayerChecks):
+    published = staticmethod(layers.published_multi_scale_tcn)
+    operation = "temporal_conv"
+    clips_under_autocast = 48
+
+    def units(self) -> Iterator[nn.Module]:
+        yield msg3d.MultiScale_TemporalConv(6, 12)
+        yield msg3d.MultiScale_TemporalConv(6, 12, stride=2, residual_kernel_size=3, activation="leakyrelu")
+        yield msg3d.MultiScale_TemporalConv(8, 8, 5, dilations=(1, 3), residual=False, activation="tanh")
+
+    def test_the_activation_can_be_taken_away(self) -> None:
+        unit, x = self.unit_and_input()
+        unit.eval()
+        y = unit(x)
+        unit.act = nn.Identity()
+        assert (unit(x) < 0).any()
+        torch.testing.assert_close(torch.relu(unit(x)), y)
+
+    def test_state_dict_and_initialization(self) -> None:
+        torch.manual_seed(0)
+        unit = msg3d.MultiScale_TemporalConv(96, 192, stride=2)
+        torch.manual_seed(0)
+        first = nn.Conv2d(96, 32, 1)
+        assert torch.equal(unit.branches[0][0].weight, first.weight)  # PyTorch's own initialization
+        weights = [name.removesuffix(".weight") for name in unit.state_dict() if name.endswith(".weight")]
+        dilated = [f"branches.{place}.{part}" for place in range(4) for part in ("0", "1", "3.conv", "3.bn")]
+        others = ["branches.4.0", "branches.4.1", "branches.4.4", "branches.5.0", "branches.5.1"]
+        assert weights == [*dilated, *others, "residual.conv", "residual.bn"]
+        assert [unit.branches[place][3].conv.padding for place in range(4)] == [(1, 0), (2, 0), (3, 0), (4, 0)]
+
+    def test_bad_arguments_are_named(self) -> None:
+        with pytest.raises(ValueError, match="out_channels: expected a multiple of the number of branches, 6, got 64"):
+            msg3d.MultiScale_TemporalConv(96, 64)
+        with pytest.raises(ValueError, match=r"activation: expected relu, .* got 'gelu'"):
+            msg3d.MultiScale_TemporalConv(96, 96, activation="gelu")
 
 
 def test_disentangled_scales_hold_the_pairs_so_far_apart() -> None:

@@ -7,9 +7,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from layer_checks import GoldenLayerChecks, LayerChecks, adjacency, spread
+from layer_checks import GoldenLayerChecks, LayerChecks, adjacency, features, spread
 from torch import Tensor, nn
 
+from ikem_ext import reference
 from ikem_ext.bench import layers
 from ikem_ext.nn import ctrgcn, pyskl
 
@@ -77,6 +78,152 @@ class TestUnitCTRGCN(GoldenLayerChecks):
     def units(self) -> Iterator[nn.Module]:
         yield pyskl.unit_ctrgcn(16, 12, adjacency(3, self.joints))
         yield pyskl.unit_ctrgcn(24, 24, adjacency(2, self.joints))
+
+
+def published_unit_tcn(unit: pyskl.unit_tcn, x: Tensor) -> Tensor:
+    """Its dropout draws as the twin of batch norm does."""
+    if not (unit.training and unit.drop.p):
+        return layers.published_tcn(unit, x)
+    bn = unit.bn
+    bn.num_batches_tracked += 1
+    y = nn.Conv2d.forward(unit.conv, x)
+    return reference.batch_norm(y, bn.weight, bn.bias, bn.running_mean, bn.running_var, dropout=unit.drop.p)
+
+
+class TestUnitTcn(LayerChecks):
+    published = staticmethod(published_unit_tcn)
+    operation = "temporal_conv"
+
+    def units(self) -> Iterator[nn.Module]:
+        yield pyskl.unit_tcn(6, 16, 3)
+        yield pyskl.unit_tcn(6, 8, stride=2, dropout=0.5)
+        yield pyskl.unit_tcn(6, 8, 3, dilation=3, norm=None)
+        yield pyskl.unit_tcn(6, 8, 1, 2, norm={"type": "GN", "num_groups": 2})
+
+    def test_initialization(self) -> None:
+        torch.manual_seed(0)
+        unit = pyskl.unit_tcn(64, 128)
+        nn.init.constant_(unit.bn.weight, 3)
+        unit.init_weights()
+        assert spread(unit.conv.weight) == (2 / (128 * 9)) ** 0.5
+        assert not unit.conv.bias.any() and (unit.bn.weight == 1).all()
+        assert (unit.norm_cfg, unit.stride, unit.in_channels) == ({"type": "BN"}, 1, 64)
+
+    def test_bad_norms_are_named(self) -> None:
+        with pytest.raises(ValueError, match=r"norm: expected one of BN, .*, got 'LN'"):
+            pyskl.unit_tcn(6, 16, norm="LN")
+
+
+class TestMstcn(LayerChecks):
+    published = staticmethod(layers.published_mstcn)
+    operation = "temporal_conv"
+    clips_under_autocast = 48
+
+    def units(self) -> Iterator[nn.Module]:
+        yield pyskl.mstcn(6, 20)
+        yield pyskl.mstcn(6, 16, 0.5, stride=2)
+        yield pyskl.mstcn(6, 12, ms_cfg=[("max", 3), "1x1", (5, 2)])
+
+    def test_inner_forward_is_without_the_last_norm(self) -> None:
+        unit, x = self.unit_and_input()
+        unit.eval()
+        torch.testing.assert_close(unit.bn(unit.inner_forward(x)), unit(x))
+
+    def test_dropout_is_taken_along_with_the_residual(self) -> None:
+        unit = pyskl.mstcn(6, 20, dropout=0.25)
+        x = features(unit, self.joints, clips=48)
+        y = unit.with_residual(x, torch.full((48, 20, 7, self.joints), 1e3))
+        dropped = (y == 1e3).float().mean().item()
+        assert dropped == pytest.approx(0.25, abs=0.01)
+        unit.init_weights()
+
+    def test_state_dict(self) -> None:
+        unit = pyskl.mstcn(6, 20)
+        assert (unit.rem_mid_channels, unit.mid_channels) == (5, 3)
+        weights = [name.removesuffix(".weight") for name in unit.state_dict() if name.endswith(".weight")]
+        dilated = [f"branches.{place}.{part}" for place in range(4) for part in ("0", "1", "3.conv")]
+        assert weights == [*dilated, "branches.4.0", "branches.4.1", "branches.5", "transform.0", "transform.2", "bn"]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"mid_channels": 8}, "mid_channels: expected None or a share of out_channels, got 8"),
+            ({"ms_cfg": ["3x3"]}, "ms_cfg: expected .* got '3x3'"),
+            ({"ms_cfg": [("mean", 3)]}, r"ms_cfg: expected .* got \('mean', 3\)"),
+        ],
+    )
+    def test_bad_options_are_named(self, options: dict, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            pyskl.mstcn(6, 20, **options)
+
+
+class TestMSTCN(LayerChecks):
+    published = staticmethod(layers.published_multi_scale_tcn)
+    operation = "temporal_conv"
+    clips_under_autocast = 48
+
+    def units(self) -> Iterator[nn.Module]:
+        yield pyskl.MSTCN(6, 20)
+        yield pyskl.MSTCN(6, 8, [3, 5], 2, (1, 2), act_cfg="Tanh", tcn_dropout=0.5)
+        yield pyskl.MSTCN(8, 8, residual=False)
+
+    def test_initialization(self) -> None:
+        torch.manual_seed(0)
+        unit = pyskl.MSTCN(128, 256, dilations=(1, 2))
+        unit.init_weights()
+        assert spread(unit.branches[1][3].conv.weight) == (2 / (64 * 3)) ** 0.5
+        assert [branch[-1].num_features for branch in pyskl.MSTCN(6, 20).branches[4:]] == [3, 5]
+
+
+def published_blocks(block: nn.Module, x: Tensor) -> Tensor:
+    gcn, tcn = (block._modules.get(name) or block._modules[f"{name}1"] for name in ("gcn", "tcn"))
+    graph = {
+        pyskl.unit_gcn: layers.published_pyskl_gcn,
+        pyskl.unit_aagcn: layers.published_aagcn,
+        pyskl.unit_ctrgcn: layers.published_pyskl_ctrgcn,
+    }[type(gcn)]
+    time = {
+        pyskl.unit_tcn: layers.published_tcn,
+        pyskl.mstcn: layers.published_mstcn,
+        pyskl.MSTCN: layers.published_multi_scale_tcn,
+    }[type(tcn)]
+    y = time(tcn, graph(gcn, x))
+    if isinstance(block.residual, pyskl.unit_tcn):
+        y = y + layers.published_tcn(block.residual, x)
+    elif block.residual is not None:
+        y = y + x
+    return torch.relu(y)
+
+
+class TestBlocks(LayerChecks):
+    published = staticmethod(published_blocks)
+    clips_under_autocast = 48
+
+    def units(self) -> Iterator[nn.Module]:
+        parts = adjacency(3, self.joints)
+        yield pyskl.STGCNBlock(8, 8, parts)
+        yield pyskl.STGCNBlock(
+            6, 12, parts, 2, gcn_adaptive="init", gcn_with_res=True, tcn_type="mstcn", tcn_ms_cfg=["1x1", (3, 2)]
+        )
+        yield pyskl.AAGCNBlock(8, 8, parts, residual=False, tcn_kernel_size=3)
+        yield pyskl.CTRGCNBlock(16, 12, parts, 2)
+
+    def test_arguments_of_neither_unit_are_named(self) -> None:
+        with pytest.raises(TypeError, match="dropout: expected arguments that begin with gcn_ or tcn_"):
+            pyskl.STGCNBlock(8, 8, adjacency(3, 5), dropout=0.5)
+        with pytest.raises(ValueError, match="gcn_type: expected one of unit_gcn, got 'dggcn'"):
+            pyskl.STGCNBlock(8, 8, adjacency(3, 5), gcn_type="dggcn")
+        with pytest.raises(ValueError, match="tcn_type: expected one of unit_tcn, mstcn, got 'dgmstcn'"):
+            pyskl.AAGCNBlock(8, 8, adjacency(3, 5), tcn_type="dgmstcn")
+
+    def test_initialization(self) -> None:
+        for kind in (pyskl.AAGCNBlock, pyskl.CTRGCNBlock):
+            block = kind(16, 32, adjacency(3, 5))
+            projection = block.residual.conv.weight.clone()
+            block.init_weights()
+            gcn = block._modules.get("gcn") or block.gcn1
+            assert (gcn.bn.weight == 1e-6).all()
+            assert torch.equal(block.residual.conv.weight, projection)
 
 
 PATH = np.eye(11, k=1, dtype=np.float32) + np.eye(11, k=-1, dtype=np.float32)

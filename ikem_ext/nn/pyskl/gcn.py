@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..graph_conv import graph_conv
-from ._units import (
+from ...graph_conv import graph_conv
+from .._units import (
     RefinedGraphConv,
     biased,
     check_features,
@@ -27,37 +25,13 @@ from ._units import (
     shortcut,
     stacked,
 )
-from .msg3d import MLP, edge_matrix, multi_scale_graph_conv, neighborhoods
+from ..msg3d import MLP, edge_matrix, multi_scale_graph_conv, neighborhoods
+from .config import Config, activation_of, norm_of
 
 __all__ = ["CTRGC", "MSGCN", "unit_aagcn", "unit_ctrgcn", "unit_gcn"]
 
 _ADAPTIVE = (None, "init", "offset", "importance")
 _CONV_POS = ("pre", "post")
-
-# What mmcv builds of these names.
-_NORMS = {
-    "BN": nn.BatchNorm2d,
-    "BN2d": nn.BatchNorm2d,
-    "SyncBN": nn.SyncBatchNorm,
-    "IN": nn.InstanceNorm2d,
-    "IN2d": nn.InstanceNorm2d,
-    "GN": nn.GroupNorm,
-}
-_ACTIVATIONS = {
-    "ReLU": nn.ReLU,
-    "LeakyReLU": nn.LeakyReLU,
-    "PReLU": nn.PReLU,
-    "RReLU": nn.RReLU,
-    "ReLU6": nn.ReLU6,
-    "ELU": nn.ELU,
-    "Sigmoid": nn.Sigmoid,
-    "Tanh": nn.Tanh,
-    "GELU": nn.GELU,
-    "SiLU": nn.SiLU,
-    "HSwish": nn.Hardswish,
-}
-
-Config = str | Mapping[str, Any]
 
 
 class unit_gcn(nn.Module):
@@ -117,8 +91,8 @@ class unit_gcn(nn.Module):
         self.adaptive = adaptive
         self.conv_pos = conv_pos
         self.with_res = with_res
-        self.bn = _norm(norm, out_channels)
-        self.act = _built("act", _options(act), _ACTIVATIONS)
+        self.bn = norm_of(norm, out_channels)
+        self.act = activation_of("act", act)
         if adaptive == "init":
             self.A = nn.Parameter(adjacency)
         else:
@@ -134,7 +108,7 @@ class unit_gcn(nn.Module):
         if with_res and in_channels == out_channels:
             self.down: nn.Module = nn.Identity()
         elif with_res:
-            self.down = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), _norm(norm, out_channels))
+            self.down = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), norm_of(norm, out_channels))
 
     def forward(self, x: Tensor, A: Tensor | None = None) -> Tensor:
         """Maps (N, C_in, T, V) to (N, C_out, T, V); ``A`` is in the original signature and ignored there too."""
@@ -384,29 +358,10 @@ class MSGCN(nn.Module):
         scales = [each / each.sum(0) for each in neighborhoods(edge_matrix("A", A), num_scales)]
         self.register_buffer("A", graph_parts(np.stack(scales)))
         self.PA = nn.Parameter(torch.empty_like(self.A).uniform_(-1e-6, 1e-6))
-        act = None if act_cfg is None else partial(_built, "act_cfg", _options(act_cfg), _ACTIVATIONS)
+        act = None if act_cfg is None else partial(activation_of, "act_cfg", act_cfg)
         self.mlp = MLP(in_channels * num_scales, [out_channels], dropout=dropout, activation=act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
         check_features(x, self.in_channels, self.A.shape[-1])
         return multi_scale_graph_conv(x, self.A + self.PA, self.mlp)
-
-
-def _options(config: Config) -> dict[str, Any]:
-    return {"type": config} if isinstance(config, str) else dict(config)
-
-
-def _built(argument: str, options: dict[str, Any], known: Mapping[str, type[nn.Module]]) -> nn.Module:
-    """The module that ``type`` names, made with the other options."""
-    name = options.pop("type", None)
-    if name not in known:
-        raise ValueError(f"{argument}: expected one of {', '.join(known)}, got {name!r}")
-    return known[name](**options)
-
-
-def _norm(config: Config, channels: int) -> nn.Module:
-    options = _options(config)
-    learned = options.pop("requires_grad", True)
-    size = "num_channels" if options.get("type") == "GN" else "num_features"
-    return _built("norm", {size: channels, **options}, _NORMS).requires_grad_(learned)

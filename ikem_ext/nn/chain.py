@@ -1,0 +1,119 @@
+"""Layers one after another, and branches side by side, in fewer passes over memory than layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .folding import Slot
+from .normalized import followed, normalized
+from .temporal_conv import convolved
+
+__all__ = ["branched", "chained", "slots"]
+
+# A unit of convolution over time, of whatever project, holds no more than these, and applies the first three.
+_UNIT = ("conv", "bn", "drop", "relu")
+
+
+def slots(owner: nn.Module, *names: str) -> list[Slot]:
+    """Where the layers stand that modules of ``owner`` consist of, in the order in which they are applied.
+
+    A ``nn.Sequential`` applies what it holds; a unit of convolution over time, as those of all projects are made, its
+    ``conv``, then ``bn``, then, if it has one, ``drop``. Any other module is a layer.
+    """
+    found: list[Slot] = []
+    for name in names:
+        inside = _applied(module := _held(owner, name))
+        found += slots(module, *inside) if inside else [(owner, name)]
+    return found
+
+
+def _held(owner: nn.Module, name: str) -> nn.Module:
+    module = owner._modules[name]
+    assert module is not None
+    return module
+
+
+def _applied(module: nn.Module) -> list[str]:
+    """The names of the modules that this one applies one after another; none if that is not what it does."""
+    inside = list(module._modules)
+    if type(module).forward is nn.Sequential.forward:
+        return inside
+    if {"conv", "bn"} <= set(inside) <= set(_UNIT) and not module._parameters and not module._buffers:
+        return [name for name in _UNIT[:3] if name in inside]
+    return []
+
+
+def chained(x: Tensor, layers: Sequence[Slot], *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    """What layers give one after another; then, if wanted, the sum with a residual, and ReLU.
+
+    On the CPU convolutions over time compute as :class:`ikem_ext.nn.TemporalConv` and
+    :class:`ikem_ext.nn.PointwiseConv`, and a batch norm takes what follows it along, in one pass
+    (:func:`ikem_ext.nn.normalized`): dropout, ReLU and, behind the last layer, the residual.
+
+    Args:
+        x: (N, C, T, V).
+        layers: as :func:`slots` finds them.
+        residual: of the shape of the result, cast to its dtype.
+        relu: whether there is a ReLU at the end.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(4, 8, (9, 1), padding=(4, 0)), nn.BatchNorm2d(8))
+        >>> x = torch.randn(2, 4, 50, 25)
+        >>> torch.testing.assert_close(chained(x, slots(model, "0", "1"), relu=True), torch.relu(model(x)))
+    """
+    y, rest = x, [_held(*layer) for layer in layers]
+    while rest:
+        layer = rest.pop(0)
+        if isinstance(layer, nn.Conv2d):
+            y = convolved(layer, y)
+        elif isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, nn.Identity) and y is not x):
+            dropout = _rate(rest.pop(0)) if rest and _can_be_taken_along(rest[0]) else 0.0
+            if rest and type(rest[0]) is nn.ReLU:
+                rest.pop(0)
+                y = normalized(layer, y, dropout=dropout, relu=True)
+            elif rest:
+                y = normalized(layer, y, dropout=dropout)
+            else:
+                return normalized(layer, y, dropout=dropout, residual=residual, relu=relu)
+        else:
+            y = layer(y)
+    if y is x and (residual is not None or relu):
+        y = x.clone()  # `followed` may write over it
+    return followed(y, dropout=0.0, residual=residual, relu=relu, fresh=False)
+
+
+def _can_be_taken_along(layer: nn.Module) -> bool:
+    return type(layer) is nn.Dropout and _rate(layer) < 1
+
+
+def _rate(layer: nn.Module) -> float:
+    return float(layer.p) if layer.training else 0.0  # type: ignore[arg-type]
+
+
+def branched(x: Tensor, branches: nn.ModuleList, *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    """The channels that branches give side by side; then, if wanted, the sum with a residual, and ReLU.
+
+    Args:
+        x: (N, C, T, V).
+        branches: each a convolution, or layers one after another with a convolution among them.
+        residual: as of :func:`chained`.
+        relu: likewise.
+
+    Example:
+        >>> branches = nn.ModuleList([nn.Conv2d(4, 2, 1), nn.Sequential(nn.Conv2d(4, 6, 1), nn.BatchNorm2d(6))])
+        >>> branched(torch.randn(2, 4, 50, 25), branches).shape
+        torch.Size([2, 8, 50, 25])
+    """
+    chains = [slots(branches, name) for name in branches._modules]
+    parts = [None] * len(chains) if residual is None else residual.split([_width(chain) for chain in chains], 1)
+    return torch.cat(
+        [chained(x, chain, residual=part, relu=relu) for chain, part in zip(chains, parts, strict=True)], 1
+    )
+
+
+def _width(chain: Sequence[Slot]) -> int:
+    """How many channels the last convolution makes."""
+    return [layer.out_channels for layer in (_held(*slot) for slot in chain) if isinstance(layer, nn.Conv2d)][-1]
