@@ -19,7 +19,7 @@ def objection(original: nn.Module, unit: type[nn.Module]) -> str:
     """Why a module of this interface cannot be replaced by a unit of that class; empty where it can be."""
     if original._compiled_call_impl is not None:
         return COMPILED
-    if any(_has_hooks(module) for module in original.modules() if module is not original):
+    if any(has_hooks(module) for module in original.modules() if module is not original):
         return "modules inside have hooks, which would no longer run"
     for name in _own_names(original):
         if hasattr(nn.Module, name) or name in _PROTOCOLS:
@@ -33,7 +33,8 @@ def objection(original: nn.Module, unit: type[nn.Module]) -> str:
     return ""
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling the module runs more than its forward."""
     forward = module._forward_pre_hooks or module._forward_hooks
     return bool(forward or module._backward_pre_hooks or module._backward_hooks)
 

@@ -1,69 +1,13 @@
-"""Which units are known, and how one of ours takes over the parts of the original."""
+"""Which units are known."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..nn import agcn, ctrgcn, msg3d, pyskl, stgcn
-
-Arguments = tuple[Tensor, ...]
-
-# The containers of its parts, which the original keeps for itself. All else is shared, hooks among it, so that the
-# handle of a hook still removes it.
-_OWN = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How units of one class are recognized and replaced.
-
-    Args:
-        unit: the class of ours, named as the original, whose attributes have the names of the original's too.
-        needs: attributes that tell the original from others of its name.
-        sizes: channels and joints of the features that a unit takes.
-        constants: tensors of the original that are plain attributes, and become buffers of the unit.
-        derived: attributes that the unit has beyond the original's.
-        calls: what a unit is called with beyond features, in every way in which it can be called.
-    """
-
-    unit: type[nn.Module]
-    needs: tuple[str, ...]
-    sizes: Callable[[Any], tuple[int, int]]
-    constants: tuple[str, ...] = ()
-    derived: Callable[[Any], dict[str, Any]] = lambda original: {}
-    calls: Callable[[Any], tuple[Arguments, ...]] = lambda unit: ((),)
-
-    def fits(self, module: nn.Module) -> bool:
-        """Whether the module has what the original has."""
-        return all(hasattr(module, name) for name in self.needs)
-
-    def replace(self, original: nn.Module) -> nn.Module:
-        """A unit with the very parameters, buffers, modules inside, hooks and mode of the original."""
-        unit = self.unit.__new__(self.unit)  # not initialized: all that it has is the original's
-        vars(unit).update({name: copy.copy(value) if name in _OWN else value for name, value in vars(original).items()})
-        vars(unit).update(self.derived(original))
-        like = next(original.parameters())
-        for name in self.constants:
-            if isinstance(constant := vars(unit).pop(name, None), Tensor):
-                unit.register_buffer(name, constant.detach().to(like), persistent=False)
-        return unit
-
-    def arguments(self, unit: nn.Module, clips: int, frames: int) -> list[Arguments]:
-        """Random arguments to call the unit with, in every way."""
-        channels, joints = self.sizes(unit)
-        features = random_like(next(unit.parameters()), clips, channels, frames, joints)
-        return [(features, *others) for others in self.calls(unit)]
-
-
-def random_like(like: Tensor, *shape: int) -> Tensor:
-    """Normal numbers, always the same, that leave the user's random state alone."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+from .recipe import Recipe, random_like
 
 
 def recipes_for(module: nn.Module) -> list[Recipe]:
@@ -72,8 +16,14 @@ def recipes_for(module: nn.Module) -> list[Recipe]:
 
 
 def is_ours(module: nn.Module) -> bool:
-    """Whether the module is a unit of :mod:`ikem_ext.nn`."""
+    """Whether the module is a unit or a block of :mod:`ikem_ext.nn`."""
     return isinstance(module, tuple(recipe.unit for recipe in RECIPES))
+
+
+def is_graph_convolution(module: nn.Module) -> bool:
+    """Whether the module is a graph convolution that is known, or named like one."""
+    units = tuple(recipe.unit for recipe in GRAPH_CONVOLUTIONS)
+    return isinstance(module, units) or type(module).__name__ in {unit.__name__ for unit in units}
 
 
 def _channels_and_joints(unit: Any) -> tuple[int, int]:
@@ -90,11 +40,14 @@ def _refinement(unit: type[nn.Module], *needs: str) -> Recipe:
 
 
 def _input_of_scales(original: Any) -> dict[str, Any]:
-    conv = next(each for each in original.mlp.modules() if isinstance(each, nn.Conv2d))
-    return {"in_channels": conv.in_channels // original.num_scales}
+    return {"in_channels": _first_convolution(original.mlp).in_channels // original.num_scales}
 
 
-RECIPES = (
+def _first_convolution(module: nn.Module) -> nn.Conv2d:
+    return next(each for each in module.modules() if isinstance(each, nn.Conv2d))
+
+
+GRAPH_CONVOLUTIONS = (
     Recipe(
         stgcn.ConvTemporalGraphical,
         ("conv", "kernel_size"),
@@ -141,3 +94,47 @@ RECIPES = (
         derived=_input_of_scales,
     ),
 )
+
+
+def _temporal(unit: type[nn.Module], *needs: str) -> Recipe:
+    return Recipe(unit, ("conv", "bn", *needs), sizes=lambda unit: (unit.conv.in_channels, 5))
+
+
+def _multi_scale(unit: type[nn.Module], *needs: str) -> Recipe:
+    return Recipe(unit, ("branches", *needs), sizes=lambda unit: (_first_convolution(unit.branches).in_channels, 5))
+
+
+# Of two recipes for classes of one name the first is tried first: it asks for more.
+TEMPORAL_UNITS = (
+    _temporal(pyskl.unit_tcn, "drop", "norm_cfg"),
+    _temporal(agcn.unit_tcn),
+    _temporal(msg3d.TemporalConv),
+    _multi_scale(msg3d.MultiScale_TemporalConv, "residual", "act"),
+    _multi_scale(ctrgcn.MultiScale_TemporalConv, "residual"),
+    _multi_scale(pyskl.mstcn, "transform", "bn", "drop", "in_channels"),
+    _multi_scale(pyskl.MSTCN, "residual", "act", "drop"),
+)
+
+
+def _block(unit: type[nn.Module], gcn: str, tcn: str, graph: type[nn.Module], *needs: str) -> Recipe:
+    """A block's, of units by those names, which is called as its graph convolution is."""
+    recipe = next(each for each in GRAPH_CONVOLUTIONS if each.unit is graph)
+    return Recipe(
+        unit,
+        (gcn, tcn, "residual", "relu", *needs),
+        sizes=lambda block: recipe.sizes(getattr(block, gcn)),
+        calls=lambda block: recipe.calls(getattr(block, gcn)),
+        inside=(gcn, tcn, "residual"),
+    )
+
+
+BLOCKS = (
+    _block(stgcn.st_gcn, "gcn", "tcn", stgcn.ConvTemporalGraphical),
+    _block(agcn.TCN_GCN_unit, "gcn1", "tcn1", agcn.unit_gcn, "tcn1.conv"),
+    _block(ctrgcn.TCN_GCN_unit, "gcn1", "tcn1", ctrgcn.unit_gcn, "tcn1.branches"),
+    _block(pyskl.STGCNBlock, "gcn", "tcn", pyskl.unit_gcn),
+    _block(pyskl.AAGCNBlock, "gcn", "tcn", pyskl.unit_aagcn),
+    _block(pyskl.CTRGCNBlock, "gcn1", "tcn1", pyskl.unit_ctrgcn),
+)
+
+RECIPES = (*GRAPH_CONVOLUTIONS, *TEMPORAL_UNITS, *BLOCKS)

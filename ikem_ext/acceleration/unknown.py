@@ -7,7 +7,7 @@ from itertools import chain
 
 from torch import Tensor, nn
 
-from .recipes import is_ours, recipes_for
+from .recipes import is_graph_convolution
 from .report import Left
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -23,7 +23,7 @@ def unknown_graph_convolutions(model: nn.Module) -> list[Left]:
 
 def _search(module: nn.Module, name: str, found: dict[nn.Module, Left]) -> bool:
     """Whether there is a graph convolution, known or not; the unknown ones are added to those that were found."""
-    if is_ours(module) or recipes_for(module) or module in found:
+    if is_graph_convolution(module) or module in found:
         return True
     inside = [_search(child, f"{name}.{key}".lstrip("."), found) for key, child in module.named_children()]
     if any(inside):

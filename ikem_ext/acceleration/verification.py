@@ -10,28 +10,39 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map
 
-from .recipes import Arguments, Recipe, random_like
+from ..nn.folding import folded
+from .recipe import Arguments, Plan, random_like
 
 # Clips and frames: nothing that depends on either, or takes one clip for none, may go unnoticed.
 _SIZES = ((2, 6), (1, 9))
 
 
-def disagreement(recipe: Recipe, original: nn.Module) -> str:
-    """Runs copies of the original and of its replacement; says what differs, or nothing."""
+def disagreement(plan: Plan, original: nn.Module, inference: bool = False) -> str:
+    """Runs copies of the original and of its replacement; says what differs, or nothing.
+
+    Args:
+        plan: how the replacement is made.
+        original: stays as it is.
+        inference: whether the replacement's norms are folded, and it is for evaluation alone.
+    """
     theirs = copy.deepcopy(original)
     if next(theirs.parameters()).device.type != "mps":
         theirs.double()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(random_like(parameter, *parameter.shape) / 2)
-    for size in _SIZES:
-        ours = recipe.replace(copy.deepcopy(theirs))
-        for arguments in recipe.arguments(ours, *size):
-            for training in (True, False):
+    dropping = [] if inference else [name for name, part in theirs.named_modules() if _drops(part)]
+    for size, dropped in [(size, "") for size in _SIZES] + [(_SIZES[0], name) for name in dropping]:
+        _drop_nothing_but(theirs, dropped)
+        modes = (False,) if inference else (True,) if dropped else (True, False)
+        ours = _replacement(plan, theirs, inference)
+        for arguments in plan.recipe.arguments(ours, *size):
+            for training in modes:
                 try:
-                    expected = _run(copy.deepcopy(theirs).train(training), arguments, recipe.constants)
+                    expected = _run(copy.deepcopy(theirs).train(training), arguments, plan, inference)
                 except Exception as error:  # a foreign module may raise whatever it likes
                     if size != _SIZES[0]:
                         break  # it is not made for such a size
@@ -39,22 +50,38 @@ def disagreement(recipe: Recipe, original: nn.Module) -> str:
                     return f"it does not run on {device} ({error}); move the model where it runs, or do not verify"
                 if expected.set_attribute:
                     return f"its forward sets {expected.set_attribute}, which the replacement's does not"
-                actual = _run(copy.deepcopy(ours).train(training), arguments, recipe.constants)
+                actual = _run(copy.deepcopy(ours).train(training), arguments, plan, inference)
                 if difference := _difference(expected, actual):
                     mode = "training" if training else "evaluation"
                     return f"{difference} in {mode} mode, for (clips, frames) = {size}"
-    return _disagreement_under_autocast(recipe, theirs)
+    return _disagreement_under_autocast(plan, theirs, inference)
 
 
-def _disagreement_under_autocast(recipe: Recipe, theirs: nn.Module) -> str:
+def _replacement(plan: Plan, original: nn.Module, inference: bool) -> nn.Module:
+    unit = plan.build(copy.deepcopy(original))
+    return folded(unit) if inference else unit
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, _DropoutNd) and module.p > 0
+
+
+def _drop_nothing_but(unit: nn.Module, dropped: str) -> None:
+    """Has one dropout module drop everything and the others nothing: what they draw is not the same for both."""
+    for name, part in unit.named_modules():
+        if isinstance(part, _DropoutNd):
+            part.p = float(name == dropped)
+
+
+def _disagreement_under_autocast(plan: Plan, theirs: nn.Module, inference: bool) -> str:
     """Of what kind the outputs are there; what they hold is rounded in other places."""
     device = next(theirs.parameters()).device.type
     if not torch.amp.is_autocast_available(device):
         return ""
     theirs = theirs.float().eval()
-    ours = recipe.replace(copy.deepcopy(theirs))
-    for arguments in recipe.arguments(ours, *_SIZES[0]):
-        with torch.autocast(device):
+    ours = _replacement(plan, theirs, inference)
+    for arguments in plan.recipe.arguments(ours, *_SIZES[0]):
+        with torch.autocast(device), torch.set_grad_enabled(not inference):
             try:
                 expected = theirs.forward(*arguments)
             except Exception:
@@ -79,23 +106,25 @@ class _Outcome:
     set_attribute: str
 
 
-def _run(unit: nn.Module, arguments: Arguments, constants: tuple[str, ...]) -> _Outcome:
-    """One call; the random state stays, so that the next call draws the same."""
+def _run(unit: nn.Module, arguments: Arguments, plan: Plan, inference: bool) -> _Outcome:
+    """One call; the random state stays, so that the next call draws the same. Without gradients for inference."""
+    constants = plan.recipe.constants
     named = dict(zip(inspect.signature(unit.forward).parameters, arguments, strict=False))
     leaves = {name: value.clone().requires_grad_() for name, value in named.items()}
     passed = {name: leaf.clone() for name, leaf in leaves.items()}  # no leaves: these may be overwritten
     before = _attributes(unit, constants)
     device = arguments[0].device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.set_grad_enabled(not inference):
         output = unit.forward(*passed.values())  # not called, so that hooks do not run
         wanted = leaves | {f"self.{name}": each for name, each in unit.named_parameters() if each.requires_grad}
         made = [each for each in _tensors(output) if each.requires_grad]
         cotangents = [random_like(each, *each.shape) for each in made]
         gradients = torch.autograd.grad(made, list(wanted.values()), cotangents, allow_unused=True) if made else ()
     values: dict[str, Tensor | None] = {f"{name}, after the call,": each for name, each in passed.items()}
-    values |= {f"self.{name}": each for name, each in unit.named_buffers()}
-    values |= {f"self.{name}": vars(unit)[name] for name in constants if name in vars(unit)}
-    values |= {f"the gradient of {name}": each for name, each in zip(wanted, gradients, strict=bool(made))}
+    if not inference:  # where the replacement has other ones
+        values |= {f"self.{name}": each for name, each in unit.named_buffers()}
+        values |= {f"self.{name}": vars(unit)[name] for name in constants if name in vars(unit)}
+        values |= {f"the gradient of {name}": each for name, each in zip(wanted, gradients, strict=bool(made))}
     after = _attributes(unit, constants)
     changed = (name for name in after if name not in before or not _same(after[name], before[name]))
     return _Outcome(output, values, next(changed, ""))
@@ -135,7 +164,7 @@ def _difference(expected: _Outcome, actual: _Outcome) -> str:
     pairs = [(_named(path), value, other) for (path, value), (_, other) in zip(*outputs, strict=True)]
     pairs += [(name, value, actual.values.get(name)) for name, value in expected.values.items()]
     for name, value, other in pairs:
-        if not _equal(value, other):
+        if not equal(value, other):
             return f"{name} would differ from the original's"
     return ""
 
@@ -170,7 +199,7 @@ def _types(output: Any) -> str:
     return repr(tree_map(lambda value: _Bare(type(value).__name__), output))
 
 
-def _equal(value: Any, other: Any) -> bool:
+def equal(value: Any, other: Any) -> bool:
     """Whether numbers agree to rounding; all else by what it is."""
     if not isinstance(value, Tensor) or not isinstance(other, Tensor):
         return bool(value is other or value == other)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["Shift", "Slot", "fold_slots", "folded", "scale_and_shift"]
+__all__ = ["FoldsNorms", "Shift", "Slot", "fold", "fold_slots", "folded", "scale_and_shift"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -65,7 +65,6 @@ def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, -norm.running_mean * scale
 
 
-@torch.no_grad()
 def folded(model: Model) -> Model:
     r"""A copy of a model for inference, in which convolutions take over the batch norms behind them.
 
@@ -92,13 +91,21 @@ def folded(model: Model) -> Model:
         >>> folded(model)[1]
         Identity()
     """
-    result = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(result.modules()):
+    result = copy.deepcopy(model)
+    fold(result)
+    return result
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> None:
+    """Makes of a model, in place, what :func:`folded` returns; its parameters are written over."""
+    model.eval().requires_grad_(False)
+    for module in list(model.modules()):
         if isinstance(module, FoldsNorms):
             module.fold_norms()
         elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             fold_slots([(module, name) for name in module._modules])
-    return result.eval()  # what is new, too
+    model.eval()  # what is new, too
 
 
 def fold_slots(layers: Iterable[Slot]) -> None:
