@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import Shapes
+from .._library import autocast_dtype
 from .chain import branched, chained, slots
 from .folding import fold_slots
 from .normalized import followed
@@ -165,16 +166,29 @@ def end_of_block(block: nn.Module, tcn: str, y: Tensor, x: Tensor) -> Tensor:
         y: what the block's graph convolution gave.
         x: what came into the block.
     """
-    unit, residual = block._modules[tcn], shortcut_of(block, x)
+    unit = block._modules[tcn]
 
     def convolved(residual: Tensor | None, relu: bool) -> Tensor:
         if isinstance(unit, TemporalUnit):
             return unit.with_residual(y, residual, relu)
         return chained(y, slots(block, tcn), residual=residual, relu=relu)
 
-    if residual is not None and torch.promote_types(y.dtype, residual.dtype) != y.dtype:
-        return torch.relu_(convolved(None, False) + residual)  # of autocast's dtype and the residual's, in the wider
-    return convolved(residual, True)
+    return rectified_sum(convolved, autocast_dtype(y.device) or y.dtype, shortcut_of(block, x))
+
+
+def rectified_sum(
+    sum_with: Callable[[Tensor | None, bool], Tensor], dtype: torch.dtype, residual: Tensor | None
+) -> Tensor:
+    """A sum with a residual, through a ReLU, in the wider dtype of the two, as under autocast they may differ.
+
+    Args:
+        sum_with: makes it of a residual and of whether there is a ReLU, in the dtype of its own.
+        dtype: that dtype.
+        residual: None for none.
+    """
+    if residual is not None and torch.promote_types(dtype, residual.dtype) != dtype:
+        return torch.relu_(sum_with(None, False) + residual)
+    return sum_with(residual, True)
 
 
 def plus(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:

@@ -10,9 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._checks import Shapes
 from ..graph_conv import graph_conv
+from .folding import Shift, scale_and_shift
 
 
 def graph_parts(adjacency: Tensor | npt.NDArray) -> Tensor:
@@ -74,6 +76,21 @@ def scale_convolutions(convolutions: Iterable[Any], scale: Tensor) -> None:
     for each in convolutions:
         each.weight *= scale[:, None, None, None]
         each.bias *= scale
+
+
+def fold_into_sum(convolutions: Sequence[Any] | nn.ModuleList, norm: _BatchNorm) -> None:
+    """Has convolutions whose outputs are summed take over the batch norm of the sum, in place."""
+    scale, shift = scale_and_shift(norm)
+    scale_convolutions(convolutions, scale)
+    first: Any = convolutions[0]
+    first.bias += shift
+
+
+def fold_scale(convolutions: Iterable[Any], norm: _BatchNorm) -> Shift:
+    """Has convolutions take over the scale of the batch norm of what they make, in place; what is left is the shift."""
+    scale, shift = scale_and_shift(norm)
+    scale_convolutions(convolutions, scale)
+    return Shift(shift)
 
 
 def biased(y: Tensor, bias: Tensor) -> Tensor:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy.typing as npt
 import torch
@@ -15,16 +14,16 @@ from ._temporal_units import NormalizedConv, end_of_block, over_time_shortcut
 from ._units import (
     biased,
     check_features,
+    fold_into_sum,
     graph_parts,
     initialize,
     initialize_branches,
     initialize_norm,
     pairwise_products,
-    scale_convolutions,
     shortcut,
     stacked,
 )
-from .folding import scale_and_shift
+from .folding import is_foldable
 from .normalized import normalized
 
 __all__ = ["TCN_GCN_unit", "unit_gcn", "unit_tcn"]
@@ -92,11 +91,9 @@ class unit_gcn(nn.Module):
 
     def fold_norms(self) -> None:
         """Makes ``bn`` a part of ``conv_d``, for :func:`ikem_ext.nn.folded`."""
-        scale, shift = scale_and_shift(self.bn)
-        scale_convolutions(self.conv_d, scale)
-        first: Any = self.conv_d[0]
-        first.bias += shift
-        self.register_module("bn", nn.Identity())
+        if is_foldable(self.bn):
+            fold_into_sum(self.conv_d, self.bn)
+            self.register_module("bn", nn.Identity())
 
 
 class unit_tcn(NormalizedConv):

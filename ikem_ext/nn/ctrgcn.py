@@ -14,15 +14,15 @@ from ._temporal_units import MultiScaleConv, end_of_block, over_time_shortcut
 from ._units import (
     RefinedGraphConv,
     check_features,
+    fold_scale,
     graph_parts,
     initialize,
     initialize_norm,
     refined_graph_conv,
-    scale_convolutions,
     shortcut,
 )
 from .agcn import unit_tcn
-from .folding import Shift, scale_and_shift
+from .folding import is_foldable
 from .msg3d import TemporalConv, check_branches
 from .normalized import normalized
 
@@ -123,9 +123,8 @@ class unit_gcn(nn.Module):
 
     def fold_norms(self) -> None:
         """Leaves of ``bn`` the shift alone, for :func:`ikem_ext.nn.folded`."""
-        scale, shift = scale_and_shift(self.bn)
-        scale_convolutions((each.conv3 for each in self.convs), scale)
-        self.register_module("bn", Shift(shift))
+        if is_foldable(self.bn):
+            self.register_module("bn", fold_scale([each.conv3 for each in self.convs], self.bn))
 
 
 class MultiScale_TemporalConv(MultiScaleConv):

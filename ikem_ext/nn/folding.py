@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["FoldsNorms", "Shift", "Slot", "fold", "fold_slots", "folded", "scale_and_shift"]
+__all__ = ["FoldsNorms", "Shift", "Slot", "fold", "fold_slots", "folded", "is_foldable", "scale_and_shift"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -52,7 +53,12 @@ class Shift(nn.Module):
         return x + shift if torch.is_grad_enabled() else x.add_(shift)
 
 
-def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def is_foldable(norm: nn.Module) -> TypeGuard[_BatchNorm]:
+    """Whether it is a batch norm that is a scale and a shift in evaluation mode."""
+    return isinstance(norm, _BatchNorm) and norm.running_mean is not None
+
+
+def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     r"""Scale and shift, (C,) each, that a batch norm is in evaluation mode.
 
     .. math:: s = \gamma / \sqrt{\sigma^2 + \epsilon}, \qquad t = \beta - s \mu
@@ -71,8 +77,8 @@ def folded(model: Model) -> Model:
     .. math:: s\,(W * x + b) + t = (s W) * x + (s b + t)
 
     This is done to a ``BatchNorm2d`` that comes right after a ``Conv2d`` in an ``nn.Sequential``, and in modules that
-    have a method ``fold_norms``, which folds what they are made of: :class:`ikem_ext.nn.agcn.unit_gcn` and
-    :class:`ikem_ext.nn.ctrgcn.unit_gcn`, and the blocks of ``ikem``'s encoders. A sum over joints by an adjacency lies
+    have a method ``fold_norms``, which folds what they are made of: the units of :mod:`ikem_ext.nn` and the blocks of
+    ``ikem``'s encoders. A sum over joints by an adjacency lies
     between the convolution and the norm of some; such a convolution takes over the scale, and the shift stays
     (:class:`Shift`). A norm without running statistics, and any other, stays as it is.
 
@@ -112,6 +118,6 @@ def fold_slots(layers: Iterable[Slot]) -> None:
     """Has convolutions take over the norms right behind them, in place, where layers follow one another."""
     for (owner, name), (next_owner, next_name) in pairwise(layers):
         conv, norm = owner._modules[name], next_owner._modules[next_name]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and is_foldable(norm):
             owner._modules[name] = fuse_conv_bn_eval(conv, norm)
             next_owner._modules[next_name] = nn.Identity()

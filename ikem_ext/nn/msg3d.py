@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..graph_conv import graph_conv
 from ._temporal_units import MultiScaleConv, NormalizedConv, over_time_shortcut, plus
 from ._units import biased, check_features
+from .folding import fold_slots
 
 __all__ = ["MLP", "MultiScale_GraphConv", "MultiScale_TemporalConv", "TemporalConv"]
 
@@ -87,6 +88,10 @@ class MultiScale_GraphConv(nn.Module):
         if self.use_mask:
             adjacency = adjacency + self.A_res.to(x.dtype)
         return multi_scale_graph_conv(x, adjacency.unflatten(0, (self.num_scales, -1)).mT, self.mlp)
+
+    def fold_norms(self) -> None:
+        """Makes the norms of ``mlp`` parts of its convolutions, for :func:`ikem_ext.nn.folded`."""
+        fold_mlp(self.mlp)
 
 
 class MLP(nn.Module):
@@ -221,6 +226,12 @@ def multi_scale_graph_conv(x: Tensor, adjacency: Tensor, mlp: nn.Module) -> Tens
     for layer in rest:
         y = layer(y)
     return y
+
+
+def fold_mlp(mlp: nn.Module) -> None:
+    """Makes norms parts of the convolutions before them; the MLP is as of `multi_scale_graph_conv`."""
+    layers = cast(nn.ModuleList, mlp.layers)
+    fold_slots([(layers, name) for name in layers._modules])
 
 
 def _activation(name: str | None) -> nn.Module:

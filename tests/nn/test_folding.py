@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from layer_checks import randomized
+from layer_checks import adjacency, features, randomized
 from torch import nn
 
 from ikem.config import EncoderConfig
 from ikem.encoders import build_encoder
 from ikem_ext import get_layout
-from ikem_ext.nn import folded, stgcn
+from ikem_ext.nn import agcn, ctrgcn, folded, msg3d, pyskl, stgcn
 from ikem_ext.nn.folding import Shift
 
 LAYOUT = get_layout("sbu15")
@@ -73,6 +74,59 @@ def test_what_is_no_convolution_before_a_norm_stays() -> None:
     graph = torch.rand(3, 15, 15)
     x = torch.randn(2, 4, 8, 15)
     torch.testing.assert_close(folded(block)(x, graph)[0], block.eval()(x, graph)[0])
+
+
+UNITS: dict[str, Callable[[], nn.Module]] = {
+    "agcn.unit_gcn": lambda: agcn.unit_gcn(6, 8, adjacency(3, 11)),
+    "agcn.unit_tcn": lambda: agcn.unit_tcn(6, 8, stride=2),
+    "agcn.TCN_GCN_unit": lambda: agcn.TCN_GCN_unit(6, 8, adjacency(3, 11), stride=2),
+    "ctrgcn.MultiScale_TemporalConv": lambda: ctrgcn.MultiScale_TemporalConv(6, 12),
+    "ctrgcn.TCN_GCN_unit": lambda: ctrgcn.TCN_GCN_unit(9, 8, adjacency(3, 11)),
+    "msg3d.MultiScale_GraphConv": lambda: msg3d.MultiScale_GraphConv(4, 6, 8, torch.eye(11).roll(1, 0), dropout=0.5),
+    "msg3d.MultiScale_TemporalConv": lambda: msg3d.MultiScale_TemporalConv(6, 12, activation="tanh"),
+    "pyskl.unit_gcn, pre": lambda: pyskl.unit_gcn(6, 8, adjacency(3, 11), "offset", with_res=True),
+    "pyskl.unit_gcn, post": lambda: pyskl.unit_gcn(6, 8, adjacency(3, 11), conv_pos="post"),
+    "pyskl.unit_aagcn": lambda: pyskl.unit_aagcn(6, 8, adjacency(3, 11)),
+    "pyskl.unit_ctrgcn": lambda: pyskl.unit_ctrgcn(16, 8, adjacency(3, 11)),
+    "pyskl.MSGCN": lambda: pyskl.MSGCN(4, 6, 8, torch.eye(11).roll(1, 0)),
+    "pyskl.unit_tcn": lambda: pyskl.unit_tcn(6, 8, dropout=0.5),
+    "pyskl.mstcn": lambda: pyskl.mstcn(6, 20, dropout=0.5),
+    "pyskl.MSTCN": lambda: pyskl.MSTCN(6, 20, stride=2),
+}
+
+#: Behind a maximum, or behind branches.
+UNFOLDED = {
+    "ctrgcn.MultiScale_TemporalConv": ["branches.4.4"],
+    "ctrgcn.TCN_GCN_unit": ["tcn1.branches.2.4"],
+    "msg3d.MultiScale_TemporalConv": ["branches.4.4"],
+    "pyskl.mstcn": ["transform.0"],
+    "pyskl.MSTCN": ["branches.4.4"],
+}
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_units_are_folded(kind: str) -> None:
+    unit = randomized(UNITS[kind]()).double().eval()
+    x = features(unit, 11).double()
+    copied = folded(unit)
+    with torch.no_grad():
+        torch.testing.assert_close(copied(x), unit(x))
+    norms = [name for name, module in copied.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms == UNFOLDED.get(kind, [])
+    again = folded(copied)  # where nothing is left to be done
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), unit(x))
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_norms_without_running_statistics_stay(kind: str) -> None:
+    unit = UNITS[kind]().eval()
+    for norm in unit.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.track_running_stats = False
+            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    x = features(unit, 11)
+    torch.testing.assert_close(folded(unit)(x), unit(x))
 
 
 def test_a_norm_without_weights_is_folded() -> None:

@@ -12,20 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...graph_conv import graph_conv
+from .._temporal_units import rectified_sum
 from .._units import (
     RefinedGraphConv,
     biased,
     check_features,
+    fold_into_sum,
+    fold_scale,
     graph_parts,
     initialize,
     initialize_branches,
     initialize_norm,
     pairwise_products,
     refined_graph_conv,
+    scale_convolutions,
     shortcut,
     stacked,
 )
-from ..msg3d import MLP, edge_matrix, multi_scale_graph_conv, neighborhoods
+from ..folding import Shift, fold_slots, is_foldable, scale_and_shift
+from ..msg3d import MLP, edge_matrix, fold_mlp, multi_scale_graph_conv, neighborhoods
+from ..normalized import normalized
 from .config import Config, activation_of, norm_of
 
 __all__ = ["CTRGC", "MSGCN", "unit_aagcn", "unit_ctrgcn", "unit_gcn"]
@@ -126,8 +132,20 @@ class unit_gcn(nn.Module):
         else:
             weight = weight.unflatten(1, (self.num_subsets, self.in_channels)).transpose(0, 1)
             y = biased(graph_conv(x, weight, None, adjacency), bias)
+        residual = self.down(x) if self.with_res else None
+        if type(self.act) is nn.ReLU:
+            return rectified_sum(partial(_normalized, self.bn, y), y.dtype, residual)
         y = self.bn(y)
-        return self.act(y + self.down(x) if self.with_res else y)
+        return self.act(y if residual is None else y + residual)
+
+    def fold_norms(self) -> None:
+        """Makes ``bn`` a part of ``conv``, or leaves its shift, for :func:`ikem_ext.nn.folded`."""
+        if self.conv_pos == "post":
+            fold_slots([(self, "conv"), (self, "bn")])
+        elif is_foldable(self.bn):
+            scale, shift = scale_and_shift(self.bn)
+            scale_convolutions([self.conv], scale.repeat(self.num_subsets))
+            self.bn = Shift(shift)
 
     def init_weights(self) -> None:
         """Does nothing, as the original: PyTorch's own initialization stays."""
@@ -223,9 +241,15 @@ class unit_aagcn(nn.Module):
         if self.adaptive:
             adjacency = adjacency + torch.tanh(pairwise_products(x, self.conv_a, self.conv_b)) * self.alpha
         weight, bias = stacked(self.conv_d)
-        y = self.bn(biased(graph_conv(x, weight, None, adjacency), bias.sum(0)))
-        y = functional.relu(y + self.down(x), inplace=True)
+        y = biased(graph_conv(x, weight, None, adjacency), bias.sum(0))
+        y = rectified_sum(partial(_normalized, self.bn, y), y.dtype, self.down(x))
         return self._attend(y) if self.attention else y
+
+    def fold_norms(self) -> None:
+        """Makes ``bn`` a part of ``conv_d``, for :func:`ikem_ext.nn.folded`."""
+        if is_foldable(self.bn):
+            fold_into_sum(self.conv_d, self.bn)
+            self.register_module("bn", nn.Identity())
 
     def _attend(self, y: Tensor) -> Tensor:
         """Gates for the joints, from means over frames; for the frames, then; for the channels, then."""
@@ -308,9 +332,13 @@ class unit_ctrgcn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
         check_features(x, self.in_c, self.A.shape[-1])
-        y = self.bn(refined_graph_conv(x, self.convs, self.A, self.alpha, sum_over_v=CTRGC.sum_over_v))
-        y += self.down(x)
-        return functional.relu(y, inplace=True)
+        y = refined_graph_conv(x, self.convs, self.A, self.alpha, sum_over_v=CTRGC.sum_over_v)
+        return normalized(self.bn, y, residual=self.down(x), relu=True)
+
+    def fold_norms(self) -> None:
+        """Leaves of ``bn`` the shift alone, for :func:`ikem_ext.nn.folded`."""
+        if is_foldable(self.bn):
+            self.register_module("bn", fold_scale([each.conv3 for each in self.convs], self.bn))
 
 
 class MSGCN(nn.Module):
@@ -365,3 +393,11 @@ class MSGCN(nn.Module):
         """Maps (N, C_in, T, V) to (N, C_out, T, V)."""
         check_features(x, self.in_channels, self.A.shape[-1])
         return multi_scale_graph_conv(x, self.A + self.PA, self.mlp)
+
+    def fold_norms(self) -> None:
+        """Makes the norms of ``mlp`` parts of its convolutions, for :func:`ikem_ext.nn.folded`."""
+        fold_mlp(self.mlp)
+
+
+def _normalized(norm: nn.Module, y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    return normalized(norm, y, residual=residual, relu=relu)
