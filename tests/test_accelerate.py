@@ -18,11 +18,16 @@ from originals import (
     CTRGC,
     JOINTS,
     UNITS,
+    ActivatedMultiScale,
+    AdaptiveBlock,
     AdaptiveUnit,
     ConvTemporalGraphical,
     Model,
+    RefinedBlock,
+    TimeUnit,
     WithGraph,
     clips,
+    st_gcn,
 )
 from torch import Tensor, nn
 from torch.nn import functional
@@ -540,3 +545,94 @@ def test_what_is_known_is_not_told_again() -> None:
 def test_only_modules_are_taken() -> None:
     with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
         ikem_ext.accelerate([])  # type: ignore[arg-type]
+
+
+def dropped_again(block: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
+    y, A = type(block).__mro__[1].forward(block, x, A)
+    return block.more(y), A
+
+
+def dropped_before(block: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
+    y, A = block.gcn(x, A)
+    return block.relu(block.tcn(block.more(y)) + block.residual(x)), A
+
+
+@pytest.mark.parametrize("forward", [st_gcn.forward, dropped_again, dropped_before])
+def test_dropout_is_compared_by_where_it_stands(forward: Callable[..., object]) -> None:
+    block = derived(st_gcn, forward=lambda self, x, A: forward(self, x, A))(CHANNELS, CHANNELS, dropout=0.5)
+    block.more = nn.Dropout(0.5)
+    model = nn.Sequential(block)
+    report = ikem_ext.accelerate(model)
+    assert model[0].tcn[4].p == model[0].more.p == 0.5
+    if forward is st_gcn.forward:
+        assert [replaced.name for replaced in report.replaced] == ["0", "0.gcn"]
+    else:
+        assert report.left[0].reason.endswith("in training mode, for (clips, frames) = (2, 6)")
+        assert [replaced.name for replaced in report.replaced] == ["0.gcn"]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_the_units_of_a_block_that_is_left_are_replaced(verify: bool) -> None:
+    model = nn.Sequential(derived(RefinedBlock, groups=8)(CHANNELS, 2 * CHANNELS, 2))
+    block = model[0]
+    report = ikem_ext.accelerate(model, verify=verify)
+    assert [str(left) for left in report.left] == ["0: it has groups, which the replacement has not"]
+    assert model[0] is block
+    assert [str(replaced) for replaced in report.replaced] == [
+        "0.gcn1: ctrgcn.unit_gcn",
+        "0.tcn1: ctrgcn.MultiScale_TemporalConv",
+        "0.residual: agcn.unit_tcn",
+    ]
+
+
+def test_a_block_of_a_unit_that_is_left_is_replaced() -> None:
+    block = AdaptiveBlock(CHANNELS, CHANNELS)
+    block.gcn1 = unit = derived(AdaptiveUnit, groups=8)(CHANNELS, CHANNELS)
+    model = nn.Sequential(block)
+    expected = copy.deepcopy(model)(clips())
+    report = ikem_ext.accelerate(model)
+    assert [left.name for left in report.left] == ["0.gcn1"]
+    assert [replaced.name for replaced in report.replaced] == ["0", "0.tcn1"]
+    assert model[0].gcn1 is unit
+    torch.testing.assert_close(model(clips()), expected, rtol=1e-4, atol=1e-4 * float(expected.detach().abs().max()))
+
+
+def test_a_hook_in_a_block_leaves_the_block_alone() -> None:
+    model = nn.Sequential(RefinedBlock(CHANNELS, CHANNELS))
+    calls: list[int] = []
+    model[0].tcn1.register_forward_hook(lambda *_: calls.append(1))
+    report = ikem_ext.accelerate(model)
+    assert [left.name for left in report.left] == ["0"] and "hooks" in report.left[0].reason
+    assert len(report.replaced) == 2
+    model(clips())
+    assert calls == [1]
+
+
+def test_nothing_is_replaced_within_a_compiled_block() -> None:
+    model = nn.Sequential(AdaptiveBlock(CHANNELS, CHANNELS), torch.compile(AdaptiveBlock(CHANNELS, CHANNELS)))
+    model[0].compile(backend="eager")
+    report = ikem_ext.accelerate(model)
+    assert [left.name for left in report.left] == ["0", "1._orig_mod"]
+    assert report.replaced == []
+
+
+def test_another_activation_of_a_block_is_seen() -> None:
+    model = nn.Sequential(AdaptiveBlock(CHANNELS, CHANNELS))
+    model[0].relu = nn.Tanh()
+    assert ikem_ext.accelerate(model).left[0].reason.startswith("the output would differ")
+
+
+def test_the_activation_of_a_temporal_unit_may_be_taken_away() -> None:
+    model = nn.Sequential(ActivatedMultiScale(CHANNELS, CHANNELS))
+    model[0].act = nn.Identity()
+    expected = copy.deepcopy(model)(clips())
+    assert len(ikem_ext.accelerate(model).replaced) == 1
+    torch.testing.assert_close(model(clips()), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_temporal_units_do_not_make_a_graph_convolution_known() -> None:
+    inside = Given()
+    inside.time = TimeUnit(CHANNELS, CHANNELS)
+    report = ikem_ext.accelerate(nn.Sequential(inside))
+    assert [str(each) for each in report.replaced] == ["0.time: agcn.unit_tcn"]
+    assert [each.name for each in report.unknown] == ["0"]
