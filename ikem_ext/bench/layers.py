@@ -138,6 +138,11 @@ def published_mstcn(unit: Any, x: Tensor) -> Tensor:
     return reduce(_layer, (unit.transform, unit.bn, unit.drop), y)
 
 
+def published_end_of_block(block: Any, y: Tensor, x: Tensor) -> Tensor:
+    """What a block of any project makes of its input and of what its temporal unit gave."""
+    return relu(y if block.residual is None else y + _layer(x, block.residual))
+
+
 def _layer(x: Tensor, layer: nn.Module) -> Tensor:
     """What a layer gives when its convolutions are PyTorch's own."""
     if isinstance(layer, nn.Conv2d):

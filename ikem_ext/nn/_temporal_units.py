@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from .._checks import Shapes
 from .._library import autocast_dtype
-from .chain import branched, chained, slots
+from .chain import branched, chained, layers, slots
 from .folding import fold_slots
+from .multi_scale import MaxOverFrames
 from .normalized import followed
 from .pointwise_conv import PointwiseConv
 from .temporal_conv import over_time
@@ -53,7 +54,7 @@ class NormalizedConv(TemporalUnit):
     def with_residual(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """See `TemporalUnit`."""
         Shapes().check("x", x, f"N {self.conv.in_channels} T V")
-        return chained(x, slots(self, *self.layers), residual=residual, relu=relu)
+        return chained(x, layers(self, *self.layers), residual=residual, relu=relu)
 
     def fold_norms(self) -> None:
         """Makes ``bn`` a part of ``conv``, for :func:`ikem_ext.nn.folded`."""
@@ -104,7 +105,7 @@ class MultiScaleConv(TemporalUnit):
             branch = reduced()
             branch.append(unit(width, width, size, stride=stride, dilation=dilation))
             self.branches.append(branch)
-        self.branches.append(reduced(nn.MaxPool2d((3, 1), (stride, 1), (1, 0)), nn.BatchNorm2d(width)))
+        self.branches.append(reduced(MaxOverFrames(3, stride), nn.BatchNorm2d(width)))
         self.branches.append(nn.Sequential(PointwiseConv(in_channels, last, stride), nn.BatchNorm2d(last)))
 
     def with_residual(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -151,7 +152,7 @@ def over_time_shortcut(
 def shortcut_of(block: nn.Module, x: Tensor) -> Tensor | None:
     """What a block's ``residual`` gives; None where there is none, of which the originals make the number 0."""
     if block._modules.get("residual") is not None:
-        return chained(x, slots(block, "residual"))
+        return chained(x, layers(block, "residual"))
     given: Any = getattr(block, "residual", None)  # a function, where it is the original's
     residual = None if given is None else given(x)
     return residual if isinstance(residual, Tensor) else None
@@ -171,7 +172,7 @@ def end_of_block(block: nn.Module, tcn: str, y: Tensor, x: Tensor) -> Tensor:
     def convolved(residual: Tensor | None, relu: bool) -> Tensor:
         if isinstance(unit, TemporalUnit):
             return unit.with_residual(y, residual, relu)
-        return chained(y, slots(block, tcn), residual=residual, relu=relu)
+        return chained(y, layers(block, tcn), residual=residual, relu=relu)
 
     return rectified_sum(convolved, autocast_dtype(y.device) or y.dtype, shortcut_of(block, x))
 

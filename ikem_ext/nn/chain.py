@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from .folding import Slot
-from .normalized import followed, normalized
+from .multi_scale import max_over_frames, multi_scale_conv
+from .normalized import followed, normalized, normalized_apart
 from .temporal_conv import convolved
 
-__all__ = ["branched", "chained", "slots"]
+__all__ = ["branched", "chained", "layers", "slots"]
 
 # A unit of convolution over time, of whatever project, holds no more than these, and applies the first three.
 _UNIT = ("conv", "bn", "drop", "relu")
@@ -30,6 +32,11 @@ def slots(owner: nn.Module, *names: str) -> list[Slot]:
     return found
 
 
+def layers(owner: nn.Module, *names: str) -> list[nn.Module]:
+    """The layers that modules of ``owner`` consist of, in the order in which they are applied."""
+    return [_held(*slot) for slot in slots(owner, *names)]
+
+
 def _held(owner: nn.Module, name: str) -> nn.Module:
     module = owner._modules[name]
     assert module is not None
@@ -46,7 +53,7 @@ def _applied(module: nn.Module) -> list[str]:
     return []
 
 
-def chained(x: Tensor, layers: Sequence[Slot], *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+def chained(x: Tensor, layers: Sequence[nn.Module], *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
     """What layers give one after another; then, if wanted, the sum with a residual, and ReLU.
 
     On the CPU convolutions over time compute as :class:`ikem_ext.nn.TemporalConv` and
@@ -55,16 +62,16 @@ def chained(x: Tensor, layers: Sequence[Slot], *, residual: Tensor | None = None
 
     Args:
         x: (N, C, T, V).
-        layers: as :func:`slots` finds them.
+        layers: as :func:`layers` finds them.
         residual: of the shape of the result, cast to its dtype.
         relu: whether there is a ReLU at the end.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(4, 8, (9, 1), padding=(4, 0)), nn.BatchNorm2d(8))
         >>> x = torch.randn(2, 4, 50, 25)
-        >>> torch.testing.assert_close(chained(x, slots(model, "0", "1"), relu=True), torch.relu(model(x)))
+        >>> torch.testing.assert_close(chained(x, layers(model, "0", "1"), relu=True), torch.relu(model(x)))
     """
-    y, rest = x, [_held(*layer) for layer in layers]
+    y, rest = x, list(layers)
     while rest:
         layer = rest.pop(0)
         if isinstance(layer, nn.Conv2d):
@@ -78,6 +85,8 @@ def chained(x: Tensor, layers: Sequence[Slot], *, residual: Tensor | None = None
                 y = normalized(layer, y, dropout=dropout)
             else:
                 return normalized(layer, y, dropout=dropout, residual=residual, relu=relu)
+        elif isinstance(layer, nn.MaxPool2d):
+            y = max_over_frames(layer, y)
         else:
             y = layer(y)
     if y is x and (residual is not None or relu):
@@ -107,13 +116,40 @@ def branched(x: Tensor, branches: nn.ModuleList, *, residual: Tensor | None = No
         >>> branched(torch.randn(2, 4, 50, 25), branches).shape
         torch.Size([2, 8, 50, 25])
     """
-    chains = [slots(branches, name) for name in branches._modules]
-    parts = [None] * len(chains) if residual is None else residual.split([_width(chain) for chain in chains], 1)
-    return torch.cat(
-        [chained(x, chain, residual=part, relu=relu) for chain, part in zip(chains, parts, strict=True)], 1
+    chains = [layers(branches, name) for name in branches._modules]
+    for chain in chains:
+        while isinstance(chain[-1], nn.Identity) or (isinstance(chain[-1], nn.Dropout) and not _rate(chain[-1])):
+            chain.pop()
+    widths = [_width(chain) for chain in chains]
+    norms = [chain[-1] for chain in chains]
+    if not all(isinstance(norm, nn.BatchNorm2d) for norm in norms):
+        return followed(_side_by_side(x, chains), dropout=0.0, residual=residual, relu=relu, fresh=False)
+    y = _side_by_side(x, [chain[:-1] for chain in chains])
+    return normalized_apart(norms, widths, y, residual=residual, relu=relu)
+
+
+def _side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]]) -> Tensor:
+    """What the branches give; those that begin alike begin together, as in a multi-scale unit all but the last do."""
+    *reduced, last = chains
+    if not reduced or not all(_is_reduced(chain) for chain in reduced):
+        return torch.cat([chained(x, chain) for chain in chains], 1)
+    entries = [(chain[0], chain[1]) for chain in reduced]
+    then = [partial(chained, layers=chain[3:]) for chain in reduced]
+    return multi_scale_conv(x, entries, then, partial(chained, layers=last))
+
+
+def _is_reduced(chain: Sequence[nn.Module]) -> bool:
+    """Whether a branch begins with a 1x1 convolution, a norm, or what folding left of one, and ReLU."""
+    if len(chain) < 3 or type(chain[0]) is not nn.Conv2d or type(chain[2]) is not nn.ReLU:
+        return False
+    conv, norm = chain[0], chain[1]
+    return (
+        isinstance(norm, nn.BatchNorm2d | nn.Identity)
+        and (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((1, 1), (1, 1), (0, 0), 1)
+        and conv.bias is not None
     )
 
 
-def _width(chain: Sequence[Slot]) -> int:
+def _width(chain: Sequence[nn.Module]) -> int:
     """How many channels the last convolution makes."""
-    return [layer.out_channels for layer in (_held(*slot) for slot in chain) if isinstance(layer, nn.Conv2d)][-1]
+    return [layer.out_channels for layer in chain if isinstance(layer, nn.Conv2d)][-1]

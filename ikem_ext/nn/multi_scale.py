@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, max_pool2d
 
 from .normalized import normalized_apart
 
-__all__ = ["MaxOverFrames", "multi_scale_conv"]
+__all__ = ["MaxOverFrames", "max_over_frames", "multi_scale_conv"]
 
 
 def multi_scale_conv(
@@ -72,10 +72,23 @@ class MaxOverFrames(nn.MaxPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, T, V) to (N, C, ceil(T / stride), V), in the memory layout of the input."""
-        if x.shape[1] == 1 or x.stride(1) != 1:
-            return super().forward(x)
-        n, channels, _, joints = x.shape
-        rows = x.permute(0, 2, 3, 1).flatten(2).unsqueeze(2).permute(0, 3, 1, 2)
-        size = cast("tuple[int, int]", self.kernel_size), cast("tuple[int, int]", self.stride)
-        y = max_pool2d(rows, *size, cast("tuple[int, int]", self.padding))
-        return y.permute(0, 2, 3, 1).reshape(n, -1, joints, channels).permute(0, 3, 1, 2)
+        return max_over_frames(self, x)
+
+
+def max_over_frames(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
+    """What a module of any make that takes maxima gives; those over frames alone as :class:`MaxOverFrames` says."""
+    joints_alone = [_pair(each)[1] for each in (pool.kernel_size, pool.stride, pool.dilation)] == [1, 1, 1]
+    own = type(pool).forward in (nn.MaxPool2d.forward, MaxOverFrames.forward) and not pool.return_indices
+    if not (own and joints_alone) or _pair(pool.padding)[1] != 0 or pool.ceil_mode:
+        return pool(x)
+    size = _pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding), _pair(pool.dilation)
+    if x.shape[1] == 1 or x.stride(1) != 1:
+        return max_pool2d(x, *size)
+    n, channels, _, joints = x.shape
+    rows = x.permute(0, 2, 3, 1).flatten(2).unsqueeze(2).permute(0, 3, 1, 2)
+    y = max_pool2d(rows, *size)
+    return y.permute(0, 2, 3, 1).reshape(n, -1, joints, channels).permute(0, 3, 1, 2)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

@@ -36,11 +36,7 @@ class TestUnitTcn(LayerChecks):
 
 def published_block(block: agcn.TCN_GCN_unit, x: Tensor) -> Tensor:
     y = layers.published_tcn(block.tcn1, layers.published_agcn(block.gcn1, x))
-    if isinstance(block.residual, agcn.unit_tcn):
-        y = y + layers.published_tcn(block.residual, x)
-    elif block.residual is not None:
-        y = y + x
-    return torch.relu(y)
+    return layers.published_end_of_block(block, y, x)
 
 
 class TestBlock(LayerChecks):

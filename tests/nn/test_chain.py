@@ -10,7 +10,7 @@ import torch
 from layer_checks import assert_equal_results, randomized, results
 from torch import Tensor, nn
 
-from ikem_ext.nn.chain import branched, chained, slots
+from ikem_ext.nn.chain import branched, chained, layers
 
 FRAMES, JOINTS = 9, 5
 
@@ -75,7 +75,7 @@ def test_a_chain_gives_what_its_layers_give(chain: str, added: bool, relu: bool,
     unchanged = x.clone()
 
     def ours(model: nn.Module, x: Tensor) -> Tensor:
-        return chained(x, slots(model, *model._modules), residual=residual, relu=relu)
+        return chained(x, layers(model, *model._modules), residual=residual, relu=relu)
 
     def plain(model: nn.Module, x: Tensor) -> Tensor:
         y = model(x)

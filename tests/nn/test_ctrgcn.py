@@ -73,11 +73,7 @@ class TestMultiScaleTemporalConv(LayerChecks):
 
 def published_block(block: ctrgcn.TCN_GCN_unit, x: Tensor) -> Tensor:
     y = layers.published_multi_scale_tcn(block.tcn1, layers.published_ctrgcn(block.gcn1, x))
-    if isinstance(block.residual, ctrgcn.unit_tcn):
-        y = y + layers.published_tcn(block.residual, x)
-    elif block.residual is not None:
-        y = y + x
-    return torch.relu(y)
+    return layers.published_end_of_block(block, y, x)
 
 
 class TestBlock(LayerChecks):

@@ -187,12 +187,7 @@ def published_blocks(block: nn.Module, x: Tensor) -> Tensor:
         pyskl.mstcn: layers.published_mstcn,
         pyskl.MSTCN: layers.published_multi_scale_tcn,
     }[type(tcn)]
-    y = time(tcn, graph(gcn, x))
-    if isinstance(block.residual, pyskl.unit_tcn):
-        y = y + layers.published_tcn(block.residual, x)
-    elif block.residual is not None:
-        y = y + x
-    return torch.relu(y)
+    return layers.published_end_of_block(block, time(tcn, graph(gcn, x)), x)
 
 
 class TestBlocks(LayerChecks):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..._checks import Shapes
 from .._temporal_units import MultiScaleConv, NormalizedConv, TemporalUnit, fold_branches, over_time_shortcut, plus
 from .._units import initialize
-from ..chain import branched, chained, slots
+from ..chain import branched, chained, layers, slots
 from ..folding import fold_slots
 from ..pointwise_conv import PointwiseConv
 from .config import Config, activation_of, norm_of
@@ -146,11 +146,11 @@ class mstcn(TemporalUnit):
 
     def with_residual(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """See `TemporalUnit`."""
-        return chained(self._side_by_side(x), slots(self, "transform", "bn", "drop"), residual=residual, relu=relu)
+        return chained(self._side_by_side(x), layers(self, "transform", "bn", "drop"), residual=residual, relu=relu)
 
     def inner_forward(self, x: Tensor) -> Tensor:
         """Maps (N, C_in, T, V) to (N, C_out, T', V), without the last batch norm and dropout."""
-        return chained(self._side_by_side(x), slots(self, "transform"))
+        return chained(self._side_by_side(x), layers(self, "transform"))
 
     def _side_by_side(self, x: Tensor) -> Tensor:
         Shapes().check("x", x, f"N {self.in_channels} T V")
