@@ -630,6 +630,10 @@ def test_the_activation_of_a_temporal_unit_may_be_taken_away() -> None:
     torch.testing.assert_close(model(clips()), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_convolution_of_ours_is_no_unit_of_that_name() -> None:
+    assert ikem_ext.accelerate(nn.Sequential(ikem_ext.nn.TemporalConv(8, 8, 9))).left == []
+
+
 def test_temporal_units_do_not_make_a_graph_convolution_known() -> None:
     inside = Given()
     inside.time = TimeUnit(CHANNELS, CHANNELS)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -68,8 +69,8 @@ class Folding:
             for before, now in pairs:  # hooks among it, which can still be removed
                 vars(now).update({key: value for key, value in vars(before).items() if key not in OWN})
             fold(copied)
-            norms = [key for key, part in unit.named_modules() if isinstance(part, nn.BatchNorm2d)]
-            folded = [key for key in norms if not isinstance(copied.get_submodule(key), nn.BatchNorm2d)]
+            norms = [key for key, part in unit.named_modules() if isinstance(part, _BatchNorm)]
+            folded = [key for key in norms if not isinstance(copied.get_submodule(key), _BatchNorm)]
             if not folded:
                 return False
             self.norms += [f"{whole_name}.{key}" for key in folded]

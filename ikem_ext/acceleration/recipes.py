@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..nn import agcn, ctrgcn, msg3d, pyskl, stgcn
+from ..nn import TemporalConv, agcn, ctrgcn, msg3d, pyskl, stgcn
 from .recipe import Recipe, random_like
 
 
@@ -16,8 +16,8 @@ def recipes_for(module: nn.Module) -> list[Recipe]:
 
 
 def is_ours(module: nn.Module) -> bool:
-    """Whether the module is a unit or a block of :mod:`ikem_ext.nn`."""
-    return isinstance(module, tuple(recipe.unit for recipe in RECIPES))
+    """Whether the module is a unit or a block of :mod:`ikem_ext.nn`, or has the name of one there."""
+    return isinstance(module, (TemporalConv, *(recipe.unit for recipe in RECIPES)))
 
 
 def is_graph_convolution(module: nn.Module) -> bool:
