@@ -48,7 +48,12 @@ class TemporalConv(nn.Conv2d):
         """Maps (N, C_in, T, V) to (N, C_out, T', V), in the memory layout of the input."""
         if x.device.type != "cpu":
             return super().forward(x)
-        return temporal_conv(x, self.weight[..., 0], self.bias, **self.settings)
+        return temporal_conv(x, self.taps, self.bias, **self.settings)
+
+    @property
+    def taps(self) -> Tensor:
+        """The weight, (C_out, C_in, K), as :func:`ikem_ext.temporal_conv` takes it."""
+        return self.weight[..., 0]
 
     @property
     def settings(self) -> dict[str, int]:
