@@ -57,8 +57,9 @@ def graph_conv(
         ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps what was set when it compiled.)
 
         With ``moments`` y and a tensor (2, C_out), or (G, 2, C_out), float32 or wider: means and variances of y before
-        it is rounded to its dtype (with an adjacency for each channel, after that, by a pass of their own). No gradient goes through them: that of :func:`ikem_ext.temporal_conv` and
-        :func:`ikem_ext.batch_norm`, which take them, has in it that they are made of y.
+        it is rounded to its dtype; with an adjacency for each channel after that, by a pass of their own. No gradient
+        goes through them: that of :func:`ikem_ext.temporal_conv` and :func:`ikem_ext.batch_norm`, which take them, has
+        in it that they are made of y.
 
     Raises:
         ValueError: the shapes do not fit together, or the inputs lie on different devices, or neither on the CPU nor

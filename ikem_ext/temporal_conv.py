@@ -170,8 +170,10 @@ def check_temporal_conv(
     if norm is not None:
         if len(norm) != 4:
             raise ValueError(f"norm: expected weight, bias, moments and eps, got {len(norm)} of them")
-        for name, tensor, form in zip(("weight", "bias", "moments"), norm, ("C_in", "C_in", "2 C_in"), strict=False):
-            check_per_channel(shapes, f"norm_{name}", tensor, form, x)
+        norm_weight, norm_bias, norm_moments, _ = norm
+        check_per_channel(shapes, "norm_weight", norm_weight, "C_in", x)
+        check_per_channel(shapes, "norm_bias", norm_bias, "C_in", x)
+        check_per_channel(shapes, "norm_moments", norm_moments, "2 C_in", x)
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
@@ -337,7 +339,8 @@ def _backward_normed(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, 
 def _jvp_normed(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tuple[Tensor | None, None]:
     if ctx.normed:
         refuse("temporal_conv with a norm", FORWARD_MODE)
-    return _tangent(*saved[:2], ctx.settings, *tangents[:3]), None
+    x, weight, *_ = saved
+    return _tangent(x, weight, ctx.settings, *tangents[:3]), None
 
 
 def _no_second_derivatives(*_: Any) -> NoReturn:

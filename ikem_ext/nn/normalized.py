@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from ..batch_norm import batch_norm, update_running
 from ..temporal_conv import Norm, temporal_conv
+from .folding import Shift
 from .temporal_conv import TemporalConv
 
 
@@ -74,8 +75,8 @@ def convolved(
 ) -> tuple[Tensor, Tensor | None]:
     """``conv(relu(norm(x)))``, and moments of it for a norm that follows, as `normalized` takes them, or None.
 
-    On the CPU a ``nn.BatchNorm2d`` and a `TemporalConv` are one pass (:func:`ikem_ext.temporal_conv`), in training
-    where the moments of ``x`` are given.
+    On the CPU a ``nn.BatchNorm2d``, or what :func:`ikem_ext.nn.folded` left of one, and a `TemporalConv` are one pass
+    (:func:`ikem_ext.temporal_conv`), in training where the moments of ``x`` are given.
 
     Args:
         norm: the module.
@@ -92,15 +93,18 @@ def convolved(
     given = prologue(norm, x, moments) if type(conv) is TemporalConv else None
     if given is None:
         return conv(normalized(norm, x, relu=True)), None
-    assert isinstance(norm, nn.BatchNorm2d) and isinstance(conv, TemporalConv)
-    if norm.training and moments is not None:
+    assert isinstance(conv, TemporalConv)
+    training = isinstance(norm, nn.BatchNorm2d) and _by_the_batch(norm)
+    if isinstance(norm, nn.BatchNorm2d) and norm.training and moments is not None:
         update_statistics(norm, x, moments)
-    training = _by_the_batch(norm)
     return temporal_conv(x, conv.taps, conv.bias, **conv.settings, norm=given, training=training, moments=True)
 
 
 def prologue(norm: nn.Module, x: Tensor, moments: Tensor | None) -> Norm | None:
     """The norm as :func:`ikem_ext.temporal_conv` takes it; None where it computes otherwise, or moments are missing."""
+    if isinstance(norm, Shift) and x.device.type == "cpu":
+        ones = torch.ones_like(norm.shift)
+        return ones, norm.shift, torch.stack((torch.zeros_like(ones), ones)), 0.0
     if not computes_natively(norm, x):
         return None
     assert isinstance(norm, nn.BatchNorm2d)

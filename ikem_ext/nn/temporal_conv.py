@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from torch import Tensor, nn
 
 from ..temporal_conv import temporal_conv
+
+
+class _Settings(TypedDict):
+    stride: int
+    padding: int
+    dilation: int
 
 
 class TemporalConv(nn.Conv2d):
@@ -56,7 +64,7 @@ class TemporalConv(nn.Conv2d):
         return self.weight[..., 0]
 
     @property
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> _Settings:
         """Stride, padding and dilation, as :func:`ikem_ext.temporal_conv` takes them."""
         stride, padding, dilation = (int(each[0]) for each in (self.stride, self.padding, self.dilation))
         return {"stride": stride, "padding": padding, "dilation": dilation}

@@ -58,8 +58,9 @@ def temporal_conv(
     wide = torch.promote_types(x.dtype, torch.float32)
     x, kernel, bias = x.to(wide), weight.to(wide)[..., None], None if bias is None else bias.to(wide)
     if norm is not None:
-        *parameters, given, eps = norm
-        x = scaled(x, *parameters, *(moments_of(x) if training else given).unbind(), eps).relu()
+        norm_weight, norm_bias, norm_moments, eps = norm
+        mean, variance = (moments_of(x) if training else norm_moments).unbind()
+        x = scaled(x, norm_weight, norm_bias, mean, variance, eps).relu()
     if weight.shape[2] == 1:  # PyTorch's own with a stride writes beyond its memory: see ikem_ext.nn.PointwiseConv
         y = conv2d(pad(x, (0, 0, padding, padding))[:, :, ::stride], kernel, bias)
     else:

@@ -125,7 +125,7 @@ class _ConvOfNormed(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         made, moments = make.before(norm, x)
         given = prologue(norm, made, moments)
-        assert given is not None
+        assert given is not None, "a norm that does not compute natively"
         if moments is not None:
             update_statistics(norm, made, moments)
         ctx.again = _Again(lambda x, _: make(x), x)
@@ -183,12 +183,11 @@ class _NormOfRemade(torch.autograd.Function):
     ) -> Tensor:
         made = make(x)
         wide = torch.promote_types(made.dtype, torch.float32)
-        given = (None, None) if norm.training else (norm.running_mean, norm.running_var)
-        norm_weight, norm_bias, mean, variance = (
-            None if each is None else each.to(wide) for each in (norm_weight, norm_bias, *given)
-        )
+        norm_weight, norm_bias = norm_weight.to(wide), norm_bias.to(wide)
+        running = (norm.running_mean, norm.running_var)
+        given = (None, None) if norm.training else tuple(each.to(wide) for each in running if each is not None)
         y, mean, variance = torch.ops.ikem_ext.batch_norm(
-            made, norm_weight, norm_bias, mean, variance, None, None, 0.0, norm.eps, False, norm.training
+            made, norm_weight, norm_bias, *given, None, None, 0.0, norm.eps, False, norm.training
         )
         if norm.training:
             update_statistics(norm, made, torch.stack((mean, variance)))
