@@ -145,7 +145,6 @@ struct Case {
         }
       }
     }
-    const auto y_view = features<const double>(results.y.data(), out, frames, out_joints, last);
     const int64_t positions = frames * out_joints;
     const double count = static_cast<double>(clips * positions);
     for (int64_t c = 0; !per_channel && c < out; ++c) {
