@@ -136,7 +136,7 @@ def temporal_conv(
         >>> ikem_ext.batch_norm(y, torch.ones(16), torch.zeros(16), moments=moments, residual=x, relu=True).shape
         torch.Size([2, 16, 50, 25])
     """
-    check_temporal_conv(x, weight, bias, stride, padding, dilation, norm)
+    check_temporal_conv(x, weight, bias, stride, padding, dilation, norm, training)
     dtype = _library.autocast_dtype(x.device)
     if dtype is not None:
         x, weight, bias = (cast_floating(each, dtype) for each in (x, weight, bias))
@@ -160,6 +160,7 @@ def check_temporal_conv(
     padding: int,
     dilation: int,
     norm: Norm | None,
+    training: bool,
 ) -> None:
     """Requires shapes and numbers that :func:`temporal_conv` takes."""
     shapes = Shapes()
@@ -174,6 +175,8 @@ def check_temporal_conv(
         check_per_channel(shapes, "norm_weight", norm_weight, "C_in", x)
         check_per_channel(shapes, "norm_bias", norm_bias, "C_in", x)
         check_per_channel(shapes, "norm_moments", norm_moments, "2 C_in", x)
+        if training and x.numel() == x.shape[1]:
+            raise ValueError(f"x: expected more than one value per channel in training, got shape {tuple(x.shape)}")
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")

@@ -264,6 +264,15 @@ def test_memory_layout_is_kept(layout: torch.memory_format, dtype: torch.dtype) 
             TypeError,
             "norm_weight: expected one of .*, got torch.int32",
         ),
+        (
+            {
+                "x": torch.randn(1, 3, 1, 1),
+                "padding": 1,
+                "norm": (torch.ones(3), torch.ones(3), torch.ones(2, 3), 1e-5),
+            },
+            ValueError,
+            "x: expected more than one value per channel in training",
+        ),
         ({"dilation": 4}, ValueError, "weight: expected taps that span 1 to 6 frames.*got 3 that span 9"),
     ],
 )

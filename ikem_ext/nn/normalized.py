@@ -95,9 +95,10 @@ def convolved(
         return conv(normalized(norm, x, relu=True)), None
     assert isinstance(conv, TemporalConv)
     training = isinstance(norm, nn.BatchNorm2d) and _by_the_batch(norm)
+    made = temporal_conv(x, conv.taps, conv.bias, **conv.settings, norm=given, training=training, moments=True)
     if isinstance(norm, nn.BatchNorm2d) and norm.training and moments is not None:
         update_statistics(norm, x, moments)
-    return temporal_conv(x, conv.taps, conv.bias, **conv.settings, norm=given, training=training, moments=True)
+    return made
 
 
 def prologue(norm: nn.Module, x: Tensor, moments: Tensor | None) -> Norm | None:

@@ -54,7 +54,7 @@ def temporal_conv(
 
     In training the moments of a norm are made once more, so that PyTorch differentiates them.
     """
-    check_temporal_conv(x, weight, bias, stride, padding, dilation, norm)
+    check_temporal_conv(x, weight, bias, stride, padding, dilation, norm, training)
     wide = torch.promote_types(x.dtype, torch.float32)
     x, kernel, bias = x.to(wide), weight.to(wide)[..., None], None if bias is None else bias.to(wide)
     if norm is not None:

@@ -126,14 +126,14 @@ class _ConvOfNormed(torch.autograd.Function):
         made, moments = make.before(norm, x)
         given = prologue(norm, made, moments)
         assert given is not None, "a norm that does not compute natively"
-        if moments is not None:
-            update_statistics(norm, made, moments)
         ctx.again = _Again(lambda x, _: make(x), x)
         ctx.conv, ctx.norm_settings = conv, (norm.eps, norm.training)
         ctx.save_for_backward(weight, norm_weight, norm_bias, given[2], x, *parameters)
         y, moments_of_y = temporal_conv(
             made, conv.taps, bias, **conv.settings, norm=given, training=norm.training, moments=True
         )
+        if moments is not None:
+            update_statistics(norm, made, moments)
         ctx.mark_non_differentiable(moments_of_y)
         return y, moments_of_y
 
