@@ -158,7 +158,7 @@ def shortcut_of(block: nn.Module, x: Tensor) -> Tensor | None:
     return residual if isinstance(residual, Tensor) else None
 
 
-def end_of_block(block: nn.Module, tcn: str, y: Tensor, x: Tensor) -> Tensor:
+def end_of_block(block: nn.Module, tcn: str, y: Tensor, x: Tensor, moments: Tensor | None = None) -> Tensor:
     """``relu(tcn(y) + residual(x))``, of the modules of a block that convolves over the graph, then over time.
 
     Args:
@@ -166,13 +166,14 @@ def end_of_block(block: nn.Module, tcn: str, y: Tensor, x: Tensor) -> Tensor:
         tcn: the name of its temporal unit, or of the ``nn.Sequential`` of one.
         y: what the block's graph convolution gave.
         x: what came into the block.
+        moments: of ``y``, as of :func:`ikem_ext.nn.normalized`, for a norm that ``tcn`` begins with.
     """
     unit = block._modules[tcn]
 
     def convolved(residual: Tensor | None, relu: bool) -> Tensor:
         if isinstance(unit, TemporalUnit):
             return unit.with_residual(y, residual, relu)
-        return chained(y, layers(block, tcn), residual=residual, relu=relu)
+        return chained(y, layers(block, tcn), residual=residual, relu=relu, moments=moments)
 
     return rectified_sum(convolved, autocast_dtype(y.device) or y.dtype, shortcut_of(block, x))
 

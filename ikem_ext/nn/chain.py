@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from ..temporal_conv import temporal_conv
 from .folding import Slot
 from .multi_scale import max_over_frames, multi_scale_conv
-from .normalized import followed, normalized, normalized_apart
-from .temporal_conv import convolved
+from .normalized import convolved, followed, normalized, normalized_apart, takes_moments
+from .temporal_conv import convolve, is_over_frames, settings
 
 __all__ = ["branched", "chained", "layers", "slots"]
 
@@ -53,7 +55,14 @@ def _applied(module: nn.Module) -> list[str]:
     return []
 
 
-def chained(x: Tensor, layers: Sequence[nn.Module], *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+def chained(
+    x: Tensor,
+    layers: Sequence[nn.Module],
+    *,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    moments: Tensor | None = None,
+) -> Tensor:
     """What layers give one after another; then, if wanted, the sum with a residual, and ReLU.
 
     On the CPU convolutions over time compute as :class:`ikem_ext.nn.TemporalConv` and
@@ -65,6 +74,7 @@ def chained(x: Tensor, layers: Sequence[nn.Module], *, residual: Tensor | None =
         layers: as :func:`layers` finds them.
         residual: of the shape of the result, cast to its dtype.
         relu: whether there is a ReLU at the end.
+        moments: as of :func:`ikem_ext.nn.normalized`, of ``x``.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(4, 8, (9, 1), padding=(4, 0)), nn.BatchNorm2d(8))
@@ -75,23 +85,36 @@ def chained(x: Tensor, layers: Sequence[nn.Module], *, residual: Tensor | None =
     while rest:
         layer = rest.pop(0)
         if isinstance(layer, nn.Conv2d):
-            y = convolved(layer, y)
+            y, moments = _convolved(layer, y, before=rest[0] if rest else None)
+        elif isinstance(layer, nn.BatchNorm2d) and _begin_with_relu_and_convolution(rest):
+            rest.pop(0)
+            y, moments = convolved(layer, cast(nn.Conv2d, rest.pop(0)), y, moments)
         elif isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, nn.Identity) and y is not x):
+            made, moments = moments, None
             dropout = _rate(rest.pop(0)) if rest and _can_be_taken_along(rest[0]) else 0.0
             if rest and type(rest[0]) is nn.ReLU:
                 rest.pop(0)
-                y = normalized(layer, y, dropout=dropout, relu=True)
+                y = normalized(layer, y, dropout=dropout, relu=True, moments=made)
             elif rest:
-                y = normalized(layer, y, dropout=dropout)
+                y = normalized(layer, y, dropout=dropout, moments=made)
             else:
-                return normalized(layer, y, dropout=dropout, residual=residual, relu=relu)
-        elif isinstance(layer, nn.MaxPool2d):
-            y = max_over_frames(layer, y)
+                return normalized(layer, y, dropout=dropout, residual=residual, relu=relu, moments=made)
         else:
-            y = layer(y)
+            y, moments = max_over_frames(layer, y) if isinstance(layer, nn.MaxPool2d) else layer(y), None
     if y is x and (residual is not None or relu):
         y = x.clone()  # `followed` may write over it
     return followed(y, dropout=0.0, residual=residual, relu=relu, fresh=False)
+
+
+def _convolved(conv: nn.Conv2d, x: Tensor, before: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """What a convolution gives, and its moments, if the layer that it stands before takes some."""
+    if before is None or not takes_moments(before, x) or not is_over_frames(conv):
+        return convolve(conv, x), None
+    return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv), moments=True)
+
+
+def _begin_with_relu_and_convolution(layers: Sequence[nn.Module]) -> bool:
+    return len(layers) > 1 and type(layers[0]) is nn.ReLU and isinstance(layers[1], nn.Conv2d)
 
 
 def _can_be_taken_along(layer: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from ..graph_conv import graph_conv
 from ..layouts import LAYOUTS
 from ._temporal_units import end_of_block
 from ._units import graph_parts
+from .normalized import takes_moments
 from .pointwise_conv import PointwiseConv
 from .temporal_conv import over_time
 
@@ -76,6 +77,16 @@ class ConvTemporalGraphical(nn.Module):
         Raises:
             ValueError: the shapes do not fit together.
         """
+        return graph_conv(*self._terms(x, A)), A
+
+    def before(self, norm: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Maps likewise, and makes the moments that a norm behind it takes, as `normalized` does, or None."""
+        if not takes_moments(norm, x):
+            return self(x, A)[0], None
+        return graph_conv(*self._terms(x, A), moments=True)
+
+    def _terms(self, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """The arguments of the graph convolution."""
         shapes, conv = Shapes(), self.conv
         shapes.check("x", x, f"N {conv.in_channels} T V")
         shapes.check("A", A, f"{self.kernel_size} V W")
@@ -83,7 +94,7 @@ class ConvTemporalGraphical(nn.Module):
             x = self._windows(x)
         weight = conv.weight.view(self.kernel_size, -1, x.shape[1])
         bias = None if conv.bias is None else conv.bias.view(self.kernel_size, -1)
-        return graph_conv(x, weight, bias, A), A
+        return x, weight, bias, A
 
     def _windows(self, x: Tensor) -> Tensor:
         """The frames that each output frame is made from, as channels: (N, C_in * t_kernel_size, T', V)."""
@@ -145,8 +156,12 @@ class st_gcn(nn.Module):
 
     def forward(self, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (N, C_in, T, V) to (N, C_out, ceil(T / stride), V), given A (K, V, V), which is returned as it came."""
-        y, A = self.gcn(x, A)
-        return end_of_block(self, "tcn", y, x), A
+        before, moments = self.tcn[0], None
+        if isinstance(self.gcn, ConvTemporalGraphical):
+            y, moments = self.gcn.before(before, x, A)
+        else:
+            y, A = self.gcn(x, A)
+        return end_of_block(self, "tcn", y, x, moments), A
 
 
 class Model(nn.Module):

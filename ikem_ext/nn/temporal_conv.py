@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypedDict, TypeGuard, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from ..temporal_conv import temporal_conv
 from .pointwise_conv import PointwiseConv, every
+
+
+class Settings(TypedDict):
+    """What :func:`ikem_ext.temporal_conv` takes beside tensors, in frames."""
+
+    stride: int
+    padding: int
+    dilation: int
 
 
 class TemporalConv(nn.Conv2d):
@@ -52,10 +60,15 @@ class TemporalConv(nn.Conv2d):
         """Maps (N, C_in, T, V) to (N, C_out, T', V), in the memory layout of the input."""
         if x.device.type != "cpu":
             return super().forward(x)
-        return temporal_conv(x, self.weight[..., 0], self.bias, **self.settings)
+        return temporal_conv(x, self.taps, self.bias, **self.settings)
 
     @property
-    def settings(self) -> dict[str, int]:
+    def taps(self) -> Tensor:
+        """The weight, (C_out, C_in, K), as :func:`ikem_ext.temporal_conv` takes it."""
+        return self.weight[..., 0]
+
+    @property
+    def settings(self) -> Settings:
         """Stride, padding and dilation, as :func:`ikem_ext.temporal_conv` takes them."""
         return settings(self)
 
@@ -67,7 +80,7 @@ def over_time(in_channels: int, out_channels: int, kernel_size: int, stride: int
     return TemporalConv(in_channels, out_channels, kernel_size, stride, dilation=dilation)
 
 
-def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """What a two-dimensional convolution of any make gives.
 
     On the CPU PyTorch's own, where it spans frames alone, computes as :class:`TemporalConv` and
@@ -75,15 +88,22 @@ def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """
     if x.device.type != "cpu" or not _spans_frames_alone(conv):
         return conv(x)
-    if conv.kernel_size[0] == 1:
-        return conv2d(every(conv.stride[0], x), conv.weight, conv.bias)
-    return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv))
+    if is_over_frames(conv):
+        return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv))
+    return conv2d(every(conv.stride[0], x), conv.weight, conv.bias)
 
 
-def settings(conv: nn.Conv2d) -> dict[str, int]:
-    """Stride, padding and dilation in frames, as :func:`ikem_ext.temporal_conv` takes them."""
+def settings(conv: nn.Conv2d) -> Settings:
+    """Those of a convolution over frames."""
     padding = cast(tuple[int, int], conv.padding)
     return {"stride": conv.stride[0], "padding": padding[0], "dilation": conv.dilation[0]}
+
+
+def is_over_frames(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether :func:`ikem_ext.temporal_conv` does on the CPU what the module does, and more frames than one meet."""
+    if type(conv) is TemporalConv:
+        return True
+    return isinstance(conv, nn.Conv2d) and conv.kernel_size[0] > 1 and _spans_frames_alone(conv)
 
 
 def _spans_frames_alone(conv: nn.Conv2d) -> bool:
