@@ -51,7 +51,7 @@ def randomized(unit: nn.Module) -> nn.Module:
         for parameter in unit.parameters():
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
         for part in unit.modules():
-            if isinstance(part, nn.BatchNorm2d):
+            if isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
                 part.running_mean.copy_(torch.randn(part.num_features, generator=generator))
                 part.running_var.copy_(1 + torch.rand(part.num_features, generator=generator))
     return unit

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -61,6 +64,76 @@ def normalized(
         residual=None if residual is None else residual.to(x.dtype),
         relu=relu,
     )
+
+
+def normalized_apart(
+    norms: Sequence[nn.Module],
+    widths: Sequence[int],
+    x: Tensor,
+    *,
+    dropout: float = 0.0,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """As :func:`normalized` for channels that have several modules' normalizations, each ``widths[i]`` of them.
+
+    Where all of them are alike ``nn.BatchNorm2d`` that compute natively, all is one pass; otherwise they run apart.
+
+    Example:
+        >>> norms, x = [nn.BatchNorm2d(4), nn.BatchNorm2d(8)], torch.randn(2, 12, 50, 25)
+        >>> y = normalized_apart(norms, [4, 8], x, relu=True)
+        >>> torch.testing.assert_close(y[:, :4], torch.relu(nn.BatchNorm2d(4)(x[:, :4])))
+    """
+    if not _are_one(norms, x):
+        if not all(isinstance(norm, nn.Identity) for norm in norms):
+            x = torch.cat([norm(part) for norm, part in zip(norms, x.split(list(widths), 1), strict=True)], 1)
+        return followed(x, dropout=dropout, residual=residual, relu=relu)
+    batch_norms = cast("Sequence[nn.BatchNorm2d]", norms)
+    first = batch_norms[0]
+    tracked = first.running_mean is not None
+    running = [_joined(batch_norms, name) if tracked else None for name in ("running_mean", "running_var")]
+    y = batch_norm(
+        x,
+        _joined(batch_norms, "weight"),
+        _joined(batch_norms, "bias"),
+        *running,
+        training=first.training or not tracked,
+        momentum=cast(float, first.momentum),
+        eps=first.eps,
+        dropout=dropout,
+        residual=None if residual is None else residual.to(x.dtype),
+        relu=relu,
+    )
+    if first.training and tracked:
+        _remember(batch_norms, widths, *running)
+    return y
+
+
+def _are_one(norms: Sequence[nn.Module], x: Tensor) -> bool:
+    """Whether one batch norm over all channels does what the norms do."""
+    if not all(computes_natively(norm, x) for norm in norms):
+        return False
+    batch_norms = cast("Sequence[nn.BatchNorm2d]", norms)
+    settings = {(norm.training, norm.momentum, norm.eps, norm.running_mean is None) for norm in batch_norms}
+    return len(settings) == 1
+
+
+def _joined(norms: Sequence[nn.Module], name: str) -> Tensor:
+    return torch.cat([getattr(norm, name) for norm in norms])
+
+
+@torch.no_grad()
+def _remember(
+    norms: Sequence[nn.BatchNorm2d], widths: Sequence[int], mean: Tensor | None, variance: Tensor | None
+) -> None:
+    """Gives each norm its part of the running statistics."""
+    assert mean is not None and variance is not None
+    for norm, *parts in zip(norms, mean.split(list(widths)), variance.split(list(widths)), strict=True):
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(parts[0])
+        norm.running_var.copy_(parts[1])
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
 
 
 def computes_natively(norm: nn.Module, x: Tensor) -> bool:

@@ -42,19 +42,17 @@ class AGCNBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
-        y, norm = self.convolve(self.graph(x))
-        return normalized(
-            norm,
-            y,
+        return self.convolved(
+            self.graph(x),
             dropout=self.dropout.p if self.dropout.training else 0.0,
             residual=None if self.residual is None else self.residual(x),
             relu=True,
         )
 
-    def convolve(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        """Convolve over time; and return the norm that is still to be applied."""
+    def convolved(self, x: Tensor, **then: Any) -> Tensor:
+        """Convolve over time and normalize; what follows as of `ikem_ext.nn.normalized`."""
         conv, norm = self.temporal
-        return conv(x), norm
+        return normalized(norm, conv(x), **then)
 
 
 class AGCN(Encoder):

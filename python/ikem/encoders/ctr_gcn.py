@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from ikem.encoders.agcn import AGCNBlock
 from ikem.encoders.encoder import Encoder
-from ikem_ext.nn import PointwiseConv, TemporalConv, ctrgcn, normalized
+from ikem_ext.nn import PointwiseConv, TemporalConv, ctrgcn
+from ikem_ext.nn.multi_scale import MaxOverFrames, multi_scale_conv
+from ikem_ext.nn.normalized import normalized_apart
 
 
 class MultiScaleTemporalConv(nn.Module):
@@ -35,19 +36,18 @@ class MultiScaleTemporalConv(nn.Module):
             (
                 reduced(dilated(1)),
                 reduced(dilated(2)),
-                reduced(nn.MaxPool2d((3, 1), (stride, 1), (1, 0))),
+                reduced(MaxOverFrames(3, stride)),
                 nn.Sequential(PointwiseConv(channels, width, stride), nn.BatchNorm2d(width)),
             )
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, T, V) to (N, C, ceil(T / stride), V)."""
-        *reduced, pointwise = (list(cast(nn.Sequential, branch)) for branch in self.branches)
-        outputs = []
-        for entry, entry_norm, _, then, norm in reduced:
-            outputs.append(normalized(norm, then(normalized(entry_norm, entry(x), relu=True))))
-        conv, norm = pointwise
-        return torch.cat([*outputs, normalized(norm, conv(x))], dim=1)
+    def forward(self, x: Tensor, *, dropout: float = 0.0, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """Map (N, C, T, V) to (N, C, ceil(T / stride), V); what follows as of `ikem_ext.nn.normalized`."""
+        *reduced, (pointwise, norm) = (list(cast(nn.Sequential, branch)) for branch in self.branches)
+        entries, then, norms = zip(*((each[:2], each[3], each[4]) for each in reduced), strict=True)
+        y = multi_scale_conv(x, entries, then, pointwise)
+        norms, widths = (*norms, norm), [y.shape[1] // 4] * 4
+        return normalized_apart(norms, widths, y, dropout=dropout, residual=residual, relu=relu)
 
 
 class CTRGCNBlock(AGCNBlock):
@@ -56,9 +56,9 @@ class CTRGCNBlock(AGCNBlock):
     unit = ctrgcn.unit_gcn
     temporal_unit = MultiScaleTemporalConv
 
-    def convolve(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+    def convolved(self, x: Tensor, **then: Any) -> Tensor:
         """Convolve over time; the branches have norms of their own."""
-        return self.temporal(x), nn.Identity()
+        return self.temporal(x, **then)
 
 
 class CTRGCN(Encoder):
@@ -67,6 +67,7 @@ class CTRGCN(Encoder):
     Its graph convolution is :class:`ikem_ext.nn.ctrgcn.unit_gcn`; widths are multiples of 8.
 
     Example:
+        >>> import torch
         >>> from ikem_ext.skeleton import get_layout
         >>> CTRGCN(get_layout("ntu25"), base_width=8, feature_width=24)(torch.zeros(2, 3, 16, 25, 2)).shape
         torch.Size([2, 24])
