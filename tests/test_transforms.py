@@ -247,6 +247,21 @@ def graph_conv_case(per: str, groups: tuple[int, ...] = (), biased: bool = True,
     return Case("graph_conv", values, without_bias(ours), without_bias(reference.graph_conv), "graph_conv")
 
 
+def refined_graph_conv_case(biased: bool = True, native: bool = False) -> Case:
+    shapes = (2, 1, 2, 3), (2, 2, 1), (2, 2), (2, 2, 2, 3, 2), (2, 2, 2)
+    x, weight, bias, relations, mixing = (numbers(*shape) for shape in shapes)
+    ours = torch.ops.ikem_ext.refined_graph_conv if native else ikem_ext.refined_graph_conv
+    values: Values = (x, weight, bias, relations, mixing)
+
+    def without_bias(function: Function) -> Function:
+        return lambda x, weight, *others: function(x, weight, None, *others)
+
+    plain = reference.refined_graph_conv
+    if not biased:
+        values, ours, plain = (x, weight, relations, mixing), without_bias(ours), without_bias(plain)
+    return Case("graph_conv", values, ours, plain, "refined_graph_conv")
+
+
 def temporal_conv_case(biased: bool = True, native: bool = False) -> Case:
     x, weight, bias = numbers(2, 2, 5, 2), numbers(3, 2, 3), numbers(3)
     if native:
@@ -326,6 +341,9 @@ def cases() -> dict[str, Case]:
         "graph_conv, per channel": graph_conv_case("channel", biased=False),
         "graph_conv, groups": graph_conv_case("clip", (2,)),
         "graph_conv, native": graph_conv_case("shared", native=True),
+        "refined_graph_conv": refined_graph_conv_case(),
+        "refined_graph_conv, no bias": refined_graph_conv_case(biased=False),
+        "refined_graph_conv, native": refined_graph_conv_case(native=True),
         "temporal_conv": temporal_conv_case(),
         "temporal_conv, no bias": temporal_conv_case(biased=False),
         "temporal_conv, native": temporal_conv_case(native=True),
@@ -427,7 +445,15 @@ def dual_through_backward(f: Function, values: Values, by: int, along: int) -> A
 
 @pytest.mark.parametrize("transform", [func_grad, func_jvp, vmap_of_grad])
 @pytest.mark.parametrize(
-    "case", ["graph_conv", "temporal_conv", "derive_modalities, linear", "info_nce", "cross_modal_nce"]
+    "case",
+    [
+        "graph_conv",
+        "refined_graph_conv",
+        "temporal_conv",
+        "derive_modalities, linear",
+        "info_nce",
+        "cross_modal_nce",
+    ],
 )
 def test_transforms_compile(case: str, transform: Callable[[Function, Values], Any]) -> None:
     ours, values = CASES[case].ours, CASES[case].values

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from .._checks import Shapes
-from ..graph_conv import graph_conv
+from ..refined_graph_conv import refined_graph_conv as convolved_by_relations
 
 
 def graph_parts(adjacency: Tensor | npt.NDArray) -> Tensor:
@@ -102,8 +102,7 @@ def refined_graph_conv(
 
     The adjacencies are ``conv4(tanh(conv1(x)[u] - conv2(x)[v])) * alpha + adjacency[u, v]`` with convolutions averaged
     over time, and ``conv3(x)`` is summed over one joint of each pair. The average of a convolution is that of its
-    input, convolved; and ``adjacency`` is one more channel that the last convolution passes on, so that the large
-    result is written once.
+    input, convolved; and ``adjacency`` is one more relation between joints, which the last convolution passes on.
 
     Args:
         x: (N, C_in, T, V).
@@ -130,9 +129,9 @@ def refined_graph_conv(
         adjacency = adjacency.mT if sum_over_v else adjacency
         relations.append(adjacency.flatten(-2)[:, None].expand(n, -1, -1, -1))
         weights.append(torch.ones_like(bias[..., None]))
-    refined = (torch.cat(weights, -1) @ torch.cat(relations, 2)).unflatten(-1, (joints, joints))
+    between = torch.cat(relations, 2).unflatten(-1, (joints, joints))
     weight, bias = stacked(each.conv3 for each in subsets)
-    return graph_conv(x, weight, bias, refined)
+    return convolved_by_relations(x, weight, bias, between, torch.cat(weights, -1))
 
 
 class RefinedGraphConv(nn.Module):

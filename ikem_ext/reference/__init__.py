@@ -5,6 +5,7 @@ from .contrast import cross_modal_nce, implicit_exchange, info_nce, queue_logsum
 from .graph_conv import graph_conv
 from .modalities import derive_modalities
 from .plain import plain_operations
+from .refined_graph_conv import refined_graph_conv
 from .temporal_conv import temporal_conv
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "info_nce",
     "plain_operations",
     "queue_logsumexp",
+    "refined_graph_conv",
     "relational_distillation",
     "temporal_conv",
 ]
