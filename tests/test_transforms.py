@@ -262,6 +262,15 @@ def refined_graph_conv_case(biased: bool = True, native: bool = False) -> Case:
     return Case("graph_conv", values, ours, plain, "refined_graph_conv")
 
 
+def pairwise_products_case(native: bool = False) -> Case:
+    ours = torch.ops.ikem_ext.pairwise_products if native else ikem_ext.pairwise_products
+
+    def of(function: Function) -> Function:
+        return lambda x: function(x, 2)
+
+    return Case("graph_conv", (numbers(2, 4, 2, 3),), of(ours), of(reference.pairwise_products), "pairwise_products")
+
+
 def temporal_conv_case(biased: bool = True, native: bool = False) -> Case:
     x, weight, bias = numbers(2, 2, 5, 2), numbers(3, 2, 3), numbers(3)
     if native:
@@ -344,6 +353,8 @@ def cases() -> dict[str, Case]:
         "refined_graph_conv": refined_graph_conv_case(),
         "refined_graph_conv, no bias": refined_graph_conv_case(biased=False),
         "refined_graph_conv, native": refined_graph_conv_case(native=True),
+        "pairwise_products": pairwise_products_case(),
+        "pairwise_products, native": pairwise_products_case(native=True),
         "temporal_conv": temporal_conv_case(),
         "temporal_conv, no bias": temporal_conv_case(biased=False),
         "temporal_conv, native": temporal_conv_case(native=True),
@@ -449,6 +460,7 @@ def dual_through_backward(f: Function, values: Values, by: int, along: int) -> A
     [
         "graph_conv",
         "refined_graph_conv",
+        "pairwise_products",
         "temporal_conv",
         "derive_modalities, linear",
         "info_nce",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from .._checks import Shapes
+from ..pairwise_products import pairwise_products as summed_products
 from ..refined_graph_conv import refined_graph_conv as convolved_by_relations
 
 
@@ -83,11 +84,14 @@ def biased(y: Tensor, bias: Tensor) -> Tensor:
 
 def pairwise_products(x: Tensor, conv_a: nn.ModuleList, conv_b: nn.ModuleList) -> Tensor:
     """For each k ``mean over c, t of conv_a[k](x)[c,t,v] * conv_b[k](x)[c,t,w]``: (N, K, V, V)."""
-    n, _, frames, joints = x.shape
     weight, bias = stacked(each for pair in zip(conv_a, conv_b, strict=True) for each in pair)
     embedded = conv2d(x, weight.flatten(0, 1)[..., None, None], bias.flatten())
-    a, b = embedded.reshape(n, len(conv_a), 2, weight.shape[1] * frames, joints).unbind(2)
-    return a.mT @ b / a.shape[2]
+    return summed_products(embedded, len(conv_a)) / (weight.shape[1] * x.shape[2])
+
+
+def mean_over_frames(x: Tensor) -> Tensor:
+    """(N, C, V) of (N, C, T, V), made in the memory layout of the input: into another one it takes ten times as long."""
+    return x.movedim(1, -1).mean(1).mT if x.stride(1) == 1 else x.mean(2)
 
 
 def refined_graph_conv(
@@ -114,7 +118,7 @@ def refined_graph_conv(
     Returns:
         (N, C_out, T, V).
     """
-    mean = x.mean(-2)
+    mean = mean_over_frames(x)
     n, joints = mean.shape[0], mean.shape[-1]
     ends = []
     for name in ("conv1", "conv2"):
