@@ -34,16 +34,18 @@ def pairwise_products(x: Tensor, parts: int) -> Tensor:
     those of part 1.
 
     Args:
-        x: a and b, (N, K * 2 * C, T, V).
+        x: a and b, (N, K * 2 * C, T, V), on the CPU.
         parts: K.
 
     Returns:
         (N, K, V, V), in the dtype of ``x`` and summed in float32 or wider. Differentiable in reverse and in forward
         mode, as often as wanted. Under autocast ``x`` is cast to autocast's dtype. The same input gives the same bits
-        each time, on the CPU for any number of threads. Other devices multiply matrices.
+        each time, for any number of threads.
 
     Raises:
-        ValueError: ``x`` has no four axes, or its channels are not halves of so many parts.
+        ValueError: ``x`` has no four axes, its channels are not halves of so many parts, or it does not lie on the CPU:
+            it is not built for CUDA, where a product of matrices and :func:`ikem_ext.reference.pairwise_products`
+            serve.
         TypeError: its dtype is not floating, or it is sparse or nested.
 
     Source: Shi et al., "Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition",
@@ -59,9 +61,7 @@ def pairwise_products(x: Tensor, parts: int) -> Tensor:
     if dtype is not None:
         x = cast_floating(x, dtype)
     check_same(("x", x))
-    if x.device.type != "cpu":
-        a, b = _halves(x, parts)
-        return a.flatten(2, 3).mT @ b.flatten(2, 3)
+    _library.require_cpu("pairwise_products", x)
     return torch.ops.ikem_ext.pairwise_products(x, parts)
 
 

@@ -20,7 +20,7 @@ from ._transforms import (
     save,
     transforms_are_active,
 )
-from .graph_conv import _tangent, graph_conv
+from .graph_conv import _tangent
 
 __all__ = ["refined_graph_conv"]
 
@@ -33,11 +33,11 @@ def refined_graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, relations
               \Big(\sum_c W[k,o,c]\, x[n,c,t,v] + b[k,o]\Big)
 
     It is ``graph_conv(x, weight, bias, adjacency)`` with an adjacency (N, K, C_out, V, W), many times the features in
-    size, of which a few channels at a time are made in the processor's cache; likewise its gradient. On a CUDA device,
-    and for second derivatives and those in forward mode, the adjacency is made as a whole.
+    size, of which a few channels at a time are made in the processor's cache; likewise its gradient. For second
+    derivatives and those in forward mode the adjacency is made as a whole.
 
     Args:
-        x: features, (N, C_in, T, V).
+        x: features, (N, C_in, T, V), on the CPU.
         weight: W, (K, C_out, C_in): one 1x1 convolution for each of the K parts of the graph.
         bias: b, (K, C_out), or None for none.
         relations: B, (N, K, R, V, W).
@@ -46,11 +46,12 @@ def refined_graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, relations
     Returns:
         (N, C_out, T, W), in the dtype of ``x`` and summed in float32 or wider; in memory channels last if ``x`` is.
         Differentiable in all inputs, in reverse and in forward mode, as often as wanted. Under autocast all inputs are
-        cast to autocast's dtype. The same input gives the same bits each time, on the CPU for any number of threads.
+        cast to autocast's dtype. The same input gives the same bits each time, for any number of threads.
 
     Raises:
         ValueError: the shapes do not fit together, there are no relations, or the inputs lie on different devices, or
-            as of :func:`ikem_ext.graph_conv`.
+            not on the CPU: it is not built for CUDA, where :func:`ikem_ext.graph_conv` by the adjacency as a whole
+            and :func:`ikem_ext.reference.refined_graph_conv` serve.
         TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
 
     Source: Chen et al., "Channel-Wise Topology Refinement Graph Convolution for Skeleton-Based Action Recognition",
@@ -70,8 +71,7 @@ def refined_graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, relations
             cast_floating(each, dtype) for each in (x, weight, bias, relations, mixing)
         )
     check_same(("x", x), weight=weight, bias=bias, relations=relations, mixing=mixing)
-    if x.device.type != "cpu":
-        return graph_conv(x, weight, bias, mixed(relations, mixing))
+    _library.require_cpu("refined_graph_conv", x)
     return torch.ops.ikem_ext.refined_graph_conv(x, weight, bias, relations, mixing)
 
 

@@ -29,6 +29,12 @@ class TestPairwiseProducts(OperationChecks):
         layout = torch.channels_last if seed == 2 else torch.contiguous_format
         return {"x": x.to(device, dtype).contiguous(memory_format=layout), "parts": 2}
 
+    # It is for the CPU alone.
+    @pytest.fixture(autouse=True)
+    def _on_the_cpu(self, request: pytest.FixtureRequest) -> None:
+        if request.node.get_closest_marker("gpu"):
+            pytest.skip("not built for CUDA")
+
     def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         operations, x, parts = torch.ops.ikem_ext, arguments["x"], arguments["parts"]
         yield operations.pairwise_products.default, (x, parts)

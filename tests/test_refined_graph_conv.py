@@ -36,6 +36,12 @@ class TestRefinedGraphConv(OperationChecks):
         values = arguments(3, c_in, c_out, 5, 6, 7, 3, relations)
         return {name: value.to(device, dtype) for name, value in values.items()}
 
+    # It is for the CPU alone.
+    @pytest.fixture(autouse=True)
+    def _on_the_cpu(self, request: pytest.FixtureRequest) -> None:
+        if request.node.get_closest_marker("gpu"):
+            pytest.skip("not built for CUDA")
+
     def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         operations = torch.ops.ikem_ext
         yield operations.refined_graph_conv.default, tuple(arguments.values())

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from .._checks import Shapes
+from ..graph_conv import graph_conv
 from ..pairwise_products import pairwise_products as summed_products
+from ..refined_graph_conv import mixed
 from ..refined_graph_conv import refined_graph_conv as convolved_by_relations
 
 
@@ -86,11 +88,15 @@ def pairwise_products(x: Tensor, conv_a: nn.ModuleList, conv_b: nn.ModuleList) -
     """For each k ``mean over c, t of conv_a[k](x)[c,t,v] * conv_b[k](x)[c,t,w]``: (N, K, V, V)."""
     weight, bias = stacked(each for pair in zip(conv_a, conv_b, strict=True) for each in pair)
     embedded = conv2d(x, weight.flatten(0, 1)[..., None, None], bias.flatten())
-    return summed_products(embedded, len(conv_a)) / (weight.shape[1] * x.shape[2])
+    count = weight.shape[1] * x.shape[2]
+    if x.device.type == "cpu":
+        return summed_products(embedded, len(conv_a)) / count
+    a, b = embedded.reshape(x.shape[0], len(conv_a), 2, count, x.shape[3]).unbind(2)
+    return a.mT @ b / count
 
 
 def mean_over_frames(x: Tensor) -> Tensor:
-    """(N, C, V) of (N, C, T, V), made in the memory layout of the input: into another one it takes ten times as long."""
+    """(N, C, V) of (N, C, T, V), made in the memory layout of the input: in another one it takes ten times as long."""
     return x.movedim(1, -1).mean(1).mT if x.stride(1) == 1 else x.mean(2)
 
 
@@ -135,7 +141,10 @@ def refined_graph_conv(
         weights.append(torch.ones_like(bias[..., None]))
     between = torch.cat(relations, 2).unflatten(-1, (joints, joints))
     weight, bias = stacked(each.conv3 for each in subsets)
-    return convolved_by_relations(x, weight, bias, between, torch.cat(weights, -1))
+    mixing = torch.cat(weights, -1)
+    if x.device.type != "cpu":
+        return graph_conv(x, weight, bias, mixed(between, mixing))
+    return convolved_by_relations(x, weight, bias, between, mixing)
 
 
 class RefinedGraphConv(nn.Module):
