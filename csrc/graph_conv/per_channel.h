@@ -362,7 +362,7 @@ class PerChannelBackward : PerChannel<S> {
     }
   }
 
-  // Positions by relations, as `add_mixing` wants them.
+  // Positions by relations, as `add_relations` wants them.
   void turn_relations() {
     for (int64_t k = 0; k < this->parts_; ++k) {
       read_rows(Plane<const C>{this->of_part(this->relation_rows_, k), this->relations_, this->area_row_, 1, 0,
