@@ -52,7 +52,7 @@ def all_cases(family: str, device: torch.device, dtype: torch.dtype) -> list[mea
 
 def dropout_as_ours(x: torch.Tensor, p: float, inplace: bool) -> torch.Tensor:
     """PyTorch's draws other bits."""
-    return x * dropout_mask(draw_seed(), x.shape, p).to(x) / (1 - p)
+    return x * dropout_mask(draw_seed(x.device), x.shape, p).to(x) / (1 - p)
 
 
 @devices
