@@ -10,6 +10,8 @@ from .contrast import cross_modal_nce, implicit_exchange, info_nce, queue_logsum
 from .graph_conv import graph_conv
 from .layouts import LAYOUTS
 from .modalities import MODALITIES, derive_modalities
+from .pairwise_products import pairwise_products
+from .refined_graph_conv import refined_graph_conv
 from .skeleton import SkeletonLayout, get_layout
 from .temporal_conv import temporal_conv
 
@@ -28,8 +30,10 @@ __all__ = [
     "implicit_exchange",
     "info_nce",
     "nn",
+    "pairwise_products",
     "queue_logsumexp",
     "reference",
+    "refined_graph_conv",
     "relational_distillation",
     "temporal_conv",
 ]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib
-import itertools
 import json
 import platform
 import re
@@ -15,27 +13,58 @@ import pytest
 import torch
 import torch._dynamo
 
+from ikem_ext.batch_norm import draw_seed
 from ikem_ext.bench import __main__ as bench
-from ikem_ext.bench import clock, contrast, large_models, limits, measure, models, processes, report
+from ikem_ext.bench import (
+    batch_norm,
+    clock,
+    contrast,
+    large_models,
+    limits,
+    measure,
+    models,
+    processes,
+    report,
+    temporal_conv,
+)
+from ikem_ext.reference.batch_norm import dropout_mask
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-FAMILIES = ("modalities", "graph_conv", "contrast")
+#: Those of single operations, and what ours is compared with.
+PEERS = {
+    "modalities": ["published", "vectorized"],
+    "graph_conv": ["published", "vectorized"],
+    "temporal_conv": ["published"],
+    "batch_norm": ["published"],
+    "contrast": ["published", "vectorized", "chunked"],
+}
 QUICK = processes.Selection(CPU, torch.float32, quick=True, scaling=False)
 MARKED = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
 
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 
 
+def all_cases(family: str, device: torch.device, dtype: torch.dtype) -> list[measure.Case]:
+    selection = processes.Selection(device, dtype, quick=True, scaling=True)
+    return [case for part in selection.parts(family) for case in part(device, dtype, True)]
+
+
+def dropout_as_ours(x: torch.Tensor, p: float, inplace: bool) -> torch.Tensor:
+    """PyTorch's draws other bits."""
+    return x * dropout_mask(draw_seed(x.device), x.shape, p).to(x) / (1 - p)
+
+
 @devices
-@pytest.mark.parametrize("family", FAMILIES)
-def test_variants_agree(family: str, device: str) -> None:
-    module = importlib.import_module(f"ikem_ext.bench.{family}")
-    arguments = torch.device(device), torch.float64, True
-    for case in itertools.chain(module.cases(*arguments), module.scaling(*arguments)):
-        results = {name: run() for name, run in case.variants.items()}
-        chunked = ["chunked"] if family == "contrast" else []
-        assert list(results) == ["ikem_ext", "published", "vectorized", *chunked]
+@pytest.mark.parametrize("family", PEERS)
+def test_variants_agree(family: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_norm, "dropout", dropout_as_ours)
+    for case in all_cases(family, torch.device(device), torch.float64):
+        results = {}
+        for name, run in case.variants.items():
+            torch.manual_seed(0)
+            results[name] = run()
+        assert list(results) == ["ikem_ext", *PEERS[family]]
         for name, result in results.items():
             message = f"{case.title}, {name}: {{}}".format
             torch.testing.assert_close(result, results["ikem_ext"], rtol=1e-7, atol=1e-9, msg=message)
@@ -66,7 +95,7 @@ def test_a_loss_is_compiled_once_for_any_number_of_clips(monkeypatch: pytest.Mon
 
 
 @devices
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PEERS)
 def test_a_run_stores_draws_and_tabulates_all_rows(family: str, device: str, tmp_path: Path) -> None:
     file, plot, document = tmp_path / "rows.json", tmp_path / "bench.png", tmp_path / "document.md"
     document.write_text(MARKED)
@@ -78,9 +107,7 @@ def test_a_run_stores_draws_and_tabulates_all_rows(family: str, device: str, tmp
 
     stored = json.loads(file.read_text(), parse_constant=refuse)
     assert {"device", "threads", "versions", "commit", "date", "dtype"} < set(stored["machine"])
-    module = importlib.import_module(f"ikem_ext.bench.{family}")
-    arguments = torch.device(device), torch.float32, True
-    cases = [*module.cases(*arguments), *module.scaling(*arguments)]
+    cases = all_cases(family, torch.device(device), torch.float32)
     expected = [
         (case.family, case.name, case.passes, case.swept, case.parameters, variant)
         for case in cases
@@ -98,7 +125,8 @@ def test_a_run_stores_draws_and_tabulates_all_rows(family: str, device: str, tmp
         assert row["share_of_limit"] == pytest.approx(row["limit_ms"] / row["median_ms"])
 
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
-    assert pictures == [f"bench-{family}-scaling.png", f"bench-{family}.png"]
+    kinds = sorted({"-scaling" if case.swept else "" for case in cases}, reverse=True)
+    assert pictures == [f"bench-{family}{kind}.png" for kind in kinds]
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     passes = sum(1 for case in cases if not case.swept)
@@ -136,6 +164,17 @@ def test_cases_are_chosen_by_their_titles(tmp_path: Path) -> None:
     ]
     with pytest.raises(SystemExit, match="nothing was measured: no case matches 'none'"):
         bench.main(["modalities", "--quick", "--cases", "none"])
+
+
+def test_convolutions_count_taps_that_meet_frames() -> None:
+    case, both = temporal_conv._cases(CPU, torch.float32, 2, 8, 13, 2, compiled=())
+    assert (case.passes, both.passes) == ("forward", "forward and backward")
+    met = 9 * 7 - 2 * (4 + 2)  # of seven output frames the first two and the last two lack four taps and two
+    assert case.operations == 2 * 2 * 25 * 8 * 8 * met
+    assert both.operations == 3 * case.operations
+    x, y, weight = 2 * 8 * 13 * 25, 2 * 8 * 7 * 25, 8 * 8 * 9
+    assert case.bytes_moved == 4 * (x + y + weight)
+    assert both.bytes_moved == 4 * (3 * x + 2 * y + 3 * weight)
 
 
 def test_large_models_are_measured_only_when_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,30 @@ def graph_conv_case(per: str, groups: tuple[int, ...] = (), biased: bool = True,
     return Case("graph_conv", values, without_bias(ours), without_bias(reference.graph_conv), "graph_conv")
 
 
+def refined_graph_conv_case(biased: bool = True, native: bool = False) -> Case:
+    shapes = (2, 1, 2, 3), (2, 2, 1), (2, 2), (2, 2, 2, 3, 2), (2, 2, 2)
+    x, weight, bias, relations, mixing = (numbers(*shape) for shape in shapes)
+    ours = torch.ops.ikem_ext.refined_graph_conv if native else ikem_ext.refined_graph_conv
+    values: Values = (x, weight, bias, relations, mixing)
+
+    def without_bias(function: Function) -> Function:
+        return lambda x, weight, *others: function(x, weight, None, *others)
+
+    plain = reference.refined_graph_conv
+    if not biased:
+        values, ours, plain = (x, weight, relations, mixing), without_bias(ours), without_bias(plain)
+    return Case("graph_conv", values, ours, plain, "refined_graph_conv")
+
+
+def pairwise_products_case(native: bool = False) -> Case:
+    ours = torch.ops.ikem_ext.pairwise_products if native else ikem_ext.pairwise_products
+
+    def of(function: Function) -> Function:
+        return lambda x: function(x, 2)
+
+    return Case("graph_conv", (numbers(2, 4, 2, 3),), of(ours), of(reference.pairwise_products), "pairwise_products")
+
+
 def temporal_conv_case(biased: bool = True, native: bool = False) -> Case:
     x, weight, bias = numbers(2, 2, 5, 2), numbers(3, 2, 3), numbers(3)
     if native:
@@ -358,6 +382,11 @@ def cases() -> dict[str, Case]:
         "graph_conv, groups": graph_conv_case("clip", (2,)),
         "graph_conv, native": graph_conv_case("shared", native=True),
         "graph_conv, moments": graph_conv_with_moments_case(),
+        "refined_graph_conv": refined_graph_conv_case(),
+        "refined_graph_conv, no bias": refined_graph_conv_case(biased=False),
+        "refined_graph_conv, native": refined_graph_conv_case(native=True),
+        "pairwise_products": pairwise_products_case(),
+        "pairwise_products, native": pairwise_products_case(native=True),
         "temporal_conv": temporal_conv_case(),
         "temporal_conv, no bias": temporal_conv_case(biased=False),
         "temporal_conv, native": temporal_conv_case(native=True),
@@ -461,7 +490,16 @@ def dual_through_backward(f: Function, values: Values, by: int, along: int) -> A
 
 @pytest.mark.parametrize("transform", [func_grad, func_jvp, vmap_of_grad])
 @pytest.mark.parametrize(
-    "case", ["graph_conv", "temporal_conv", "derive_modalities, linear", "info_nce", "cross_modal_nce"]
+    "case",
+    [
+        "graph_conv",
+        "refined_graph_conv",
+        "pairwise_products",
+        "temporal_conv",
+        "derive_modalities, linear",
+        "info_nce",
+        "cross_modal_nce",
+    ],
 )
 def test_transforms_compile(case: str, transform: Callable[[Function, Values], Any]) -> None:
     ours, values = CASES[case].ours, CASES[case].values

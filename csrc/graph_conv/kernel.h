@@ -22,6 +22,8 @@ struct Problem {
   bool per_channel;  // and from output channel to output channel: only with transform_first
   Order order;
   int64_t tile_frames, tiles_per_clip;  // frames that are worked on at once
+  // With per_channel: of how many relations between joints the adjacency is mixed; 0 where it is given as it is.
+  int64_t relations = 0;
 };
 
 template <class S>
@@ -29,7 +31,8 @@ struct Operands {
   Strided<const S, 5> x;          // (G, N, C_in, T, V)
   Strided<const S, 4> weight;     // (G, K, C_out, C_in)
   Strided<const S, 3> bias;       // (G, K, C_out); without data: none
-  Strided<const S, 6> adjacency;  // (G, N, K, C_out, V, W)
+  Strided<const S, 6> adjacency;  // (G, N, K, C_out, V, W), or the relations (1, N, K, R, V, W)
+  Strided<const S, 3> mixing{};   // (K, C_out, R): how each channel's adjacency is mixed of them
 };
 
 // The backward pass runs in chunks: some whole clips of one group or, where clips are few, a range of one clip's
@@ -43,7 +46,8 @@ struct Chunks {
 
 // Gradients; without data: not asked for. Those of weight, bias and adjacency are partial sums, (G, chunks, ...); with
 // an adjacency per clip (G, N, ranges, ...) for the adjacency's. On the CPU, where each clip has one such sum alone,
-// the adjacency's gradient is written in the place of its partial sums.
+// the adjacency's gradient is written in the place of its partial sums. Where there are relations, their gradient takes
+// that of the adjacency's.
 template <class S>
 struct Gradients {
   Strided<S, 5> x;
@@ -51,6 +55,7 @@ struct Gradients {
   Compute<S>* bias;       // K C_out
   Compute<S>* adjacency;  // K V W, or K C_out V W
   S* whole_adjacency = nullptr;
+  Compute<S>* mixing = nullptr;  // K C_out R
 
   bool for_adjacency() const { return adjacency != nullptr || whole_adjacency != nullptr; }
 };
@@ -66,7 +71,8 @@ IKEM_INLINE int64_t weight_partial_size(const Problem& problem) {
 }
 
 IKEM_INLINE int64_t adjacency_size(const Problem& problem) {
-  return problem.parts * (problem.per_channel ? problem.out_channels : 1) * problem.joints * problem.out_joints;
+  const int64_t each = problem.relations > 0 ? problem.relations : problem.per_channel ? problem.out_channels : 1;
+  return problem.parts * each * problem.joints * problem.out_joints;
 }
 
 // CPU. A task is a tile: (G, N, tiles_per_clip), and so is a part of the moments of y, which are not made where the

@@ -38,13 +38,15 @@ Strided<S, AXES> strided(const Tensor& tensor, const bool (&present)[AXES]) {
 struct Arguments {
   const Tensor &x, &weight;
   const std::optional<Tensor>& bias;
-  const Tensor& adjacency;
+  const Tensor& adjacency;  // or relations between joints, where there is a mixing
+  const std::optional<Tensor> mixing;
   const bool grouped = x.dim() == 5;
   const int64_t adjacency_axes = adjacency.dim() - (grouped ? 1 : 0);
   Problem problem{};
 
-  Arguments(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& adjacency)
-      : x(x), weight(weight), bias(bias), adjacency(adjacency) {
+  Arguments(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& adjacency,
+            const std::optional<Tensor>& mixing = std::nullopt)
+      : x(x), weight(weight), bias(bias), adjacency(adjacency), mixing(mixing) {
     STD_TORCH_CHECK(x.dim() == 4 || x.dim() == 5, "x: expected shape (N, C_in, T, V) or (G, N, C_in, T, V)");
     STD_TORCH_CHECK(weight.dim() == x.dim() - 1, "weight: expected as many leading dimensions as x has");
     STD_TORCH_CHECK(adjacency_axes >= 3 && adjacency_axes <= 5,
@@ -63,9 +65,15 @@ struct Arguments {
     if (bias.has_value()) {
       require("bias", *bias, {problem.parts, problem.out_channels});
     }
+    if (mixing.has_value()) {
+      STD_TORCH_CHECK(!grouped && problem.per_channel && mixing->dim() == 3 && mixing->size(2) > 0,
+                      "mixing: expected shape (K, C_out, R) with R > 0, and relations of shape (N, K, R, V, W)");
+      problem.relations = mixing->size(2);
+      require("mixing", *mixing, {problem.parts, problem.out_channels, problem.relations});
+    }
     Integers sizes{problem.parts, problem.joints, problem.out_joints};
     if (problem.per_channel) {
-      sizes.insert(sizes.begin() + 1, problem.out_channels);
+      sizes.insert(sizes.begin() + 1, mixing.has_value() ? problem.relations : problem.out_channels);
     }
     if (problem.per_clip) {
       sizes.insert(sizes.begin(), problem.clips);
@@ -83,6 +91,9 @@ struct Arguments {
     }
     operands.adjacency =
         strided<const S>(adjacency, {grouped, problem.per_clip, true, problem.per_channel, true, true});
+    if (mixing.has_value()) {
+      operands.mixing = strided<const S>(*mixing, {true, true, true});
+    }
     return operands;
   }
 
@@ -273,10 +284,8 @@ void run_with_moments(Problem& problem, const Operands<S>& operands, const Strid
 
 #endif
 
-// TF32 is for CUDA alone.
-Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& adjacency,
-                  bool allow_tf32) {
-  const Arguments arguments(x, weight, bias, adjacency);
+Tensor forward_of(const Arguments& arguments, bool allow_tf32) {
+  const Tensor& x = arguments.x;
   Tensor y = empty_features(x, arguments.output_sizes());
   if (y.numel() == 0) {
     return y;
@@ -327,6 +336,12 @@ std::tuple<Tensor, Tensor> graph_conv_moments(const Tensor& x, const Tensor& wei
 
 #endif
 
+// TF32 is for CUDA alone.
+Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& adjacency,
+                  bool allow_tf32) {
+  return forward_of(Arguments(x, weight, bias, adjacency), allow_tf32);
+}
+
 // The backward pass of one dtype.
 template <class S>
 class Backward {
@@ -334,7 +349,7 @@ class Backward {
 
  public:
   Backward(const Arguments& arguments, const Tensor& grad_y, bool for_x, bool for_weight, bool for_bias,
-           bool for_adjacency)
+           bool for_adjacency, bool for_mixing = false)
       : arguments_(arguments),
         operands_(arguments.operands<S>()),
         grad_y_(strided<const S>(grad_y, {arguments.grouped, true, true, true, true})),
@@ -349,6 +364,7 @@ class Backward {
     weight = empty(for_weight, arguments.weight);
     bias = empty(for_bias, for_bias ? *arguments.bias : like);
     adjacency = empty(for_adjacency, arguments.adjacency);
+    mixing = empty(for_mixing, for_mixing ? *arguments.mixing : like);
     choose_order(problem_, operands_, {for_weight + (for_x || for_adjacency), for_weight + for_x, for_adjacency},
                  {for_weight + for_x + for_adjacency, for_weight || for_x, for_adjacency});
   }
@@ -386,7 +402,10 @@ class Backward {
     const Tensor weights = partials(weight, total * weight_partial_size(problem));
     const Tensor biases = partials(bias, total * bias_size);
     const Tensor adjacencies = partials(adjacency, whole ? 0 : slots * adjacency_size(problem));
+    const int64_t mixing_size = bias_size * problem.relations;
+    const Tensor mixings = partials(mixing, total * mixing_size);
     Gradients<S> gradients = gradients_of(weights, biases, adjacencies);
+    gradients.mixing = data<C>(mixings);
     gradients.whole_adjacency = whole ? data<S>(adjacency) : nullptr;
     torch::stable::parallel_for(0, total, grain(problem, total), [&](int64_t first, int64_t last) {
       backward_chunks(problem, operands_, grad_y_, gradients, chunks, first, last);
@@ -394,6 +413,7 @@ class Backward {
 
     reduce_weight(gradients.weight, chunks);
     reduce_groups(bias, gradients.bias, problem.groups, chunks.per_group, bias_size);
+    reduce_groups(mixing, gradients.mixing, problem.groups, chunks.per_group, mixing_size);
     if (!whole) {
       const int64_t count = problem.per_clip ? chunks.ranges : chunks.per_group;
       const int64_t outputs = problem.per_clip ? problem.groups * problem.clips : problem.groups;
@@ -403,7 +423,7 @@ class Backward {
 
 #endif
 
-  Tensor x, weight, bias, adjacency;
+  Tensor x, weight, bias, adjacency, mixing;
 
  private:
   // Those that are asked for, made of partial sums.
@@ -490,6 +510,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_conv_backward(const Tensor& gra
   });
 }
 
+#ifndef IKEM_CUDA_OPERATIONS
+
+Tensor refined_graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& relations,
+                          const Tensor& mixing) {
+  return forward_of(Arguments(x, weight, bias, relations, mixing), false);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> refined_graph_conv_backward(
+    const Tensor& grad_y, const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& relations,
+    const Tensor& mixing, bool for_x, bool for_weight, bool for_bias, bool for_relations, bool for_mixing) {
+  const Arguments arguments(x, weight, bias, relations, mixing);
+  const auto& problem = arguments.problem;
+  arguments.require("grad_y", grad_y, {problem.clips, problem.out_channels, problem.frames, problem.out_joints});
+  STD_TORCH_CHECK(!for_bias || bias.has_value(), "for_bias: there is no bias");
+  return dispatch_floating(x, "x", [&](auto scalar) {
+    Backward<decltype(scalar)> backward(arguments, grad_y, for_x, for_weight, for_bias, for_relations, for_mixing);
+    backward.run(false);
+    return std::tuple(backward.x, backward.weight, backward.bias, backward.adjacency, backward.mixing);
+  });
+}
+
+#endif
+
 }  // namespace
 }  // namespace ikem::graph_conv
 
@@ -502,6 +545,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
       "graph_conv_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, bool for_x, "
       "bool for_weight, bool for_bias, bool for_adjacency, bool allow_tf32) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("graph_conv_moments(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency) -> (Tensor, Tensor)");
+  library.def("refined_graph_conv(Tensor x, Tensor weight, Tensor? bias, Tensor relations, Tensor mixing) -> Tensor");
+  library.def(
+      "refined_graph_conv_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor relations, "
+      "Tensor mixing, bool for_x, bool for_weight, bool for_bias, bool for_relations, bool for_mixing) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
@@ -510,5 +558,7 @@ STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
   library.impl("graph_conv_backward", TORCH_BOX(&ikem::graph_conv::graph_conv_backward));
 #ifndef IKEM_CUDA_OPERATIONS
   library.impl("graph_conv_moments", TORCH_BOX(&ikem::graph_conv::graph_conv_moments));
+  library.impl("refined_graph_conv", TORCH_BOX(&ikem::graph_conv::refined_graph_conv));
+  library.impl("refined_graph_conv_backward", TORCH_BOX(&ikem::graph_conv::refined_graph_conv_backward));
 #endif
 }

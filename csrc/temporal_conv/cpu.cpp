@@ -414,17 +414,20 @@ void transform_weight(const Problem& problem, const Strided<const S, 3>& weight,
   const int64_t made_stride = weight.strides[backward ? 1 : 0];
   const int64_t row = spectrum_row(made);
   const Array<C> factors = tap_factors<C>(problem);
-  const Array<C> lines(problem.phase_taps * row);
+  // Where made channels lie far apart, those of some summed ones are read together: else each number would be a cache
+  // line of its own, and lines would drive each other out before the next number on them is wanted.
+  constexpr int64_t AT_ONCE = 8;
+  const Array<C> lines(AT_ONCE * problem.taps * row);
   for (int64_t s = first_summed; s < last_summed; ++s) {
+    const int64_t place = (s - first_summed) % AT_ONCE;
+    if (place == 0) {
+      read_rows(Plane<const S>{weight.data + s * summed_stride, made, made_stride, smaller(AT_ONCE, last_summed - s),
+                               summed_stride, problem.taps, weight.strides[2]},
+                +lines, row);
+    }
     for (int64_t phase = 0; phase < problem.phases; ++phase) {
-      const int64_t taps = taps_of(problem, phase);
-      for (int64_t i = 0; i < taps; ++i) {
-        const S* const from = weight.data + s * summed_stride + (phase + problem.phases * i) * weight.strides[2];
-        for (int64_t m = 0; m < made; ++m) {
-          lines[i * row + m] = widen(from[m * made_stride]);
-        }
-      }
-      multiply<C>(problem.products(), made, taps, {factors, problem.phase_taps, 1}, lines, row,
+      multiply<C>(problem.products(), made, taps_of(problem, phase), {factors, problem.phase_taps, 1},
+                  lines + (place * problem.taps + phase) * row, problem.phases * row,
                   spectrum + (phase * summed + s) * row, problem.phases * summed * row, /*accumulate=*/false);
     }
   }

@@ -22,7 +22,7 @@ from .measure import Case, Row, measure
 
 #: Modules of this package with ``PARTS``: functions ``(device, dtype, quick)`` that yield cases. One that has
 #: ``SWEEPS``, too, sweeps over sizes by functions of the same arguments.
-FAMILIES = ("modalities", "graph_conv", "contrast", "step", "layers", "models")
+FAMILIES = ("modalities", "graph_conv", "temporal_conv", "batch_norm", "contrast", "step", "layers", "models")
 #: Those that take an hour or more, and are measured only when named.
 LARGE_FAMILIES = ("large_models",)
 

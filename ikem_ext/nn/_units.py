@@ -14,6 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._checks import Shapes
 from ..graph_conv import graph_conv
+from ..pairwise_products import pairwise_products as summed_products
+from ..refined_graph_conv import mixed
+from ..refined_graph_conv import refined_graph_conv as convolved_by_relations
 from .folding import Shift, scale_and_shift
 
 
@@ -100,11 +103,18 @@ def biased(y: Tensor, bias: Tensor) -> Tensor:
 
 def pairwise_products(x: Tensor, conv_a: nn.ModuleList, conv_b: nn.ModuleList) -> Tensor:
     """For each k ``mean over c, t of conv_a[k](x)[c,t,v] * conv_b[k](x)[c,t,w]``: (N, K, V, V)."""
-    n, _, frames, joints = x.shape
     weight, bias = stacked(each for pair in zip(conv_a, conv_b, strict=True) for each in pair)
     embedded = conv2d(x, weight.flatten(0, 1)[..., None, None], bias.flatten())
-    a, b = embedded.reshape(n, len(conv_a), 2, weight.shape[1] * frames, joints).unbind(2)
-    return a.mT @ b / a.shape[2]
+    count = weight.shape[1] * x.shape[2]
+    if x.device.type == "cpu":
+        return summed_products(embedded, len(conv_a)) / count
+    a, b = embedded.reshape(x.shape[0], len(conv_a), 2, count, x.shape[3]).unbind(2)
+    return a.mT @ b / count
+
+
+def mean_over_frames(x: Tensor) -> Tensor:
+    """(N, C, V) of (N, C, T, V), made in the memory layout of the input: in another one it takes ten times as long."""
+    return x.movedim(1, -1).mean(1).mT if x.stride(1) == 1 else x.mean(2)
 
 
 def refined_graph_conv(
@@ -119,8 +129,7 @@ def refined_graph_conv(
 
     The adjacencies are ``conv4(tanh(conv1(x)[u] - conv2(x)[v])) * alpha + adjacency[u, v]`` with convolutions averaged
     over time, and ``conv3(x)`` is summed over one joint of each pair. The average of a convolution is that of its
-    input, convolved; and ``adjacency`` is one more channel that the last convolution passes on, so that the large
-    result is written once.
+    input, convolved; and ``adjacency`` is one more relation between joints, which the last convolution passes on.
 
     Args:
         x: (N, C_in, T, V).
@@ -132,7 +141,7 @@ def refined_graph_conv(
     Returns:
         (N, C_out, T, V).
     """
-    mean = x.mean(-2)
+    mean = mean_over_frames(x)
     n, joints = mean.shape[0], mean.shape[-1]
     ends = []
     for name in ("conv1", "conv2"):
@@ -147,9 +156,12 @@ def refined_graph_conv(
         adjacency = adjacency.mT if sum_over_v else adjacency
         relations.append(adjacency.flatten(-2)[:, None].expand(n, -1, -1, -1))
         weights.append(torch.ones_like(bias[..., None]))
-    refined = (torch.cat(weights, -1) @ torch.cat(relations, 2)).unflatten(-1, (joints, joints))
+    between = torch.cat(relations, 2).unflatten(-1, (joints, joints))
     weight, bias = stacked(each.conv3 for each in subsets)
-    return graph_conv(x, weight, bias, refined)
+    mixing = torch.cat(weights, -1)
+    if x.device.type != "cpu":
+        return graph_conv(x, weight, bias, mixed(between, mixing))
+    return convolved_by_relations(x, weight, bias, between, mixing)
 
 
 class RefinedGraphConv(nn.Module):

@@ -24,7 +24,7 @@ from ._units import (
     stacked,
 )
 from .folding import is_foldable
-from .normalized import normalized
+from .normalized import normalized, shortened
 
 __all__ = ["TCN_GCN_unit", "unit_gcn", "unit_tcn"]
 
@@ -87,7 +87,7 @@ class unit_gcn(nn.Module):
         check_features(x, weight.shape[-1], self.A.shape[-1])
         attention = pairwise_products(x, self.conv_a, self.conv_b).softmax(-2)
         y = graph_conv(x, weight, None, attention + (self.A + self.PA)[: self.num_subset])
-        return normalized(self.bn, biased(y, bias.sum(0)), residual=self.down(x), relu=True)
+        return normalized(self.bn, biased(y, bias.sum(0)), residual=shortened(self.down, x), relu=True)
 
     def fold_norms(self) -> None:
         """Makes ``bn`` a part of ``conv_d``, for :func:`ikem_ext.nn.folded`."""

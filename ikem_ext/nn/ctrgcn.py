@@ -24,7 +24,7 @@ from ._units import (
 from .agcn import unit_tcn
 from .folding import is_foldable
 from .msg3d import TemporalConv, check_branches
-from .normalized import normalized
+from .normalized import normalized, shortened
 
 __all__ = ["CTRGC", "MultiScale_TemporalConv", "TCN_GCN_unit", "TemporalConv", "unit_gcn", "unit_tcn"]
 
@@ -116,7 +116,7 @@ class unit_gcn(nn.Module):
         adjacency = self.PA if self.adaptive else self.A
         check_features(x, self.in_c, adjacency.shape[-1])
         y = refined_graph_conv(x, self.convs, adjacency, self.alpha, sum_over_v=CTRGC.sum_over_v)
-        residual = None if self.down is None else self.down(x)
+        residual = None if self.down is None else shortened(self.down, x)
         if not isinstance(residual, Tensor):  # the original's own ``down``, where it has none, gives the number 0
             residual = None
         return normalized(self.bn, y, residual=residual, relu=True)

@@ -73,6 +73,19 @@ def normalized(
     )
 
 
+def shortened(shortcut: nn.Module, x: Tensor) -> Tensor:
+    """What a block's shortcut makes of ``x``; of a convolution and a batch norm the norm as by :func:`normalized`.
+
+    Example:
+        >>> shortcut, x = nn.Sequential(nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)).eval(), torch.randn(2, 8, 50, 25)
+        >>> torch.testing.assert_close(shortened(shortcut, x), shortcut(x))
+    """
+    if type(shortcut) is not nn.Sequential or len(shortcut) != 2:
+        return shortcut(x)
+    conv, norm = shortcut
+    return normalized(norm, conv(x))
+
+
 def normalized_apart(
     norms: Sequence[nn.Module],
     widths: Sequence[int],

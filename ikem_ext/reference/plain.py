@@ -13,6 +13,8 @@ from ..skeleton import SkeletonLayout
 from .batch_norm import batch_norm
 from .graph_conv import graph_conv
 from .modalities import MODALITIES, derive_modalities
+from .pairwise_products import pairwise_products
+from .refined_graph_conv import refined_graph_conv
 from .temporal_conv import temporal_conv
 
 __all__ = ["plain_operations"]
@@ -21,8 +23,8 @@ __all__ = ["plain_operations"]
 class plain_operations(TorchFunctionMode):  # noqa: N801 (a context manager, named as PyTorch names its own)
     """Within it, models that call an operation of features or :func:`ikem_ext.derive_modalities` run its twin.
 
-    Operations of features are :func:`ikem_ext.graph_conv`, :func:`ikem_ext.temporal_conv` and, in evaluation,
-    :func:`ikem_ext.batch_norm`.
+    Operations of features are :func:`ikem_ext.graph_conv`, :func:`ikem_ext.refined_graph_conv`,
+    :func:`ikem_ext.pairwise_products`, :func:`ikem_ext.temporal_conv` and, in evaluation, :func:`ikem_ext.batch_norm`.
 
     So a model that is exported in it holds PyTorch's own operations alone: it runs where `ikem_ext` is not installed,
     and can be translated to ONNX. Numbers agree to rounding. (The losses keep their operations.)
@@ -42,6 +44,8 @@ class plain_operations(TorchFunctionMode):  # noqa: N801 (a context manager, nam
         self._twins: dict[Any, Callable[..., Any]] = {
             operations.batch_norm: _batch_norm,
             operations.graph_conv: _graph_conv,
+            operations.pairwise_products: pairwise_products,
+            operations.refined_graph_conv: refined_graph_conv,
             operations.temporal_conv: _temporal_conv,
             operations.temporal_conv_normed: _temporal_conv_normed,
             operations.derive_modalities: _derive_modalities,

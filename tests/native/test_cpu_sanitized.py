@@ -22,6 +22,8 @@ CSRC = HERE.parent.parent / "csrc"
     [
         ("contrast", ("contrast_on_cpu.cpp", "contrast_sanitized.cpp")),
         ("graph_conv", ("graph_conv_sanitized.cpp",)),
+        ("graph_conv", ("refined_graph_conv_sanitized.cpp",)),
+        ("pairwise_products", ("pairwise_products_sanitized.cpp",)),
         ("temporal_conv", ("temporal_conv_sanitized.cpp",)),
     ],
 )

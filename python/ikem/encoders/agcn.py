@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, shortcut
 from ikem_ext.nn import TemporalConv, agcn, normalized
+from ikem_ext.nn.normalized import shortened
 
 
 class TemporalUnit(nn.Sequential):
@@ -45,7 +46,7 @@ class AGCNBlock(nn.Module):
         return self.convolved(
             self.graph(x),
             dropout=self.dropout.p if self.dropout.training else 0.0,
-            residual=None if self.residual is None else self.residual(x),
+            residual=None if self.residual is None else shortened(self.residual, x),
             relu=True,
         )
 
