@@ -1,5 +1,6 @@
-// Arguments are checked with friendly messages in ikem_ext/temporal_conv.py; the checks here are those without which a
-// kernel could read astray.
+// Compiled twice: into the operations library, where it defines the operations and their CPU side, and, with
+// IKEM_CUDA_OPERATIONS, into the CUDA library. Arguments are checked with friendly messages in
+// ikem_ext/temporal_conv.py; the checks here are those without which a kernel could read astray.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -11,6 +12,9 @@
 
 #include "common/tensor.h"
 #include "temporal_conv/kernel.h"
+#ifdef IKEM_CUDA_OPERATIONS
+#include "common/cuda_stream.h"
+#endif
 
 namespace ikem::temporal_conv {
 namespace {
@@ -28,6 +32,8 @@ Strided<S, AXES> strided(const Tensor& tensor) {
   }
   return result;
 }
+
+#ifndef IKEM_CUDA_OPERATIONS
 
 // What a transform of some lines costs, in multiply-adds of vectors: its products, which are small, and the loads and
 // stores around them.
@@ -102,6 +108,8 @@ void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
   problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 
+#endif
+
 struct Arguments {
   const Tensor &x, &weight;
   Problem problem{};
@@ -113,6 +121,7 @@ struct Arguments {
                     "weight: expected shape (C_out, C_in, K) and the dtype of x");
     STD_TORCH_CHECK(weight.size(2) > 0 && stride > 0 && padding >= 0 && dilation > 0,
                     "expected a tap, stride and dilation above 0, and padding not below");
+    require_device("weight", weight);
     problem.clips = x.size(0);
     problem.in_channels = x.size(1);
     problem.frames = x.size(2);
@@ -130,8 +139,10 @@ struct Arguments {
     problem.phases = std::min(stride / divisor, problem.taps);
     problem.frame_step = stride * problem.classes;
     problem.phase_taps = divide_up(problem.taps, problem.phases);
+#ifndef IKEM_CUDA_OPERATIONS
     choose_tiles(problem);
     choose_clips_at_once(problem, x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float));
+#endif
   }
 
   Integers output_sizes() const { return {problem.clips, problem.out_channels, problem.out_frames, problem.joints}; }
@@ -139,6 +150,10 @@ struct Arguments {
   template <class C>
   Tensor empty_numbers(int64_t count) const {
     return torch::stable::new_empty(x, Integers{count}, compute_type(x.scalar_type()));
+  }
+
+  void require_device(const char* name, const Tensor& tensor) const {
+    STD_TORCH_CHECK(tensor.device() == x.device(), name, ": expected to be on the device that x is on");
   }
 
   // Less arithmetic than this is not worth waking a thread for.
@@ -154,6 +169,49 @@ template <class T>
 T* data(const Tensor& tensor) {
   return tensor.numel() > 0 ? static_cast<T*>(const_cast<void*>(tensor.const_data_ptr())) : nullptr;
 }
+
+// The gradients, where they are asked for; the others have no elements.
+struct Results {
+  Tensor x, weight, bias;
+};
+
+#ifdef IKEM_CUDA_OPERATIONS
+
+template <class S>
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool allow_tf32) {
+  const Problem& problem = arguments.problem;
+  const Tensor& x = arguments.x;
+  const int32_t device = x.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const Tensor packed = torch::stable::new_empty(x, Integers{cuda::packed_size<S>(problem, /*for_gradient=*/false)});
+  const char* error = cuda::forward<S>(problem, strided<const S, 4>(x), strided<const S, 3>(arguments.weight),
+                                       data<S>(packed), bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y),
+                                       allow_tf32, current_cuda_stream(device));
+  STD_TORCH_CHECK(error == nullptr, "temporal_conv: ", error);
+}
+
+template <class S>
+void run_backward(const Arguments& arguments, const Tensor& grad_y, const Results& results, bool allow_tf32) {
+  using C = Compute<S>;
+  const Problem& problem = arguments.problem;
+  const Tensor& x = arguments.x;
+  const int32_t device = x.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const cuda::Workspace sizes = cuda::workspace<S>(problem);
+  const bool for_x = results.x.numel() > 0;
+  const Tensor packed =
+      torch::stable::new_empty(x, Integers{for_x ? cuda::packed_size<S>(problem, /*for_gradient=*/true) : 0});
+  const Tensor weights = arguments.empty_numbers<C>(results.weight.numel() > 0 ? sizes.weight : 0);
+  const Tensor biases = arguments.empty_numbers<C>(results.bias.numel() > 0 ? sizes.bias : 0);
+  const Gradients<S> partials{for_x ? strided<S, 4>(results.x) : Strided<S, 4>{}, data<C>(weights), data<C>(biases)};
+  const char* error =
+      cuda::backward<S>(problem, strided<const S, 4>(x), strided<const S, 4>(grad_y),
+                        strided<const S, 3>(arguments.weight), data<S>(packed), partials,
+                        {data<S>(results.weight), data<S>(results.bias)}, allow_tf32, current_cuda_stream(device));
+  STD_TORCH_CHECK(error == nullptr, "temporal_conv_backward: ", error);
+}
+
+#else
 
 template <class S>
 void transform_channels(const Problem& problem, const Strided<const S, 3>& weight, bool backward, Compute<S>* spectrum,
@@ -191,30 +249,16 @@ Tensor spectrum_of(const Arguments& arguments, bool backward) {
   return spectrum;
 }
 
-Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, int64_t stride, int64_t padding,
-                     int64_t dilation) {
-  const Arguments arguments(x, weight, stride, padding, dilation);
+template <class S>
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool) {
+  using C = Compute<S>;
   const Problem& problem = arguments.problem;
-  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == problem.out_channels &&
-                                        bias->scalar_type() == x.scalar_type()),
-                  "bias: expected shape (C_out,) and the dtype of x");
-  if (bias.has_value()) {
-    bias = torch::stable::contiguous(*bias);
-  }
-  Tensor y = empty_features(x, arguments.output_sizes());
-  if (y.numel() == 0) {
-    return y;
-  }
-  dispatch_floating(x, "x", [&](auto scalar) {
-    using S = decltype(scalar);
-    const Tensor spectrum = spectrum_of<S>(arguments, /*backward=*/false);
-    const int64_t tasks = divide_up(problem.clips, problem.clips_at_once);
-    torch::stable::parallel_for(0, tasks, arguments.grain(tasks), [&](int64_t first, int64_t last) {
-      forward_tasks<S>(problem, strided<const S, 4>(x), data<Compute<S>>(spectrum),
-                       bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), first, last);
-    });
+  const Tensor spectrum = spectrum_of<S>(arguments, /*backward=*/false);
+  const int64_t tasks = divide_up(problem.clips, problem.clips_at_once);
+  torch::stable::parallel_for(0, tasks, arguments.grain(tasks), [&](int64_t first, int64_t last) {
+    forward_tasks<S>(problem, strided<const S, 4>(arguments.x), data<C>(spectrum),
+                     bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), first, last);
   });
-  return y;
 }
 
 // Enough chunks for some threads, but none of which the sums take more memory than they are worth.
@@ -227,9 +271,69 @@ int64_t choose_chunk_clips(const Problem& problem, size_t scalar_bytes) {
   return divide_up(divide_up(problem.clips, chunks), problem.clips_at_once) * problem.clips_at_once;
 }
 
+template <class S>
+void run_backward(const Arguments& arguments, const Tensor& grad_y, const Results& results, bool) {
+  using C = Compute<S>;
+  const Problem& problem = arguments.problem;
+  const bool for_x = results.x.numel() > 0, for_weight = results.weight.numel() > 0,
+             for_bias = results.bias.numel() > 0;
+  const Tensor spectrum = for_x ? spectrum_of<S>(arguments, /*backward=*/true) : arguments.empty_numbers<C>(0);
+  const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
+  const int64_t chunks = divide_up(problem.clips, chunk_clips);
+  const Tensor weights = arguments.empty_numbers<C>(
+      for_weight ? chunks * spectrum_size(problem, problem.in_channels, problem.out_channels) : 0);
+  const int64_t bias_size = padded_channels(problem.out_channels);
+  const Tensor biases = arguments.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
+  Gradients<S> gradients{};
+  if (for_x) {
+    gradients.x = strided<S, 4>(results.x);
+  }
+  gradients.weight = data<C>(weights);
+  gradients.bias = data<C>(biases);
+  torch::stable::parallel_for(0, chunks, arguments.grain(chunks), [&](int64_t first, int64_t last) {
+    backward_chunks<S>(problem, strided<const S, 4>(arguments.x), strided<const S, 4>(grad_y), data<C>(spectrum),
+                       gradients, chunk_clips, first, last);
+  });
+  if (for_weight) {
+    torch::stable::parallel_for(
+        0, problem.in_channels, arguments.grain(problem.in_channels), [&](int64_t first, int64_t last) {
+          finish_channels<S>(problem, gradients.weight, chunks, data<S>(results.weight), first, last);
+        });
+  }
+  for (int64_t o = 0; for_bias && o < problem.out_channels; ++o) {
+    C sum = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      sum += gradients.bias[chunk * bias_size + o];
+    }
+    data<S>(results.bias)[o] = narrow<S>(sum);
+  }
+}
+
+#endif
+
+// TF32 is for CUDA alone.
+Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, int64_t stride, int64_t padding,
+                     int64_t dilation, bool allow_tf32) {
+  const Arguments arguments(x, weight, stride, padding, dilation);
+  const Problem& problem = arguments.problem;
+  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == problem.out_channels &&
+                                        bias->scalar_type() == x.scalar_type()),
+                  "bias: expected shape (C_out,) and the dtype of x");
+  if (bias.has_value()) {
+    arguments.require_device("bias", *bias);
+    bias = torch::stable::contiguous(*bias);
+  }
+  Tensor y = empty_features(x, arguments.output_sizes());
+  if (y.numel() == 0) {
+    return y;
+  }
+  dispatch_floating(x, "x", [&](auto scalar) { run_forward<decltype(scalar)>(arguments, bias, y, allow_tf32); });
+  return y;
+}
+
 std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
-                                                          int64_t stride, int64_t padding, int64_t dilation, bool for_x,
-                                                          bool for_weight, bool for_bias) {
+                                                          int64_t stride, int64_t padding, int64_t dilation,
+                                                          bool allow_tf32, bool for_x, bool for_weight, bool for_bias) {
   const Arguments arguments(x, weight, stride, padding, dilation);
   const Problem& problem = arguments.problem;
   const Integers expected = arguments.output_sizes();
@@ -237,6 +341,7 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, 
   STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
                       grad_y.scalar_type() == x.scalar_type(),
                   "grad_y: expected the shape and dtype of the output");
+  arguments.require_device("grad_y", grad_y);
   const auto x_sizes = x.sizes();
   Tensor grad_x =
       for_x ? empty_features(x, Integers(x_sizes.begin(), x_sizes.end())) : torch::stable::new_empty(x, Integers{0});
@@ -247,38 +352,7 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, 
     return {grad_x, grad_weight, grad_bias};
   }
   dispatch_floating(x, "x", [&](auto scalar) {
-    using S = decltype(scalar);
-    using C = Compute<S>;
-    const Tensor spectrum = for_x ? spectrum_of<S>(arguments, /*backward=*/true) : arguments.empty_numbers<C>(0);
-    const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
-    const int64_t chunks = divide_up(problem.clips, chunk_clips);
-    const Tensor weights = arguments.empty_numbers<C>(
-        for_weight ? chunks * spectrum_size(problem, problem.in_channels, problem.out_channels) : 0);
-    const int64_t bias_size = padded_channels(problem.out_channels);
-    const Tensor biases = arguments.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
-    Gradients<S> gradients{};
-    if (for_x) {
-      gradients.x = strided<S, 4>(grad_x);
-    }
-    gradients.weight = data<C>(weights);
-    gradients.bias = data<C>(biases);
-    torch::stable::parallel_for(0, chunks, arguments.grain(chunks), [&](int64_t first, int64_t last) {
-      backward_chunks<S>(problem, strided<const S, 4>(x), strided<const S, 4>(grad_y), data<C>(spectrum), gradients,
-                         chunk_clips, first, last);
-    });
-    if (for_weight) {
-      torch::stable::parallel_for(
-          0, problem.in_channels, arguments.grain(problem.in_channels), [&](int64_t first, int64_t last) {
-            finish_channels<S>(problem, gradients.weight, chunks, data<S>(grad_weight), first, last);
-          });
-    }
-    for (int64_t o = 0; for_bias && o < problem.out_channels; ++o) {
-      C sum = 0;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        sum += gradients.bias[chunk * bias_size + o];
-      }
-      data<S>(grad_bias)[o] = narrow<S>(sum);
-    }
+    run_backward<decltype(scalar)>(arguments, grad_y, {grad_x, grad_weight, grad_bias}, allow_tf32);
   });
   return {grad_x, grad_weight, grad_bias};
 }
@@ -286,14 +360,20 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, 
 }  // namespace
 }  // namespace ikem::temporal_conv
 
+#ifdef IKEM_CUDA_OPERATIONS
+STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CUDA, library) {
+#else
 STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
-  library.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int stride, int padding, int dilation) -> Tensor");
+  library.def(
+      "temporal_conv(Tensor x, Tensor weight, Tensor? bias, int stride, int padding, int dilation, bool allow_tf32) "
+      "-> Tensor");
   library.def(
       "temporal_conv_backward(Tensor grad_y, Tensor x, Tensor weight, int stride, int padding, int dilation, "
-      "bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)");
+      "bool allow_tf32, bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
+#endif
   library.impl("temporal_conv", TORCH_BOX(&ikem::temporal_conv::temporal_conv));
   library.impl("temporal_conv_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_backward));
 }
