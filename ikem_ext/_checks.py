@@ -85,3 +85,12 @@ def check_same(reference: tuple[str, Tensor], **others: Tensor | None) -> None:
             raise TypeError(f"{name}: expected {first.dtype} as {first_name} has, got {tensor.dtype}")
         if tensor is not None and tensor.device != first.device:
             raise ValueError(f"{name}: expected to be on {first.device} as {first_name} is, got {tensor.device}")
+
+
+def check_per_channel(shapes: Shapes, name: str, tensor: Tensor, form: str, x: Tensor) -> None:
+    """Requires numbers of the channels of ``x``, in a floating dtype of their own, on its device."""
+    shapes.check(name, tensor, form)
+    if tensor.dtype not in FLOATING:
+        raise TypeError(f"{name}: expected one of {[str(t) for t in FLOATING]}, got {tensor.dtype}")
+    if tensor.device != x.device:
+        raise ValueError(f"{name}: expected to be on {x.device} as x is, got {tensor.device}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import FLOATING, Shapes, check_same, not_for_torchscript
+from ._checks import Shapes, check_per_channel, check_same, not_for_torchscript
 from ._features import empty_features
 from ._transforms import (
     FORWARD_MODE,
@@ -36,6 +36,7 @@ def batch_norm(
     dropout: float = 0.0,
     residual: Tensor | None = None,
     relu: bool = False,
+    moments: Tensor | None = None,
 ) -> Tensor:
     r"""Batch normalization, dropout, the sum with a residual and ReLU, in one pass over memory behind the statistics.
 
@@ -58,6 +59,9 @@ def batch_norm(
         dropout: probability p to zero an entry, in evaluation, too; the others are divided by 1 - p.
         residual: r, of the shape and dtype of ``x``.
         relu: whether the result goes through a ReLU.
+        moments: in training, mean and biased variance of each channel of x, (2, C), where
+            :func:`ikem_ext.graph_conv` or :func:`ikem_ext.temporal_conv` made them with x: they are not made again, and
+            x is read once. The gradient is the same.
 
     Returns:
         y, of the shape and dtype of ``x``, summed in float32 or wider; in memory channels last if ``x`` is. Once
@@ -84,13 +88,17 @@ def batch_norm(
         >>> torch.testing.assert_close(y, plain)
     """
     running = (running_mean, running_var)
-    check_batch_norm(x, weight, bias, *running, residual, training, dropout)
+    check_batch_norm(x, weight, bias, *running, residual, training, dropout, moments)
     _library.require_device("x", x)
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = weight.to(wide), bias.to(wide)
     given = (None, None) if training else tuple(each.to(wide) for each in running if each is not None)
+    if moments is not None:
+        given = moments.to(wide).unbind()
     seed = draw_seed(x.device) if dropout > 0 else None
-    y, mean, variance = torch.ops.ikem_ext.batch_norm(x, weight, bias, *given, residual, seed, dropout, eps, relu)
+    y, mean, variance = torch.ops.ikem_ext.batch_norm(
+        x, weight, bias, *given, residual, seed, dropout, eps, relu, training
+    )
     if training:
         update_running(running_mean, running_var, mean, variance, x.numel() // x.shape[1], momentum)
     return y
@@ -105,6 +113,7 @@ def check_batch_norm(
     residual: Tensor | None,
     training: bool,
     dropout: float,
+    moments: Tensor | None,
 ) -> None:
     """Requires arguments that :func:`batch_norm` takes."""
     shapes = Shapes()
@@ -116,11 +125,11 @@ def check_batch_norm(
             if not training:
                 raise ValueError(f"{name}: expected a tensor in evaluation, got None")
             continue
-        shapes.check(name, tensor, "C")
-        if tensor.dtype not in FLOATING:
-            raise TypeError(f"{name}: expected one of {[str(t) for t in FLOATING]}, got {tensor.dtype}")
-        if tensor.device != x.device:
-            raise ValueError(f"{name}: expected to be on {x.device} as x is, got {tensor.device}")
+        check_per_channel(shapes, name, tensor, "C", x)
+    if moments is not None:
+        check_per_channel(shapes, "moments", moments, "2 C", x)
+        if not training:
+            raise ValueError("moments: expected None in evaluation, where the running statistics take their place")
     if residual is not None:
         shapes.check("residual", residual, "N C T V")
         check_same(("x", x), residual=residual)
@@ -166,9 +175,8 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, _, given, _, _, seed, *ctx.settings, relu = inputs
+    x, weight, _, _, _, _, seed, *ctx.settings, relu, ctx.training = inputs
     y, mean, variance = output
-    ctx.training = given is None
     ctx.mark_non_differentiable(mean, variance)
     ctx.save_for_backward(x, y if relu else None, weight, mean, variance, seed)
     ctx.save_for_forward(x)
@@ -180,7 +188,7 @@ def _backward(ctx: Any, grad_y: Tensor, *_: Tensor | None) -> tuple[Tensor | Non
         grad_y, *ctx.saved_tensors, *ctx.settings, ctx.training, for_residual
     )
     wanted = (each if asked else None for each, asked in zip(gradients, ctx.needs_input_grad[:3], strict=True))
-    return *wanted, None, None, grad_residual if for_residual else None, *(None,) * 4
+    return *wanted, None, None, grad_residual if for_residual else None, *(None,) * 5
 
 
 def _no_forward_mode(*_: Any) -> NoReturn:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from . import _library
 from ._checks import Shapes, cast_floating, check_same, not_for_torchscript
-from ._features import empty_features
+from ._features import empty_features, empty_moments
 from ._transforms import mapped_first, register_derivatives, register_vmap, save
 
 __all__ = ["graph_conv"]
 
 
+@overload
+def graph_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *, moments: Literal[False] = False
+) -> Tensor: ...
+@overload
+def graph_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *, moments: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 @not_for_torchscript
-def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
+def graph_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *, moments: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Transforms the channels of every joint and sums over the joints, one term per part of the graph.
 
     .. math:: y[n,o,t,w] = \sum_k \sum_v A[k,v,w] \Big(\sum_c W[k,o,c]\, x[n,c,t,v] + b[k,o]\Big)
@@ -29,11 +39,13 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         bias: b, (K, C_out), or None for none.
         adjacency: A, (K, V, W), or one for each clip, (N, K, V, W), or for each clip and output channel,
             (N, K, C_out, V, W).
+        moments: whether the mean and the biased variance of each channel of the result are returned, too, which a batch
+            norm behind it needs: they are made as it is written. On the CPU alone.
 
-        All may carry one more leading dimension G: G independent graph convolutions in one call.
+        All tensors may carry one more leading dimension G: G independent graph convolutions in one call.
 
     Returns:
-        (N, C_out, T, W), or (G, N, C_out, T, W), in the dtype of ``x`` and summed in float32 or wider; in memory
+        y, (N, C_out, T, W), or (G, N, C_out, T, W), in the dtype of ``x`` and summed in float32 or wider; in memory
         channels last if ``x`` is. Differentiable in all inputs, in reverse and in forward mode, as often as wanted, by
         autograd and ``torch.func`` alike, and mapped by ``torch.vmap``; only the gradients asked for are made, that of
         the adjacency for all its entries, zero or not. Under autocast all inputs are cast to autocast's dtype.
@@ -44,9 +56,15 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         PyTorch allows that for convolutions, which one with 1x1 kernels would be: by default it does,
         ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps what was set when it compiled.)
 
+        With ``moments`` y and a tensor (2, C_out), or (G, 2, C_out), float32 or wider: means and variances of y before
+        it is rounded to its dtype; with an adjacency for each channel after that, by a pass of their own. No gradient
+        goes through them: that of :func:`ikem_ext.temporal_conv` and :func:`ikem_ext.batch_norm`, which take them, has
+        in it that they are made of y.
+
     Raises:
         ValueError: the shapes do not fit together, or the inputs lie on different devices, or neither on the CPU nor
-            on a CUDA device: elsewhere :func:`ikem_ext.reference.graph_conv` does it in plain PyTorch.
+            on a CUDA device: elsewhere :func:`ikem_ext.reference.graph_conv` does it in plain PyTorch. Moments are
+            asked for on another device than the CPU.
         TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
@@ -72,6 +90,9 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
     if dtype is not None:
         x, weight, bias, adjacency = (cast_floating(each, dtype) for each in (x, weight, bias, adjacency))
     check_same(("x", x), weight=weight, bias=bias, adjacency=adjacency)
+    if moments:
+        _library.require_cpu("graph_conv(moments=True)", x)
+        return torch.ops.ikem_ext.graph_conv_moments(x, weight, bias, adjacency)
     _library.require_device("x", x)
     return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, _library.convolutions_in_tf32(x.device))
 
@@ -79,6 +100,12 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
 @torch.library.register_fake("ikem_ext::graph_conv")
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, allow_tf32: bool) -> Tensor:
     return empty_features(x, *x.shape[:-3], weight.shape[-2], x.shape[-2], adjacency.shape[-1])
+
+
+@torch.library.register_fake("ikem_ext::graph_conv_moments")
+def _fake_with_moments(*arguments: Any) -> tuple[Tensor, Tensor]:
+    y = _fake(*arguments, False)
+    return y, empty_moments(y)
 
 
 @torch.library.register_fake("ikem_ext::graph_conv_backward")
@@ -156,6 +183,30 @@ def _jvp(ctx: Any, arguments: Sequence[Tensor | None], *tangents: Tensor | None)
 register_derivatives("graph_conv", setup_context=_setup_context, backward=_backward, jvp=_jvp)
 
 
+# With moments it has the same ones; none go through the moments.
+
+
+def _setup_context_with_moments(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    _setup_context(ctx, (*inputs, False), output[0])
+
+
+def _backward_with_moments(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    return _gradients(grad_y, ctx.saved_tensors, ctx.needs_input_grad, ctx.allow_tf32)
+
+
+def _jvp_with_moments(ctx: Any, arguments: Sequence[Tensor | None], *tangents: Tensor | None) -> Any:
+    return _tangent(arguments, tangents, ctx.allow_tf32), None
+
+
+register_derivatives(
+    "graph_conv_moments",
+    setup_context=_setup_context_with_moments,
+    backward=_backward_with_moments,
+    jvp=_jvp_with_moments,
+)
+
+
 def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, _, _, _, _, ctx.allow_tf32 = inputs
     ctx.wanted = inputs[5:9]
@@ -224,6 +275,15 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[
     groups = _MappedAsGroups(info, arguments[0], in_dims[0])
     y = torch.ops.ikem_ext.graph_conv(*map(groups.merged, arguments, in_dims))
     return groups.parted(y), 0
+
+
+@register_vmap("graph_conv_moments")
+def _vmap_with_moments(
+    info: Any, in_dims: tuple[int | None, ...], *arguments: Any
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    groups = _MappedAsGroups(info, arguments[0], in_dims[0])
+    y, moments = torch.ops.ikem_ext.graph_conv_moments(*map(groups.merged, arguments, in_dims))
+    return (groups.parted(y), groups.parted(moments)), (0, 0)
 
 
 @register_vmap("graph_conv_backward")

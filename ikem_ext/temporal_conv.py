@@ -4,19 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import Shapes, cast_floating, check_same, not_for_torchscript
-from ._features import empty_features
-from ._transforms import mapped_first, one_by_one, register_derivatives, register_vmap, save
+from ._checks import Shapes, cast_floating, check_per_channel, check_same, not_for_torchscript
+from ._features import empty_features, empty_moments
+from ._transforms import (
+    FORWARD_MODE,
+    SECOND_DERIVATIVES,
+    mapped_first,
+    one_by_one,
+    refuse,
+    register_derivatives,
+    register_vmap,
+    save,
+)
 
 __all__ = ["temporal_conv"]
 
 
+#: Weight and bias of a batch norm, (C,) each, the moments that it normalizes by, (2, C), and what variances have added.
+Norm = tuple[Tensor, Tensor, Tensor, float]
+
+
+@overload
+def temporal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    norm: Norm | None = None,
+    training: bool = True,
+    moments: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def temporal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    norm: Norm | None = None,
+    training: bool = True,
+    moments: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 @not_for_torchscript
 def temporal_conv(
     x: Tensor,
@@ -26,7 +65,10 @@ def temporal_conv(
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
-) -> Tensor:
+    norm: Norm | None = None,
+    training: bool = True,
+    moments: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Convolves the frames of every joint, as a two-dimensional convolution with a (K, 1) kernel does.
 
     .. math:: y[n,o,t,v] = b[o] + \sum_c \sum_k W[o,c,k]\, x[n,c,\, s t + d k - p,\, v]
@@ -37,6 +79,13 @@ def temporal_conv(
     is one product of matrices over taps and channels, on tensor cores where the dtype allows, for which a tile of ``x``
     is read once for all taps.
 
+    Batch norms on either side need no passes over memory of their own: with ``norm`` the convolution sees
+
+    .. math:: \mathrm{relu}\Big(\gamma\, \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta\Big)
+
+    of x, which is made of x as it is read, in either pass, and with ``moments`` it returns what a batch norm behind it
+    normalizes by, which is made as y is written.
+
     Args:
         x: features, (N, C_in, T, V).
         weight: W, (C_out, C_in, K).
@@ -44,20 +93,32 @@ def temporal_conv(
         stride: s, in frames.
         padding: p, in frames.
         dilation: d, in frames.
+        norm: :math:`(\gamma, \beta, m, \epsilon)`, the first two (C_in,) and m, the mean and the biased variance of
+            each channel, (2, C_in); or None for neither norm nor ReLU.
+        training: m is that of x, as :func:`ikem_ext.graph_conv` returns it, and the gradient is that of normalizing by
+            the batch; else m is constant.
+        moments: whether the mean and the biased variance of each channel of y are returned, too.
 
     Returns:
-        (N, C_out, T', V) with T' = (T + 2 p - d (K - 1) - 1) // s + 1, in the dtype of ``x`` and summed in float32 or
-        wider; in memory channels last if ``x`` is. Differentiable in all inputs, in reverse and in forward mode, as
+        y, (N, C_out, T', V) with T' = (T + 2 p - d (K - 1) - 1) // s + 1, in the dtype of ``x`` and summed in float32
+        or wider; in memory channels last if ``x`` is. Differentiable in all inputs, in reverse and in forward mode, as
         often as wanted, by autograd and ``torch.func`` alike, and mapped by ``torch.vmap``. Under autocast all inputs
-        are cast to autocast's dtype. The same input gives the same bits each time, on the CPU for any number of
-        threads. On CUDA the products of float32 are rounded to TF32 where PyTorch allows that for convolutions: by
-        default it does, ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps what was set when
-        it compiled.)
+        but those of the norm are cast to autocast's dtype. The same input gives the same bits each time, on the CPU for
+        any number of threads. On CUDA the products of float32 are rounded to TF32 where PyTorch allows that for
+        convolutions: by default it does, ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps
+        what was set when it compiled.)
+
+        With ``norm``, which is for the CPU alone, it is differentiable once, in reverse mode, in :math:`\gamma` and
+        :math:`\beta`, too.
+
+        With ``moments``, which are for the CPU alone, y and a tensor (2, C_out), float32 or wider: means and variances
+        of y before it is rounded to its dtype. No gradient goes through them: that of :func:`ikem_ext.batch_norm`,
+        which takes them, has in it that they are made of y.
 
     Raises:
         ValueError: the shapes do not fit together, an argument is out of range, or the inputs lie on different devices,
-            or neither on the CPU nor on a CUDA device: elsewhere :func:`ikem_ext.reference.temporal_conv` does it in
-            plain PyTorch.
+            or neither on the CPU nor on a CUDA device, or with ``norm`` or ``moments`` not on the CPU: elsewhere
+            :func:`ikem_ext.reference.temporal_conv` does it in plain PyTorch.
         TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
@@ -71,19 +132,43 @@ def temporal_conv(
         >>> x, weight = torch.randn(2, 16, 50, 25), torch.randn(32, 16, 9)
         >>> ikem_ext.temporal_conv(x, weight, stride=2, padding=4).shape
         torch.Size([2, 32, 25, 25])
+
+        The last part of a block, each of whose arrays is read and written once:
+
+        >>> adjacency = ikem_ext.get_layout("ntu25").adjacency()
+        >>> y, moments = ikem_ext.graph_conv(x, torch.randn(3, 16, 16), None, adjacency, moments=True)
+        >>> norm = (torch.ones(16), torch.zeros(16), moments, 1e-5)
+        >>> y, moments = ikem_ext.temporal_conv(y, torch.randn(16, 16, 9), padding=4, norm=norm, moments=True)
+        >>> ikem_ext.batch_norm(y, torch.ones(16), torch.zeros(16), moments=moments, residual=x, relu=True).shape
+        torch.Size([2, 16, 50, 25])
     """
-    check_temporal_conv(x, weight, bias, stride, padding, dilation)
+    check_temporal_conv(x, weight, bias, stride, padding, dilation, norm, training)
     dtype = _library.autocast_dtype(x.device)
     if dtype is not None:
         x, weight, bias = (cast_floating(each, dtype) for each in (x, weight, bias))
     check_same(("x", x), weight=weight, bias=bias)
-    _library.require_device("x", x)
-    tf32 = _library.convolutions_in_tf32(x.device)
-    return torch.ops.ikem_ext.temporal_conv(x, weight, bias, stride, padding, dilation, tf32)
+    if norm is None and not moments:
+        _library.require_device("x", x)
+        tf32 = _library.convolutions_in_tf32(x.device)
+        return torch.ops.ikem_ext.temporal_conv(x, weight, bias, stride, padding, dilation, tf32)
+    _library.require_cpu("temporal_conv(norm=..., moments=...)", x)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    *numbers, eps = (None, None, None, 0.0) if norm is None else (*(each.to(wide) for each in norm[:3]), norm[3])
+    y, made = torch.ops.ikem_ext.temporal_conv_normed(
+        x, weight, bias, *numbers, eps, training, stride, padding, dilation
+    )
+    return (y, made) if moments else y
 
 
 def check_temporal_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    dilation: int,
+    norm: Norm | None,
+    training: bool,
 ) -> None:
     """Requires shapes and numbers that :func:`temporal_conv` takes."""
     shapes = Shapes()
@@ -91,6 +176,15 @@ def check_temporal_conv(
     shapes.check("weight", weight, "C_out C_in K")
     if bias is not None:
         shapes.check("bias", bias, "C_out")
+    if norm is not None:
+        if len(norm) != 4:
+            raise ValueError(f"norm: expected weight, bias, moments and eps, got {len(norm)} of them")
+        norm_weight, norm_bias, norm_moments, _ = norm
+        check_per_channel(shapes, "norm_weight", norm_weight, "C_in", x)
+        check_per_channel(shapes, "norm_bias", norm_bias, "C_in", x)
+        check_per_channel(shapes, "norm_moments", norm_moments, "2 C_in", x)
+        if training and x.numel() == x.shape[1]:
+            raise ValueError(f"x: expected more than one value per channel in training, got shape {tuple(x.shape)}")
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
@@ -110,14 +204,28 @@ def _fake(
     return empty_features(x, x.shape[0], weight.shape[0], frames, x.shape[3])
 
 
+@torch.library.register_fake("ikem_ext::temporal_conv_normed")
+def _fake_normed(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor]:
+    y = _fake(x, weight, bias, *settings[-3:], False)
+    return y, empty_moments(y)
+
+
 @torch.library.register_fake("ikem_ext::temporal_conv_backward")
 def _fake_backward(grad_y: Tensor, x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    for_x, for_weight, for_bias = settings[4:]
+    for_x, for_weight, for_bias = settings[-3:]
     return (
         empty_features(x, *x.shape) if for_x else x.new_empty(0),
         x.new_empty(weight.shape if for_weight else 0),
         x.new_empty(weight.shape[:1] if for_bias else 0),
     )
+
+
+@torch.library.register_fake("ikem_ext::temporal_conv_normed_backward")
+def _fake_normed_backward(
+    grad_y: Tensor, x: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, *settings: Any
+) -> tuple[Tensor, ...]:
+    gradients = _fake_backward(grad_y, x, weight, *settings[-6:])
+    return *gradients, *(each.new_empty(each.shape if settings[-3] else 0) for each in (norm_weight, norm_bias))
 
 
 # The operation is linear in the input and in weight and bias together, so its derivatives are convolutions again.
@@ -217,6 +325,52 @@ register_derivatives(
 )
 
 
+# With a norm there are gradients alone; without one those of above, and none through the moments.
+
+
+def _setup_context_normed(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, _, norm_weight, norm_bias, norm_moments, *ctx.norm_settings = inputs[:8]
+    ctx.settings, ctx.normed = inputs[8:], norm_weight is not None
+    ctx.mark_non_differentiable(output[1])
+    save(ctx, x, weight, norm_weight, norm_bias, norm_moments)
+
+
+def _backward_normed(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    x, weight, *norm = ctx.saved_tensors
+    for_x, *for_others = ctx.needs_input_grad[:3]
+    if not ctx.normed:
+        return *_gradients(grad_y, x, weight, (*ctx.settings, False), (for_x, *for_others)), *(None,) * 8
+    for_norm = ctx.needs_input_grad[3:5]
+    wanted = for_x or any(for_norm), *for_others
+    made = torch.ops.ikem_ext.temporal_conv_normed_backward(
+        grad_y, x, weight, *norm, *ctx.norm_settings, *ctx.settings, *wanted
+    )
+    asked = for_x, *for_others, *for_norm
+    return *(each if want else None for each, want in zip(made, asked, strict=True)), *(None,) * 6
+
+
+def _jvp_normed(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tuple[Tensor | None, None]:
+    if ctx.normed:
+        refuse("temporal_conv with a norm", FORWARD_MODE)
+    x, weight, *_ = saved
+    return _tangent(x, weight, (*ctx.settings, False), *tangents[:3]), None
+
+
+def _no_second_derivatives(*_: Any) -> NoReturn:
+    refuse("temporal_conv with a norm", SECOND_DERIVATIVES)
+
+
+register_derivatives(
+    "temporal_conv_normed", setup_context=_setup_context_normed, backward=_backward_normed, jvp=_jvp_normed
+)
+register_derivatives(
+    "temporal_conv_normed_backward",
+    setup_context=lambda *_: None,
+    backward=_no_second_derivatives,
+    jvp=_no_second_derivatives,
+)
+
+
 @register_vmap("temporal_conv")
 def _vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, int]:
     x, *parameters = arguments
@@ -231,3 +385,13 @@ def _vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Te
 @register_vmap("temporal_conv_backward")
 def _vmap_of_backward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
     return one_by_one(torch.ops.ikem_ext.temporal_conv_backward, info, in_dims, *arguments)
+
+
+@register_vmap("temporal_conv_normed")
+def _vmap_normed(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
+    return one_by_one(torch.ops.ikem_ext.temporal_conv_normed, info, in_dims, *arguments)
+
+
+@register_vmap("temporal_conv_normed_backward")
+def _vmap_of_normed_backward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> Any:
+    return one_by_one(torch.ops.ikem_ext.temporal_conv_normed_backward, info, in_dims, *arguments)

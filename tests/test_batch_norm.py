@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import ikem_ext
 from ikem_ext import reference
-from ikem_ext.reference.batch_norm import dropout_mask
+from ikem_ext.reference.batch_norm import dropout_mask, moments_of
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
@@ -45,8 +45,12 @@ class TestBatchNorm(OperationChecks):
         operations = torch.ops.ikem_ext
         x, weight, bias, residual, relu = arguments.values()
         seed = torch.tensor(-5)
-        yield operations.batch_norm.default, (x, weight, bias, None, None, residual, seed, 0.25, 1e-5, relu)
-        yield operations.batch_norm.default, (x, weight, bias, bias, weight.square(), None, None, 0.0, 1e-5, False)
+        yield operations.batch_norm.default, (x, weight, bias, None, None, residual, seed, 0.25, 1e-5, relu, True)
+        yield (
+            operations.batch_norm.default,
+            (x, weight, bias, bias, weight.square(), None, None, 0.0, 1e-5, False, False),
+        )
+        yield operations.batch_norm.default, (x, weight, bias, bias, weight.square(), None, None, 0.0, 1e-5, relu, True)
         x, weight, bias, residual = (each.detach() for each in (x, weight, bias, residual))
         for y in (None, residual, (residual > 0).to(torch.int8)):
             statistics = bias, weight.square()
@@ -145,6 +149,26 @@ def test_is_what_pytorch_computes(training: bool, layout: torch.memory_format) -
     assert y.stride() == x.stride()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_moments_that_are_given_are_not_made_again(layout: torch.memory_format) -> None:
+    """The gradient is that of normalizing by the batch, and the running statistics take part in them."""
+    given = arguments(4, 18, 5, 7, residual=True, layout=layout)
+    running = [(torch.zeros(18).double(), torch.ones(18).double()) for _ in range(2)]
+    results = []
+    for statistics, moments in zip(running, (moments_of(given["x"]), None), strict=True):
+        leaves = {name: value.detach().requires_grad_() for name, value in given.items()}
+        torch.manual_seed(0)
+        y = ikem_ext.batch_norm(
+            **leaves, running_mean=statistics[0], running_var=statistics[1], dropout=0.3, relu=True, moments=moments
+        )
+        results.append((y, *torch.autograd.grad(y.square().sum(), list(leaves.values())), *statistics))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    others = torch.stack((torch.zeros(18), torch.ones(18))).double()
+    y = ikem_ext.batch_norm(given["x"], torch.ones(18), torch.zeros(18), eps=0.0, moments=others)
+    torch.testing.assert_close(y, given["x"])
+
+
 def test_statistics_of_numbers_far_from_zero() -> None:
     """A sum of squares minus the square of the sum would leave nothing."""
     x = (torch.randn(8, 16, 40, 25, dtype=torch.float64) + 1e4).float()
@@ -204,7 +228,7 @@ class TestDropout:
         x = torch.ones(3, 18, 5, 7, device=device).to(memory_format=layout)
         zeros, ones = torch.zeros(18, device=device), torch.ones(18, device=device)
         for each in (seed, seed.to(device)):
-            y, _, _ = torch.ops.ikem_ext.batch_norm(x, zeros, ones, None, None, None, each, 0.5, 1e-5, False)
+            y, _, _ = torch.ops.ikem_ext.batch_norm(x, zeros, ones, None, None, None, each, 0.5, 1e-5, False, True)
             assert torch.equal((y > 0).cpu(), dropout_mask(seed, x.shape, 0.5))
 
 
@@ -222,6 +246,17 @@ def test_not_a_number_is_not_rectified_away() -> None:
         ({"residual": torch.randn(2, 3, 4, 6)}, ValueError, "residual: expected shape"),
         ({"residual": torch.randn(2, 3, 4, 5).double()}, TypeError, "residual: expected torch.float32 as x has"),
         ({"dropout": 1.0}, ValueError, "dropout: expected at least 0 and less than 1, got 1.0"),
+        ({"moments": torch.ones(3, 2)}, ValueError, r"moments: expected shape \(2, C\) with C=3, got \(3, 2\)"),
+        (
+            {
+                "moments": torch.ones(2, 3),
+                "training": False,
+                "running_mean": torch.ones(3),
+                "running_var": torch.ones(3),
+            },
+            ValueError,
+            "moments: expected None in evaluation",
+        ),
         ({"training": False}, ValueError, "running_mean: expected a tensor in evaluation, got None"),
     ],
 )

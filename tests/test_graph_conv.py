@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ikem_ext
 from ikem_ext import reference
+from ikem_ext.reference.batch_norm import moments_of
 
 NAMES = ("x", "weight", "bias", "adjacency")
 PER = ("shared", "clip", "channel")
@@ -92,6 +93,55 @@ class TestGroups(TestSharedAdjacency):
     per = "clip"
     batch_axes: ClassVar[dict[str, int]] = {"x": 1, "adjacency": 1}
     groups = (2,)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("per", [*PER, "groups"])
+@pytest.mark.parametrize("channels", [(3, 18), (18, 3), (64, 64)])
+def test_moments_are_those_of_the_result(
+    channels: tuple[int, int], per: str, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    """And they change nothing: neither the result nor its gradients."""
+    torch.manual_seed(0)
+    sets = [arguments(3, *channels, 20, 6, 7, 3, "shared" if per == "groups" else per) for _ in range(2)]
+    values = [torch.stack(both) if per == "groups" else both[0] for both in zip(*sets, strict=True)]
+    values[0] = values[0].flatten(0, -4).to(memory_format=layout).view(values[0].shape)
+    values[2] += 10  # so that a difference of squares would be seen
+    leaves = [value.to(dtype).requires_grad_() for value in values]
+    y, moments = ikem_ext.graph_conv(*leaves, moments=True)
+    plain = ikem_ext.graph_conv(*leaves)
+    assert torch.equal(y, plain)
+    assert not moments.requires_grad and moments.dtype == torch.promote_types(dtype, torch.float32)
+    for both in zip(*(torch.autograd.grad(each, leaves, cotangent(y)) for each in (y, plain)), strict=True):
+        assert torch.equal(*both)
+    truth = reference.graph_conv(*(each.detach().double() for each in leaves), moments=True)[1]
+    if per == "channel":  # by a pass of their own
+        truth = moments_of(y.detach().double())
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(moments.double(), truth, rtol=tolerance, atol=tolerance * truth.max().item())
+
+
+@pytest.mark.parametrize("groups", [(), (2,)])
+def test_moments_under_the_checks_of_operations(groups: tuple[int, ...]) -> None:
+    values = [torch.randn(*groups, *each.shape, dtype=each.dtype) for each in arguments(2, 3, 5, 6, 4, 4, 2, "shared")]
+    torch.library.opcheck(
+        torch.ops.ikem_ext.graph_conv_moments.default, tuple(each.requires_grad_() for each in values)
+    )
+    detached = [each.detach() for each in values]
+    before = torch.get_num_threads()
+    made = []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            made.append(ikem_ext.graph_conv(*detached, moments=True)[1])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(each, made[0]) for each in made)
+    compiled = torch.compile(ikem_ext.graph_conv, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(*detached, moments=True)[1], made[0])
+    mapped = torch.func.vmap(lambda x: ikem_ext.graph_conv(x, *detached[1:], moments=True)[1])
+    torch.testing.assert_close(mapped(torch.stack([detached[0]] * 2)), torch.stack([made[0]] * 2))
 
 
 def check_against_twin(values: tuple[Tensor | None, ...]) -> None:

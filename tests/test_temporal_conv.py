@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operation_checks import DTYPES, Arguments, OperationChecks, assert_as_accurate, cotangent, non_contiguous
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import batch_norm, conv2d
 
 import ikem_ext
 from ikem_ext import reference
+from ikem_ext.reference.batch_norm import moments_of
 
 
 def arguments(
@@ -77,6 +78,66 @@ class TestDilation(TestTemporalConv):
     taps = 3
 
 
+class TestNormed(TestTemporalConv):
+    """With a norm on either side, whose moments come from the operation that made x."""
+
+    differentiable = ("x", "weight", "bias", "norm_weight", "norm_bias")
+
+    @staticmethod
+    def chain(
+        library: Any, x: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, **options: int
+    ) -> Tensor:
+        """`graph_conv`, which by the identity leaves x what it is, then `temporal_conv`."""
+        sizes = (1, 1) if x.is_nested else (x.shape[1], x.shape[3])  # a nested one is refused below
+        dtype = x.dtype if x.is_floating_point() else None
+        one, joints = (torch.eye(size, dtype=dtype, device=x.device)[None] for size in sizes)
+        x, moments = library.graph_conv(x, one, None, joints, moments=True)
+        return library.temporal_conv(x, weight, bias, norm=(norm_weight, norm_bias, moments, 1e-5), **options)
+
+    @staticmethod
+    def operation(*values: Any, **named: Any) -> Tensor:
+        return TestNormed.chain(ikem_ext, *values, **named)
+
+    @staticmethod
+    def reference(*values: Any, **named: Any) -> Tensor:
+        return TestNormed.chain(reference, *values, **named)
+
+    def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+        given = super().inputs(dtype, device, seed)
+        numbers = torch.randn(2, given["x"].shape[1]).to(device, dtype)
+        given["x"] = given["x"] * 3 + 1
+        return {**given, "norm_weight": numbers[0], "norm_bias": numbers[1]}
+
+    def native_calls(self, arguments: Arguments) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        operations = torch.ops.ikem_ext
+        x, weight, bias, norm_weight, norm_bias = (arguments[name] for name in self.differentiable)
+        moments = moments_of(x.detach())
+        settings = arguments.get("stride", 1), arguments["padding"], 1
+        for training in (True, False):
+            norm = norm_weight, norm_bias, moments, 1e-5, training
+            yield operations.temporal_conv_normed.default, (x, weight, bias, *norm, *settings)
+        yield operations.temporal_conv_normed.default, (x, weight, bias, None, None, None, 0.0, True, *settings)
+        x, weight, *norm = (each.detach() for each in (x, weight, norm_weight, norm_bias))
+        gradient = torch.ones_like(operations.temporal_conv(x, weight, None, *settings, False))
+        for wanted in ((True, True, True), (False, True, False), (True, False, False)):
+            yield (
+                operations.temporal_conv_normed_backward.default,
+                (gradient, x, weight, *norm, moments, 1e-5, True, *settings, *wanted),
+            )
+
+    # It is for the CPU alone.
+    @pytest.fixture(autouse=True)
+    def _on_the_cpu(self, request: pytest.FixtureRequest) -> None:
+        if request.node.get_closest_marker("gpu"):
+            pytest.skip("not built for CUDA")
+
+    test_torchscript_says_what_to_use_instead = None  # type: ignore[assignment]  # which is said of one operation
+
+
+class TestNormedWithStride(TestNormed):
+    options: ClassVar[dict[str, int]] = {"padding": 4, "stride": 2}
+
+
 sizes = st.tuples(st.integers(0, 3), *(st.integers(1, 20) for _ in range(2)), st.integers(1, 70), st.integers(1, 5))
 
 
@@ -101,6 +162,52 @@ def test_any_size_as_pytorch_computes_it(
         results.append((y, *torch.autograd.grad(y, list(leaves.values()), cotangent)))
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9 * max([1, *plain.detach().abs().flatten()]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes, st.integers(1, 9), st.integers(1, 3), st.integers(0, 4), st.booleans(), st.booleans(), st.booleans()
+)  # fmt: skip
+def test_norms_on_either_side_as_pytorch_computes_them(
+    sizes: tuple[int, ...], taps: int, stride: int, padding: int, channels_last: bool, training: bool, biased: bool
+) -> None:
+    given = arguments(*sizes, taps)
+    norm_weight, norm_bias = torch.randn(2, sizes[1], dtype=torch.float64)
+    x = (given["x"] * 2 + 1).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    given = {**given, "x": x, "norm_weight": norm_weight, "norm_bias": norm_bias}
+    if sizes[0] == 0 or sizes[3] + 2 * padding < taps or x.numel() == x.shape[1]:
+        return
+    constant = torch.stack((torch.randn(sizes[1]), torch.rand(sizes[1]))).double()
+    results = []
+    for ours in (True, False):
+        leaves = {name: value.detach().requires_grad_() for name, value in given.items()}
+        x, weight, bias, norm_weight, norm_bias = leaves.values()
+        used = bias if biased else None
+        if ours:
+            moments = moments_of(x.detach()) if training else constant
+            norm = norm_weight, norm_bias, moments, 1e-5
+            y, of_y = ikem_ext.temporal_conv(
+                x, weight, used, stride=stride, padding=padding, norm=norm, training=training, moments=True
+            )
+        else:
+            normed = batch_norm(x, *constant, norm_weight, norm_bias, training, momentum=0.0).relu()
+            y = conv2d(normed, weight[..., None], used, (stride, 1), (padding, 0))
+            of_y = moments_of(y.detach())
+        cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+        wanted = [each for each in leaves.values() if each is not bias or biased]
+        results.append((y, of_y, *torch.autograd.grad(y, wanted, cotangent)))
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-8, atol=1e-8 * max([1, *plain.detach().abs().flatten()]))
+
+
+def test_moments_of_numbers_far_from_zero() -> None:
+    """A sum of squares minus the square of the sum would leave nothing."""
+    weight, bias = torch.zeros(3, 2, 1), torch.full((3,), 1e4)
+    weight[:, 0] = 1
+    x = torch.randn(8, 2, 40, 25)
+    y, moments = ikem_ext.temporal_conv(x, weight, bias, moments=True)
+    assert torch.equal(y, ikem_ext.temporal_conv(x, weight, bias))
+    torch.testing.assert_close(moments[1], y.double().var((0, 2, 3), correction=0).float(), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +294,26 @@ def test_memory_layout_is_kept(layout: torch.memory_format, dtype: torch.dtype) 
         ({"weight": torch.randn(5, 3, 3).double()}, TypeError, "weight: expected torch.float32 as x has"),
         ({"stride": 0}, ValueError, "stride: expected at least 1, got 0"),
         ({"padding": -1}, ValueError, "padding: expected at least 0, got -1"),
+        ({"norm": (torch.ones(3), torch.ones(3), 1e-5)}, ValueError, "norm: expected weight, bias, moments and eps"),
+        (
+            {"norm": (torch.ones(3), torch.ones(3), torch.ones(2, 4), 1e-5)},
+            ValueError,
+            r"norm_moments: expected shape \(2, C_in\) with C_in=3, got \(2, 4\)",
+        ),
+        (
+            {"norm": (torch.ones(3, dtype=torch.int32), torch.ones(3), torch.ones(2, 3), 1e-5)},
+            TypeError,
+            "norm_weight: expected one of .*, got torch.int32",
+        ),
+        (
+            {
+                "x": torch.randn(1, 3, 1, 1),
+                "padding": 1,
+                "norm": (torch.ones(3), torch.ones(3), torch.ones(2, 3), 1e-5),
+            },
+            ValueError,
+            "x: expected more than one value per channel in training",
+        ),
         ({"dilation": 4}, ValueError, "weight: expected taps that span 1 to 6 frames.*got 3 that span 9"),
     ],
 )
@@ -202,7 +329,10 @@ torch.manual_seed(0)
 shapes = (2, 18, 13, 5), (20, 18, 9), (20,)
 x, weight, bias = (torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in shapes)
 y = ikem_ext.temporal_conv(x, weight, bias, padding=4, stride=2)
-torch.save([y.detach(), *torch.autograd.grad(y.square().sum(), (x, weight, bias))], sys.argv[1])
+norm = torch.ones(18).double(), torch.rand(18).double(), torch.rand(2, 18).double(), 1e-5
+normed, moments = ikem_ext.temporal_conv(x, weight, bias, padding=4, norm=norm, moments=True)
+gradients = [torch.autograd.grad(each.square().sum(), (x, weight, bias)) for each in (y, normed)]
+torch.save([y.detach(), normed.detach(), moments, *gradients[0], *gradients[1]], sys.argv[1])
 """
 
 

@@ -264,6 +264,37 @@ def temporal_conv_case(biased: bool = True, native: bool = False) -> Case:
     return Case("temporal_conv", values, ours, plain, "temporal_conv")
 
 
+def graph_conv_with_moments_case() -> Case:
+    def of(function: Function) -> Function:
+        return lambda *each: function(*each, moments=True)[0]
+
+    values = graph_conv_case("shared").values
+    return Case("graph_conv", values, of(ikem_ext.graph_conv), of(reference.graph_conv), "graph_conv")
+
+
+def temporal_conv_with_moments_case() -> Case:
+    def of(function: Function) -> Function:
+        return lambda *each: function(*each, stride=2, padding=1, moments=True)[0]
+
+    values = temporal_conv_case().values
+    return Case("temporal_conv", values, of(ikem_ext.temporal_conv), of(reference.temporal_conv), "temporal_conv")
+
+
+def normed_temporal_conv_case() -> Case:
+    """Its moments come from a convolution that leaves x what it is."""
+
+    def of(library: Any) -> Function:
+        def chain(x: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor) -> Tensor:
+            one = torch.eye(2, dtype=x.dtype)[None]
+            x, moments = library.graph_conv(x, one, None, one, moments=True)
+            return library.temporal_conv(x, weight, bias, padding=1, norm=(norm_weight, norm_bias, moments, 1e-5))
+
+        return chain
+
+    values = numbers(2, 2, 5, 2), numbers(3, 2, 3), numbers(3), numbers(2), numbers(2)
+    return Case("batch_norm", values, of(ikem_ext), of(reference), "temporal_conv")
+
+
 def batch_norm_case(residual: bool) -> Case:
     def of(function: Function) -> Function:
         return lambda x, weight, bias, *others: function(
@@ -326,9 +357,12 @@ def cases() -> dict[str, Case]:
         "graph_conv, per channel": graph_conv_case("channel", biased=False),
         "graph_conv, groups": graph_conv_case("clip", (2,)),
         "graph_conv, native": graph_conv_case("shared", native=True),
+        "graph_conv, moments": graph_conv_with_moments_case(),
         "temporal_conv": temporal_conv_case(),
         "temporal_conv, no bias": temporal_conv_case(biased=False),
         "temporal_conv, native": temporal_conv_case(native=True),
+        "temporal_conv, moments": temporal_conv_with_moments_case(),
+        "temporal_conv, normed": normed_temporal_conv_case(),
         "batch_norm": batch_norm_case(residual=False),
         "batch_norm, residual": batch_norm_case(residual=True),
         "derive_modalities": modalities_case(ikem_ext.MODALITIES),

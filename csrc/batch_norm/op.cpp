@@ -9,8 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "batch_norm/kernel.h"
-#include "batch_norm/math.h"
+#include "batch_norm/passes.h"
 #include "common/tensor.h"
 #ifdef IKEM_CUDA_OPERATIONS
 #include "common/cuda_stream.h"
@@ -21,17 +20,6 @@ namespace {
 
 using Integers = std::vector<int64_t>;
 using torch::headeronly::MemoryFormat;
-
-// The memory format that all tensors of a call have: channels last where x has it, else contiguous.
-MemoryFormat format_of(const Tensor& x) {
-  return has_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-}
-
-Layout layout_of(const Tensor& x, MemoryFormat format) {
-  const int64_t positions = x.size(2) * x.size(3);
-  return format == MemoryFormat::ChannelsLast ? Layout{x.size(0) * positions, x.size(1), 1}
-                                              : Layout{x.size(0), x.size(1), positions};
-}
 
 Tensor empty_like_x(const Tensor& x) {
   const auto sizes = x.sizes();
@@ -105,25 +93,6 @@ void run_backward(const Tensor& x, const Backward<S>& pass, const Parameters<S>&
 
 #else
 
-// Less memory than this is not worth waking a thread for.
-constexpr int64_t MIN_VALUES_PER_THREAD = 1 << 15;
-
-int64_t grain(const Layout& layout, int64_t tasks) {
-  return std::max<int64_t>(1, tasks * MIN_VALUES_PER_THREAD / std::max<int64_t>(layout.numel(), 1));
-}
-
-// A chunk stays in a core's own cache.
-Chunks choose_chunks(const Layout& layout) {
-  constexpr int64_t CHUNK_VALUES = 1 << 15;
-  const int64_t length = std::max<int64_t>(1, CHUNK_VALUES / std::max<int64_t>(layout.channels * layout.inner, 1));
-  return {(layout.outer + length - 1) / length, length};
-}
-
-template <class S>
-void moments_of_chunks(const Layout& layout, const S* x, const Chunks& chunks, int64_t first, int64_t last,
-                       Compute<S>* means, Compute<S>* squares) {
-  IKEM_DISPATCH_SIMD(moments<S>(layout, x, chunks, first, last, means, squares))
-}
 template <class S>
 void forward_part(const Forward<S>& pass, int64_t first, int64_t last) {
   IKEM_DISPATCH_SIMD(forward<S>(pass, first, last))
@@ -132,36 +101,6 @@ template <class S>
 void gradient_sums_of_chunks(const Backward<S>& pass, const Chunks& chunks, int64_t first, int64_t last,
                              Compute<S>* sums, Compute<S>* products, S* grad_residual) {
   IKEM_DISPATCH_SIMD(gradient_sums<S>(pass, chunks, first, last, sums, products, grad_residual))
-}
-template <class S>
-void gradient_part(const Backward<S>& pass, const Coefficients<Compute<S>>& coefficients, S* grad_x, int64_t first,
-                   int64_t last) {
-  IKEM_DISPATCH_SIMD(gradient<S>(pass, coefficients, grad_x, first, last))
-}
-
-// Mean and biased variance of each channel, from those of the chunks (Chan et al., "Updating Formulae and a Pairwise
-// Algorithm for Computing Sample Variances", 1979).
-template <class S, class C = Compute<S>>
-void find_moments(const Layout& layout, const S* x, C* mean, C* variance) {
-  const Chunks chunks = choose_chunks(layout);
-  const int64_t channels = layout.channels;
-  std::vector<C> means(static_cast<size_t>(chunks.count * channels)), squares(means.size());
-  torch::stable::parallel_for(0, chunks.count, grain(layout, chunks.count), [&](int64_t first, int64_t last) {
-    moments_of_chunks<S>(layout, x, chunks, first, last, means.data(), squares.data());
-  });
-  for (int64_t c = 0; c < channels; ++c) {
-    double count = 0, middle = 0, square = 0;
-    for (int64_t j = 0; j < chunks.count; ++j) {
-      const size_t at = static_cast<size_t>(j * channels + c);
-      const double more = static_cast<double>(std::min(chunks.length, layout.outer - j * chunks.length) * layout.inner);
-      const double off = means[at] - middle;
-      square += squares[at] + off * off * count * more / (count + more);
-      count += more;
-      middle += off * more / count;
-    }
-    mean[c] = static_cast<C>(middle);
-    variance[c] = static_cast<C>(count > 0 ? square / count : 0);
-  }
 }
 
 template <class S, class C = Compute<S>>
@@ -183,54 +122,23 @@ void run_forward(const Tensor&, Forward<S> pass, const Statistics<C>& statistics
                               [&](int64_t first, int64_t last) { forward_part(pass, first, last); });
 }
 
-// The sums over the batch that the gradients are made of: of what arrives at the normalized x, and of its product with
-// x - mean.
 template <class S>
-struct GradientSums {
-  using C = Compute<S>;
-
-  GradientSums(const Backward<S>& pass, S* grad_residual) : of_gradient(size(pass)), of_product(size(pass)) {
-    const Chunks chunks = choose_chunks(pass.layout);
-    std::vector<C> sums(chunks.count * size(pass)), products(sums.size());
-    torch::stable::parallel_for(0, chunks.count, grain(pass.layout, chunks.count), [&](int64_t first, int64_t last) {
-      gradient_sums_of_chunks<S>(pass, chunks, first, last, sums.data(), products.data(), grad_residual);
-    });
-    for (size_t i = 0; i < sums.size(); ++i) {
-      of_gradient[i % size(pass)] += sums[i];
-      of_product[i % size(pass)] += products[i];
-    }
-  }
-
-  std::vector<double> of_gradient, of_product;
-
- private:
-  static size_t size(const Backward<S>& pass) { return static_cast<size_t>(pass.layout.channels); }
-};
-
-template <class S, class C = Compute<S>>
 void run_backward(const Tensor&, Backward<S> pass, const Parameters<S>& parameters) {
-  const Layout& layout = pass.layout;
-  const GradientSums<S> sums(pass, parameters.grad_residual);
+  using C = Compute<S>;
+  const Chunks chunks = choose_chunks(pass.layout);
+  std::vector<C> of_gradient(static_cast<size_t>(chunks.count * pass.layout.channels)), of_product(of_gradient.size());
+  torch::stable::parallel_for(0, chunks.count, grain(pass.layout, chunks.count), [&](int64_t first, int64_t last) {
+    gradient_sums_of_chunks<S>(pass, chunks, first, last, of_gradient.data(), of_product.data(),
+                               parameters.grad_residual);
+  });
+  GradientSums sums(pass.layout.channels);
+  sums.add(of_gradient, of_product);
   if (parameters.grad_residual != nullptr) {  // which is the gradient behind the ReLU
     pass.grad_y = parameters.grad_residual;
     pass.y = nullptr;
     pass.through = nullptr;
   }
-  std::vector<C> by_gradient(sums.of_gradient.size()), by_x(by_gradient.size()), constant(by_gradient.size());
-  const double count = static_cast<double>(layout.per_channel());
-  for (size_t c = 0; c < by_gradient.size(); ++c) {
-    const double inverse = inverse_deviation(parameters.variance[c], parameters.eps);
-    const double scale = parameters.weight[c] * inverse;
-    parameters.grad_bias[c] = static_cast<C>(sums.of_gradient[c]);
-    parameters.grad_weight[c] = static_cast<C>(sums.of_product[c] * inverse);
-    by_gradient[c] = static_cast<C>(scale);
-    by_x[c] = parameters.training ? static_cast<C>(-scale * inverse * inverse * sums.of_product[c] / count) : 0;
-    constant[c] = parameters.training ? static_cast<C>(-scale * sums.of_gradient[c] / count) : 0;
-  }
-  const Coefficients<C> coefficients{by_gradient.data(), by_x.data(), constant.data()};
-  torch::stable::parallel_for(0, layout.outer, grain(layout, layout.outer), [&](int64_t first, int64_t last) {
-    gradient_part(pass, coefficients, parameters.grad_x, first, last);
-  });
+  finish_gradients(pass, sums, parameters);
 }
 
 #endif
@@ -238,9 +146,10 @@ void run_backward(const Tensor&, Backward<S> pass, const Parameters<S>& paramete
 std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& given_weight, const Tensor& given_bias,
                                               std::optional<Tensor> mean, std::optional<Tensor> variance,
                                               std::optional<Tensor> residual, std::optional<Tensor> seed,
-                                              double dropout, double eps, bool relu) {
+                                              double dropout, double eps, bool relu, bool training) {
   STD_TORCH_CHECK(x.dim() == 4, "x: expected shape (N, C, T, V)");
   STD_TORCH_CHECK(mean.has_value() == variance.has_value(), "mean, variance: expected both or none");
+  STD_TORCH_CHECK(training || mean.has_value(), "mean, variance: expected tensors in evaluation");
   const Tensor weight = per_channel("weight", given_weight, x);
   const Tensor bias = per_channel("bias", given_bias, x);
   if (mean.has_value()) {
@@ -251,7 +160,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& giv
     require_like("residual", *residual, x);
   }
   const MemoryFormat format = format_of(x);
-  const Layout layout = layout_of(x, format);
+  const Layout layout = layout_of(x);
   Tensor y = empty_like_x(x);
   Tensor used_mean = torch::stable::empty_like(weight);
   Tensor used_variance = torch::stable::empty_like(weight);
@@ -300,7 +209,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& gra
                     "y: expected the shape and device of x, and its dtype or int8");
   }
   const MemoryFormat format = format_of(x);
-  const Layout layout = layout_of(x, format);
+  const Layout layout = layout_of(x);
   Tensor grad_x = empty_like_x(x);
   Tensor grad_residual = for_residual ? empty_like_x(x) : torch::stable::new_empty(x, Integers{0});
   Tensor grad_weight = torch::stable::empty_like(weight);
@@ -341,7 +250,7 @@ STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CUDA, library) {
 STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
   library.def(
       "batch_norm(Tensor x, Tensor weight, Tensor bias, Tensor? mean, Tensor? variance, Tensor? residual, "
-      "Tensor? seed, float dropout, float eps, bool relu) -> (Tensor, Tensor, Tensor)");
+      "Tensor? seed, float dropout, float eps, bool relu, bool training) -> (Tensor, Tensor, Tensor)");
   library.def(
       "batch_norm_backward(Tensor grad_y, Tensor x, Tensor? y, Tensor weight, Tensor mean, Tensor variance, "
       "Tensor? seed, float dropout, float eps, bool training, bool for_residual) -> (Tensor, Tensor, Tensor, Tensor)");

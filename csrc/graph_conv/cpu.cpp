@@ -18,6 +18,7 @@
 //
 // Rows are padded to whole vectors. What stands in the padding may be anything (a store to the K-fold rows spills
 // over what the next part overwrites), except that rows read from tensors are padded with zeros.
+#include "common/row_moments.h"
 #include "graph_conv/per_channel.h"
 #include "graph_conv/tiles.h"
 
@@ -368,8 +369,10 @@ class Pass {
 template <class S>
 class Forward : Pass<S> {
  public:
-  Forward(const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y)
-      : Pass<S>(problem, operands), y_(y) {}
+  using C = Compute<S>;
+
+  Forward(const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, const PartialMoments<C>& moments)
+      : Pass<S>(problem, operands), y_(y), moments_(moments), of_tile_(problem.out_channels) {}
 
   void run(int64_t task) {
     const Tile tile = task_tile(task);
@@ -385,16 +388,24 @@ class Forward : Pass<S> {
       read_rows(x, +this->narrow_, this->narrow_row_);
       this->spread(tile.frames());
       this->narrow_wide(tile.frames(), /*with_bias=*/true, ahead);
-      write_rows(+this->plain_, this->plain_row_, y);
+      finish(task, this->plain_, this->plain_row_, y);
     } else {
       read_rows(x, +this->plain_, this->plain_row_);
       this->widen_plain(tile.frames(), /*with_bias=*/true, ahead);
       this->gather(tile.frames());
-      write_rows(+this->narrow_, this->narrow_row_, y);
+      finish(task, this->narrow_, this->narrow_row_, y);
     }
   }
 
  private:
+  void finish(int64_t task, const C* rows, int64_t row, const Plane<S>& y) {
+    write_rows(rows, row, y);
+    if (moments_.wanted()) {
+      of_tile_.add(rows, row, y.frames * y.joints);
+      of_tile_.finish(moments_.at(task, y.channels));
+    }
+  }
+
   Tile task_tile(int64_t task) const {
     const Problem& problem = this->problem_;
     const int64_t clip = task / problem.tiles_per_clip;
@@ -402,6 +413,8 @@ class Forward : Pass<S> {
   }
 
   const Strided<S, 5>& y_;
+  const PartialMoments<C>& moments_;
+  RowMoments<C> of_tile_;
 };
 
 template <class S>
@@ -613,15 +626,15 @@ class Backward : Pass<S> {
 }  // namespace
 
 template <class S>
-void forward(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y, int64_t first_task,
-             int64_t last_task) {
+void forward(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y,
+             const PartialMoments<Compute<S>>& moments, int64_t first_task, int64_t last_task) {
   const auto run_tasks = [&](auto pass) {
     for (int64_t task = first_task; task < last_task; ++task) {
       pass.run(task);
     }
   };
   problem.per_channel ? run_tasks(PerChannelForward<S>(problem, operands, y))
-                      : run_tasks(Forward<S>(problem, operands, y));
+                      : run_tasks(Forward<S>(problem, operands, y, moments));
 }
 
 template <class S>
@@ -654,10 +667,11 @@ void reduce(const Compute<S>* partials, int64_t count, int64_t stride, int64_t s
   }
 }
 
-#define INSTANTIATE(S)                                                                                    \
-  template void forward<S>(const Problem&, const Operands<S>&, Strided<S, 5>, int64_t, int64_t);          \
-  template void backward<S>(const Problem&, const Operands<S>&, Strided<const S, 5>, const Gradients<S>&, \
-                            const Chunks&, int64_t, int64_t);                                             \
+#define INSTANTIATE(S)                                                                                           \
+  template void forward<S>(const Problem&, const Operands<S>&, Strided<S, 5>, const PartialMoments<Compute<S>>&, \
+                           int64_t, int64_t);                                                                    \
+  template void backward<S>(const Problem&, const Operands<S>&, Strided<const S, 5>, const Gradients<S>&,        \
+                            const Chunks&, int64_t, int64_t);                                                    \
   template void reduce<S>(const Compute<S>*, int64_t, int64_t, int64_t, S*, int64_t);
 INSTANTIATE(float)
 INSTANTIATE(double)

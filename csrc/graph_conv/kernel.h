@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/moments.h"
 #include "common/scalar.h"
 #include "common/simd.h"
 #include "common/strided.h"
@@ -68,13 +69,14 @@ IKEM_INLINE int64_t adjacency_size(const Problem& problem) {
   return problem.parts * (problem.per_channel ? problem.out_channels : 1) * problem.joints * problem.out_joints;
 }
 
-// CPU. A task is a tile: (G, N, tiles_per_clip). `reduce` sums out[i] = sum over j < count of
+// CPU. A task is a tile: (G, N, tiles_per_clip), and so is a part of the moments of y, which are not made where the
+// adjacency differs from channel to channel. `reduce` sums out[i] = sum over j < count of
 // partials[j * stride + i * step].
 #define IKEM_DECLARE_GRAPH_CONV(level)                                                                         \
   namespace level {                                                                                            \
   template <class S>                                                                                           \
-  void forward(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y, int64_t first_task,       \
-               int64_t last_task);                                                                             \
+  void forward(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y,                           \
+               const PartialMoments<Compute<S>>& moments, int64_t first_task, int64_t last_task);              \
   template <class S>                                                                                           \
   void backward(const Problem& problem, const Operands<S>& operands, Strided<const S, 5> grad_y,               \
                 const Gradients<S>& gradients, const Chunks& chunks, int64_t first_chunk, int64_t last_chunk); \

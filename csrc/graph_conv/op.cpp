@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "batch_norm/passes.h"
 #include "common/tensor.h"
 #include "graph_conv/kernel.h"
 #ifdef IKEM_CUDA_OPERATIONS
@@ -217,8 +218,9 @@ int64_t grain(const Problem& problem, int64_t tasks) {
 }
 
 template <class S>
-void forward_tasks(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y, int64_t first, int64_t last) {
-  IKEM_DISPATCH_SIMD(forward<S>(problem, operands, y, first, last))
+void forward_tasks(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y,
+                   const PartialMoments<Compute<S> >& moments, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(forward<S>(problem, operands, y, moments, first, last))
 }
 
 template <class S>
@@ -228,16 +230,45 @@ void backward_chunks(const Problem& problem, const Operands<S>& operands, Stride
 }
 
 template <class S>
-void reduce_partials(const Compute<S>* partials, int64_t count, int64_t stride, int64_t step, S* out, int64_t size) {
-  IKEM_DISPATCH_SIMD(reduce<S>(partials, count, stride, step, out, size))
+void reduce_partials(const Compute<S>* partials, int64_t count, int64_t stride, int64_t step, S* out,
+                     int64_t size){IKEM_DISPATCH_SIMD(reduce<S>(partials, count, stride, step, out, size))}
+
+int64_t count_tasks(const Problem& problem) {
+  return problem.groups * problem.clips * problem.tiles_per_clip;
+}
+
+template <class S>
+void run_tasks(const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y,
+               const PartialMoments<Compute<S> >& moments) {
+  const int64_t tasks = count_tasks(problem);
+  torch::stable::parallel_for(0, tasks, grain(problem, tasks), [&](int64_t first, int64_t last) {
+    forward_tasks(problem, operands, y, moments, first, last);
+  });
 }
 
 template <class S>
 void run_forward(const Arguments&, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, bool) {
   choose_tiles(problem, sizeof(Compute<S>));
-  const int64_t tasks = problem.groups * problem.clips * problem.tiles_per_clip;
-  torch::stable::parallel_for(0, tasks, grain(problem, tasks),
-                              [&](int64_t first, int64_t last) { forward_tasks(problem, operands, y, first, last); });
+  run_tasks(problem, operands, y, {});
+}
+
+// Makes y, and of each group the mean and the variance of its channels, (G, 2, C_out).
+template <class S, class C = Compute<S> >
+void run_with_moments(Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, C* moments) {
+  choose_tiles(problem, sizeof(C));
+  const int64_t channels = problem.out_channels;
+  std::vector<C> means(static_cast<size_t>(count_tasks(problem) * channels)), squares(means.size());
+  const PartialMoments<C> partial{means.data(), squares.data()};
+  run_tasks(problem, operands, y, partial);
+  const int64_t parts = problem.clips * problem.tiles_per_clip;
+  const auto positions = [&](int64_t part) {
+    const int64_t first = part % problem.tiles_per_clip * problem.tile_frames;
+    return std::min(problem.tile_frames, problem.frames - first) * problem.out_joints;
+  };
+  for (int64_t group = 0; group < problem.groups; ++group) {
+    C* const mean = moments + group * 2 * channels;
+    merge_moments(partial.at(group * parts, channels), parts, channels, positions, mean, mean + channels);
+  }
 }
 
 #endif
@@ -259,6 +290,42 @@ Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> b
   });
   return y;
 }
+
+#ifndef IKEM_CUDA_OPERATIONS
+
+// With an adjacency for each channel, whose kernel has frames in the lanes, the moments take a pass of their own.
+std::tuple<Tensor, Tensor> graph_conv_moments(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
+                                              const Tensor& adjacency) {
+  const Arguments arguments(x, weight, bias, adjacency);
+  const auto& sizes = arguments.problem;
+  Tensor y = empty_features(x, arguments.output_sizes());
+  const Tensor moments = torch::stable::new_zeros(
+      x, arguments.grouped ? Integers{sizes.groups, 2, sizes.out_channels} : Integers{2, sizes.out_channels},
+      compute_type(x.scalar_type()));
+  if (y.numel() == 0) {
+    return {y, moments};
+  }
+  dispatch_floating(x, "x", [&](auto scalar) {
+    using S = decltype(scalar);
+    const Operands<S> operands = arguments.operands<S>();
+    const Strided<S, 5> to = strided<S>(y, {arguments.grouped, true, true, true, true});
+    auto* const made = static_cast<Compute<S>*>(moments.mutable_data_ptr());
+    Problem problem = arguments.problem;
+    choose_order(problem, operands, {1, 1, false}, {1, 1, false});
+    if (!problem.per_channel) {
+      return run_with_moments(problem, operands, to, made);
+    }
+    run_forward(arguments, problem, operands, to, false);
+    const batch_norm::Layout layout = batch_norm::layout_of(y);
+    for (int64_t group = 0; group < problem.groups; ++group) {
+      Compute<S>* const mean = made + group * 2 * problem.out_channels;
+      batch_norm::find_moments<S>(layout, to.data + group * layout.numel(), mean, mean + problem.out_channels);
+    }
+  });
+  return {y, moments};
+}
+
+#endif
 
 // The backward pass of one dtype.
 template <class S>
@@ -434,10 +501,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
   library.def(
       "graph_conv_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, bool for_x, "
       "bool for_weight, bool for_bias, bool for_adjacency, bool allow_tf32) -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def("graph_conv_moments(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
 #endif
   library.impl("graph_conv", TORCH_BOX(&ikem::graph_conv::graph_conv));
   library.impl("graph_conv_backward", TORCH_BOX(&ikem::graph_conv::graph_conv_backward));
+#ifndef IKEM_CUDA_OPERATIONS
+  library.impl("graph_conv_moments", TORCH_BOX(&ikem::graph_conv::graph_conv_moments));
+#endif
 }

@@ -7,6 +7,7 @@
 // A line holds one frame, joint by joint, in rows of channels that are padded with zeros to whole vectors. In
 // frequencies the rows are those of all lines of the task, (products, phases, lines, joints, channels).
 #include "common/planes.h"
+#include "common/row_moments.h"
 #include "temporal_conv/kernel.h"
 #include "temporal_conv/spectrum.h"
 
@@ -70,7 +71,13 @@ class Pass {
  public:
   using C = Compute<S>;
 
-  explicit Pass(const Problem& problem) : problem_(problem) {}
+  Pass(const Problem& problem, const Norm<C>& norm) : problem_(problem), normed_(norm.given()) {
+    for (int64_t c = 0; normed_ && c < problem.in_channels; ++c) {
+      mean_[c] = norm.mean[c];
+      scale_[c] = norm.scale[c];
+      shift_[c] = norm.shift[c];
+    }
+  }
 
  protected:
   // Calls f(class, tile, line) for each line that a clip becomes in frequencies; `first` is its first one's number.
@@ -107,8 +114,27 @@ class Pass {
     return plane_of_clip(y, clip, problem_.out_channels, problem_.out_frames, problem_.joints);
   }
 
-  void analyze_input(const Strided<const S, 4>& x, int64_t clip, int64_t first_line) const {
+  // The lines that the convolution sees.
+  Lines<const C> input_lines(const Strided<const S, 4>& x, int64_t clip) const {
     const Lines<const C> lines = read_lines<C>(input_plane(x, clip), in_row_, +in_lines_);
+    if (!normed_) {
+      return lines;
+    }
+    for (int64_t t = 0; t < problem_.frames; ++t) {
+      const C* const from = lines.at(t);
+      C* const to = in_lines_ + t * in_line_;
+      for (int64_t v = 0; v < in_line_; v += in_row_) {
+        for (int64_t c = 0; c < in_row_; c += L) {
+          const Vector<C> normed = (load(from + v + c) - load(mean_ + c)) * load(scale_ + c) + load(shift_ + c);
+          store(to + v + c, normed < 0 ? Vector<C>{} : normed);  // so that what is not a number stays
+        }
+      }
+    }
+    return {in_lines_, in_line_};
+  }
+
+  void analyze_input(const Strided<const S, 4>& x, int64_t clip, int64_t first_line) const {
+    const Lines<const C> lines = input_lines(x, clip);
     for_each_line(first_line, [&](int64_t residue, int64_t tile, int64_t line) {
       for (int64_t phase = 0; phase < problem_.phases; ++phase) {
         input_.analyze([&](int64_t i) { return input_line(lines, residue, tile, phase, i); }, in_line_,
@@ -117,7 +143,10 @@ class Pass {
     });
   }
 
+  static constexpr int64_t L = lanes<C>;
+
   const Problem& problem_;
+  const bool normed_;
   const int64_t in_row_ = padded_channels(problem_.in_channels), out_row_ = padded_channels(problem_.out_channels);
   const int64_t in_line_ = problem_.joints * in_row_, out_line_ = problem_.joints * out_row_;
   const int64_t lines_per_clip_ = problem_.classes * problem_.tiles;
@@ -130,6 +159,9 @@ class Pass {
   const Array<C> in_spectrum_{problem_.products() * in_product_};
   const Array<C> out_spectrum_{problem_.products() * out_product_};
   const Transform<C> input_{problem_, Side::input}, output_{problem_, Side::output};
+  // The norm; zeros beyond the channels stay zeros.
+  const int64_t norm_size_ = normed_ ? in_row_ : 0;
+  const Array<C> mean_{norm_size_}, scale_{norm_size_}, shift_{norm_size_};
 };
 
 template <class S>
@@ -137,9 +169,15 @@ class Forward : Pass<S> {
  public:
   using C = Compute<S>;
 
-  Forward(const Problem& problem, const Strided<const S, 4>& x, const C* spectrum, const S* bias,
-          const Strided<S, 4>& y)
-      : Pass<S>(problem), x_(x), spectrum_(spectrum), y_(y), has_bias_(bias != nullptr) {
+  Forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C>& norm, const C* spectrum, const S* bias,
+          const Strided<S, 4>& y, const PartialMoments<C>& moments)
+      : Pass<S>(problem, norm),
+        x_(x),
+        spectrum_(spectrum),
+        y_(y),
+        moments_(moments),
+        of_clip_(problem.out_channels),
+        has_bias_(bias != nullptr) {
     for (int64_t o = 0; has_bias_ && o < problem.out_channels; ++o) {
       bias_[o] = widen(bias[o]) * static_cast<C>(problem.points);
     }
@@ -160,6 +198,7 @@ class Forward : Pass<S> {
               this->out_spectrum_ + line * this->out_line_, this->out_product_, this->out_line_,
               [&](int64_t i) { return this->output_line(lines, residue, tile, i); }, /*add=*/false);
         });
+        add_moments(clip, lines);
       });
     }
   }
@@ -189,9 +228,21 @@ class Forward : Pass<S> {
     }
   }
 
+  void add_moments(int64_t clip, const Lines<C>& lines) {
+    const Problem& problem = this->problem_;
+    if (moments_.wanted()) {
+      for (int64_t t = 0; t < problem.out_frames; ++t) {
+        of_clip_.add(lines.at(t), this->out_row_, problem.joints);
+      }
+      of_clip_.finish(moments_.at(clip, problem.out_channels));
+    }
+  }
+
   const Strided<const S, 4>& x_;
   const C* const spectrum_;
   const Strided<S, 4>& y_;
+  const PartialMoments<C>& moments_;
+  RowMoments<C> of_clip_;
   const bool has_bias_;
   const Array<C> bias_{this->out_row_};
 };
@@ -201,9 +252,9 @@ class Backward : Pass<S> {
  public:
   using C = Compute<S>;
 
-  Backward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y, const C* spectrum,
-           const Gradients<S>& gradients)
-      : Pass<S>(problem), x_(x), grad_y_(grad_y), spectrum_(spectrum), gradients_(gradients) {}
+  Backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C>& norm, const Strided<const S, 4>& grad_y,
+           const C* spectrum, const Gradients<S>& gradients)
+      : Pass<S>(problem, norm), x_(x), grad_y_(grad_y), spectrum_(spectrum), gradients_(gradients) {}
 
   void run(int64_t chunk, int64_t chunk_clips) {
     const Problem& problem = this->problem_;
@@ -211,6 +262,10 @@ class Backward : Pass<S> {
     const int64_t end = smaller((chunk + 1) * chunk_clips, problem.clips);
     for (int64_t first = chunk * chunk_clips; first < end; first += problem.clips_at_once) {
       run_clips(first, smaller(first + problem.clips_at_once, end));
+    }
+    if (gradients_.norm_sums != nullptr) {
+      write_run(+norm_sums_, problem.in_channels, gradients_.norm_sums + chunk * problem.in_channels);
+      write_run(+norm_products_, problem.in_channels, gradients_.norm_products + chunk * problem.in_channels);
     }
   }
 
@@ -226,6 +281,8 @@ class Backward : Pass<S> {
       grad_bias_ = gradients_.bias + chunk * this->out_row_;
       set_zero(grad_bias_, this->out_row_);
     }
+    set_zero(+norm_sums_, norm_sums_.size());
+    set_zero(+norm_products_, norm_products_.size());
   }
 
   void run_clips(int64_t first, int64_t last) {
@@ -304,7 +361,30 @@ class Backward : Pass<S> {
               [&](int64_t i) { return this->input_line(lines, residue, tile, phase, i); }, /*add=*/true);
         }
       });
+      if (this->normed_) {
+        through_relu(lines, read_lines<C>(this->input_plane(x_, clip), this->in_row_, +x_lines_));
+      }
     });
+  }
+
+  // Leaves of the gradient what goes through the ReLU of the norm, while it is still in the cache, and adds it up.
+  void through_relu(const Lines<C>& gradient, const Lines<const C>& x) {
+    constexpr int64_t L = Pass<S>::L;
+    for (int64_t t = 0; t < this->problem_.frames; ++t) {
+      for (int64_t c = 0; c < this->in_row_; c += L) {
+        const Vector<C> mean = load(this->mean_ + c), scale = load(this->scale_ + c), shift = load(this->shift_ + c);
+        Vector<C> sum = {}, product = {};
+        for (int64_t at = c; at < this->in_line_; at += this->in_row_) {
+          const Vector<C> off = load(x.at(t) + at) - mean;
+          const Vector<C> through = off * scale + shift > 0 ? load(gradient.at(t) + at) : Vector<C>{};
+          store(gradient.at(t) + at, through);
+          sum += through;
+          product += through * off;
+        }
+        store(norm_sums_ + c, load(norm_sums_ + c) + sum);
+        store(norm_products_ + c, load(norm_products_ + c) + product);
+      }
+    }
   }
 
   const Strided<const S, 4>&x_, &grad_y_;
@@ -312,6 +392,9 @@ class Backward : Pass<S> {
   const Gradients<S>& gradients_;
   C* grad_weight_ = nullptr;
   C* grad_bias_ = nullptr;
+  const Array<C> norm_sums_{this->norm_size_}, norm_products_{this->norm_size_};
+  // x as it came, where `in_lines_` has its gradient.
+  const Array<C> x_lines_{this->normed_ ? this->in_lines_.size() : 0};
 };
 
 // How many taps of a phase there are.
@@ -348,19 +431,20 @@ void transform_weight(const Problem& problem, const Strided<const S, 3>& weight,
 }
 
 template <class S>
-void forward(const Problem& problem, const Strided<const S, 4>& x, const Compute<S>* spectrum, const S* bias,
-             const Strided<S, 4>& y, int64_t first_task, int64_t last_task) {
-  Forward<S> pass(problem, x, spectrum, bias, y);
+void forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
+             const Compute<S>* spectrum, const S* bias, const Strided<S, 4>& y,
+             const PartialMoments<Compute<S>>& moments, int64_t first_task, int64_t last_task) {
+  Forward<S> pass(problem, x, norm, spectrum, bias, y, moments);
   for (int64_t task = first_task; task < last_task; ++task) {
     pass.run(task);
   }
 }
 
 template <class S>
-void backward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,
-              const Compute<S>* spectrum, const Gradients<S>& gradients, int64_t chunk_clips, int64_t first_chunk,
-              int64_t last_chunk) {
-  Backward<S> pass(problem, x, grad_y, spectrum, gradients);
+void backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
+              const Strided<const S, 4>& grad_y, const Compute<S>* spectrum, const Gradients<S>& gradients,
+              int64_t chunk_clips, int64_t first_chunk, int64_t last_chunk) {
+  Backward<S> pass(problem, x, norm, grad_y, spectrum, gradients);
   for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
     pass.run(chunk, chunk_clips);
   }
@@ -396,12 +480,13 @@ void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t c
   }
 }
 
-#define INSTANTIATE(S)                                                                                                 \
-  template void transform_weight<S>(const Problem&, const Strided<const S, 3>&, bool, Compute<S>*, int64_t, int64_t);  \
-  template void forward<S>(const Problem&, const Strided<const S, 4>&, const Compute<S>*, const S*,                    \
-                           const Strided<S, 4>&, int64_t, int64_t);                                                    \
-  template void backward<S>(const Problem&, const Strided<const S, 4>&, const Strided<const S, 4>&, const Compute<S>*, \
-                            const Gradients<S>&, int64_t, int64_t, int64_t);                                           \
+#define INSTANTIATE(S)                                                                                                \
+  template void transform_weight<S>(const Problem&, const Strided<const S, 3>&, bool, Compute<S>*, int64_t, int64_t); \
+  template void forward<S>(const Problem&, const Strided<const S, 4>&, const Norm<Compute<S>>&, const Compute<S>*,    \
+                           const S*, const Strided<S, 4>&, const PartialMoments<Compute<S>>&, int64_t, int64_t);      \
+  template void backward<S>(const Problem&, const Strided<const S, 4>&, const Norm<Compute<S>>&,                      \
+                            const Strided<const S, 4>&, const Compute<S>*, const Gradients<S>&, int64_t, int64_t,     \
+                            int64_t);                                                                                 \
   template void finish_weight<S>(const Problem&, const Compute<S>*, int64_t, S*, int64_t, int64_t);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/moments.h"
 #include "common/scalar.h"
 #include "common/simd.h"
 #include "common/strided.h"
@@ -50,30 +51,42 @@ IKEM_INLINE int64_t spectrum_size(const Problem& problem, int64_t summed, int64_
   return problem.products() * problem.phases * summed * spectrum_row(made);
 }
 
-template <class S>
-struct Gradients {
-  Strided<S, 4> x;     // without data: not asked for, as the others
-  Compute<S>* weight;  // (chunks, products, phases, C_in, C_out): in frequencies
-  Compute<S>* bias;    // (chunks, padded C_out)
+// What x becomes as it is read: relu((x - mean) * scale + shift), one of each for every channel. Without data: itself.
+template <class C>
+struct Norm {
+  const C *mean = nullptr, *scale = nullptr, *shift = nullptr;
+
+  IKEM_INLINE bool given() const { return mean != nullptr; }
 };
 
-// Tensors are (N, C, T, V); weights (C_out, C_in, taps). The backward pass runs in chunks of `chunk_clips` clips, whose
-// sums are then added up in their order.
-#define IKEM_DECLARE_TEMPORAL_CONV(level)                                                                            \
-  namespace level {                                                                                                  \
-  template <class S>                                                                                                 \
-  void transform_weight(const Problem& problem, const Strided<const S, 3>& weight, bool backward,                    \
-                        Compute<S>* spectrum, int64_t first_summed, int64_t last_summed);                            \
-  template <class S>                                                                                                 \
-  void forward(const Problem& problem, const Strided<const S, 4>& x, const Compute<S>* spectrum, const S* bias,      \
-               const Strided<S, 4>& y, int64_t first_task, int64_t last_task);                                       \
-  template <class S>                                                                                                 \
-  void backward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,             \
-                const Compute<S>* spectrum, const Gradients<S>& gradients, int64_t chunk_clips, int64_t first_chunk, \
-                int64_t last_chunk);                                                                                 \
-  template <class S>                                                                                                 \
-  void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t chunks, S* grad_weight,             \
-                     int64_t first_channel, int64_t last_channel);                                                   \
+// With a norm `x` is the gradient behind it, which has come through the ReLU alone, and there are its sums and those of
+// its products with x - mean.
+template <class S>
+struct Gradients {
+  Strided<S, 4> x;                                           // without data: not asked for, as the others
+  Compute<S>* weight;                                        // (chunks, products, phases, C_in, C_out): in frequencies
+  Compute<S>* bias;                                          // (chunks, padded C_out)
+  Compute<S>*norm_sums = nullptr, *norm_products = nullptr;  // (chunks, C_in)
+};
+
+// Tensors are (N, C, T, V); weights (C_out, C_in, taps); a part of the moments of y is a clip. The backward pass runs
+// in chunks of `chunk_clips` clips, whose sums are then added up in their order.
+#define IKEM_DECLARE_TEMPORAL_CONV(level)                                                                     \
+  namespace level {                                                                                           \
+  template <class S>                                                                                          \
+  void transform_weight(const Problem& problem, const Strided<const S, 3>& weight, bool backward,             \
+                        Compute<S>* spectrum, int64_t first_summed, int64_t last_summed);                     \
+  template <class S>                                                                                          \
+  void forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,            \
+               const Compute<S>* spectrum, const S* bias, const Strided<S, 4>& y,                             \
+               const PartialMoments<Compute<S>>& moments, int64_t first_task, int64_t last_task);             \
+  template <class S>                                                                                          \
+  void backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,           \
+                const Strided<const S, 4>& grad_y, const Compute<S>* spectrum, const Gradients<S>& gradients, \
+                int64_t chunk_clips, int64_t first_chunk, int64_t last_chunk);                                \
+  template <class S>                                                                                          \
+  void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t chunks, S* grad_weight,      \
+                     int64_t first_channel, int64_t last_channel);                                            \
   }
 IKEM_FOR_EACH_SIMD_LEVEL(IKEM_DECLARE_TEMPORAL_CONV)
 #undef IKEM_DECLARE_TEMPORAL_CONV

@@ -14,6 +14,8 @@
 #include "temporal_conv/kernel.h"
 #ifdef IKEM_CUDA_OPERATIONS
 #include "common/cuda_stream.h"
+#else
+#include "batch_norm/passes.h"
 #endif
 
 namespace ikem::temporal_conv {
@@ -170,48 +172,22 @@ T* data(const Tensor& tensor) {
   return tensor.numel() > 0 ? static_cast<T*>(const_cast<void*>(tensor.const_data_ptr())) : nullptr;
 }
 
-// The gradients, where they are asked for; the others have no elements.
-struct Results {
-  Tensor x, weight, bias;
-};
-
-#ifdef IKEM_CUDA_OPERATIONS
-
-template <class S>
-void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool allow_tf32) {
+Tensor make_output(const Arguments& arguments, const std::optional<Tensor>& bias) {
   const Problem& problem = arguments.problem;
-  const Tensor& x = arguments.x;
-  const int32_t device = x.get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  const Tensor packed = torch::stable::new_empty(x, Integers{cuda::packed_size<S>(problem, /*for_gradient=*/false)});
-  const char* error = cuda::forward<S>(problem, strided<const S, 4>(x), strided<const S, 3>(arguments.weight),
-                                       data<S>(packed), bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y),
-                                       allow_tf32, current_cuda_stream(device));
-  STD_TORCH_CHECK(error == nullptr, "temporal_conv: ", error);
+  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == problem.out_channels &&
+                                        bias->scalar_type() == arguments.x.scalar_type()),
+                  "bias: expected shape (C_out,) and the dtype of x");
+  if (bias.has_value()) {
+    arguments.require_device("bias", *bias);
+  }
+  return empty_features(arguments.x, arguments.output_sizes());
 }
 
-template <class S>
-void run_backward(const Arguments& arguments, const Tensor& grad_y, const Results& results, bool allow_tf32) {
-  using C = Compute<S>;
-  const Problem& problem = arguments.problem;
-  const Tensor& x = arguments.x;
-  const int32_t device = x.get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  const cuda::Workspace sizes = cuda::workspace<S>(problem);
-  const bool for_x = results.x.numel() > 0;
-  const Tensor packed =
-      torch::stable::new_empty(x, Integers{for_x ? cuda::packed_size<S>(problem, /*for_gradient=*/true) : 0});
-  const Tensor weights = arguments.empty_numbers<C>(results.weight.numel() > 0 ? sizes.weight : 0);
-  const Tensor biases = arguments.empty_numbers<C>(results.bias.numel() > 0 ? sizes.bias : 0);
-  const Gradients<S> partials{for_x ? strided<S, 4>(results.x) : Strided<S, 4>{}, data<C>(weights), data<C>(biases)};
-  const char* error =
-      cuda::backward<S>(problem, strided<const S, 4>(x), strided<const S, 4>(grad_y),
-                        strided<const S, 3>(arguments.weight), data<S>(packed), partials,
-                        {data<S>(results.weight), data<S>(results.bias)}, allow_tf32, current_cuda_stream(device));
-  STD_TORCH_CHECK(error == nullptr, "temporal_conv_backward: ", error);
+std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() ? std::optional(torch::stable::contiguous(*tensor)) : std::nullopt;
 }
 
-#else
+#ifndef IKEM_CUDA_OPERATIONS
 
 template <class S>
 void transform_channels(const Problem& problem, const Strided<const S, 3>& weight, bool backward, Compute<S>* spectrum,
@@ -219,15 +195,16 @@ void transform_channels(const Problem& problem, const Strided<const S, 3>& weigh
   IKEM_DISPATCH_SIMD(transform_weight<S>(problem, weight, backward, spectrum, first, last))
 }
 template <class S>
-void forward_tasks(const Problem& problem, const Strided<const S, 4>& x, const Compute<S>* spectrum, const S* bias,
-                   const Strided<S, 4>& y, int64_t first, int64_t last) {
-  IKEM_DISPATCH_SIMD(forward<S>(problem, x, spectrum, bias, y, first, last))
+void forward_tasks(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
+                   const Compute<S>* spectrum, const S* bias, const Strided<S, 4>& y,
+                   const PartialMoments<Compute<S>>& moments, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(forward<S>(problem, x, norm, spectrum, bias, y, moments, first, last))
 }
 template <class S>
-void backward_chunks(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,
-                     const Compute<S>* spectrum, const Gradients<S>& gradients, int64_t chunk_clips, int64_t first,
-                     int64_t last) {
-  IKEM_DISPATCH_SIMD(backward<S>(problem, x, grad_y, spectrum, gradients, chunk_clips, first, last))
+void backward_chunks(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
+                     const Strided<const S, 4>& grad_y, const Compute<S>* spectrum, const Gradients<S>& gradients,
+                     int64_t chunk_clips, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(backward<S>(problem, x, norm, grad_y, spectrum, gradients, chunk_clips, first, last))
 }
 template <class S>
 void finish_channels(const Problem& problem, const Compute<S>* partials, int64_t chunks, S* grad_weight, int64_t first,
@@ -249,16 +226,62 @@ Tensor spectrum_of(const Arguments& arguments, bool backward) {
   return spectrum;
 }
 
+// A norm and ReLU that x goes through first, by numbers of its channels in the type that it is computed in.
+struct GivenNorm {
+  Tensor weight, bias, moments;  // (C_in,), (C_in,), and mean and variance, (2, C_in)
+  double eps;
+
+  GivenNorm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& moments, double eps)
+      : weight(numbers("norm_weight", x, weight, false)),
+        bias(numbers("norm_bias", x, bias, false)),
+        moments(numbers("norm_moments", x, moments, true)),
+        eps(eps) {}
+
+  template <class C>
+  const C* mean() const {
+    return data<C>(moments);
+  }
+  template <class C>
+  const C* variance() const {
+    return mean<C>() + weight.size(0);
+  }
+  template <class C>
+  std::vector<C> scale() const {
+    std::vector<C> scale(static_cast<size_t>(weight.size(0)));
+    for (size_t c = 0; c < scale.size(); ++c) {
+      scale[c] = data<C>(weight)[c] * batch_norm::inverse_deviation(variance<C>()[c], eps);
+    }
+    return scale;
+  }
+  template <class C>
+  Norm<C> with(const std::vector<C>& scale) const {
+    return {mean<C>(), scale.data(), data<C>(bias)};
+  }
+
+ private:
+  static Tensor numbers(const char* name, const Tensor& x, const Tensor& tensor, bool pairs) {
+    STD_TORCH_CHECK(tensor.dim() == (pairs ? 2 : 1) && (!pairs || tensor.size(0) == 2) &&
+                        tensor.size(-1) == x.size(1) && tensor.scalar_type() == compute_type(x.scalar_type()),
+                    name, ": expected numbers of the channels in the type that x is computed in");
+    return torch::stable::contiguous(tensor);
+  }
+};
+
 template <class S>
-void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool) {
-  using C = Compute<S>;
+void run_normed(const Arguments& arguments, const std::optional<Tensor>& bias, const Norm<Compute<S>>& norm,
+                const Tensor& y, const PartialMoments<Compute<S>>& moments) {
   const Problem& problem = arguments.problem;
   const Tensor spectrum = spectrum_of<S>(arguments, /*backward=*/false);
   const int64_t tasks = divide_up(problem.clips, problem.clips_at_once);
   torch::stable::parallel_for(0, tasks, arguments.grain(tasks), [&](int64_t first, int64_t last) {
-    forward_tasks<S>(problem, strided<const S, 4>(arguments.x), data<C>(spectrum),
-                     bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), first, last);
+    forward_tasks<S>(problem, strided<const S, 4>(arguments.x), norm, data<Compute<S>>(spectrum),
+                     bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), moments, first, last);
   });
+}
+
+template <class S>
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool) {
+  run_normed<S>(arguments, bias, {}, y, {});
 }
 
 // Enough chunks for some threads, but none of which the sums take more memory than they are worth.
@@ -271,42 +294,19 @@ int64_t choose_chunk_clips(const Problem& problem, size_t scalar_bytes) {
   return divide_up(divide_up(problem.clips, chunks), problem.clips_at_once) * problem.clips_at_once;
 }
 
+#else
+
 template <class S>
-void run_backward(const Arguments& arguments, const Tensor& grad_y, const Results& results, bool) {
-  using C = Compute<S>;
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool allow_tf32) {
   const Problem& problem = arguments.problem;
-  const bool for_x = results.x.numel() > 0, for_weight = results.weight.numel() > 0,
-             for_bias = results.bias.numel() > 0;
-  const Tensor spectrum = for_x ? spectrum_of<S>(arguments, /*backward=*/true) : arguments.empty_numbers<C>(0);
-  const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
-  const int64_t chunks = divide_up(problem.clips, chunk_clips);
-  const Tensor weights = arguments.empty_numbers<C>(
-      for_weight ? chunks * spectrum_size(problem, problem.in_channels, problem.out_channels) : 0);
-  const int64_t bias_size = padded_channels(problem.out_channels);
-  const Tensor biases = arguments.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
-  Gradients<S> gradients{};
-  if (for_x) {
-    gradients.x = strided<S, 4>(results.x);
-  }
-  gradients.weight = data<C>(weights);
-  gradients.bias = data<C>(biases);
-  torch::stable::parallel_for(0, chunks, arguments.grain(chunks), [&](int64_t first, int64_t last) {
-    backward_chunks<S>(problem, strided<const S, 4>(arguments.x), strided<const S, 4>(grad_y), data<C>(spectrum),
-                       gradients, chunk_clips, first, last);
-  });
-  if (for_weight) {
-    torch::stable::parallel_for(
-        0, problem.in_channels, arguments.grain(problem.in_channels), [&](int64_t first, int64_t last) {
-          finish_channels<S>(problem, gradients.weight, chunks, data<S>(results.weight), first, last);
-        });
-  }
-  for (int64_t o = 0; for_bias && o < problem.out_channels; ++o) {
-    C sum = 0;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      sum += gradients.bias[chunk * bias_size + o];
-    }
-    data<S>(results.bias)[o] = narrow<S>(sum);
-  }
+  const Tensor& x = arguments.x;
+  const int32_t device = x.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const Tensor packed = torch::stable::new_empty(x, Integers{cuda::packed_size<S>(problem, /*for_gradient=*/false)});
+  const char* error = cuda::forward<S>(problem, strided<const S, 4>(x), strided<const S, 3>(arguments.weight),
+                                       data<S>(packed), bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y),
+                                       allow_tf32, current_cuda_stream(device));
+  STD_TORCH_CHECK(error == nullptr, "temporal_conv: ", error);
 }
 
 #endif
@@ -315,47 +315,200 @@ void run_backward(const Arguments& arguments, const Tensor& grad_y, const Result
 Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, int64_t stride, int64_t padding,
                      int64_t dilation, bool allow_tf32) {
   const Arguments arguments(x, weight, stride, padding, dilation);
-  const Problem& problem = arguments.problem;
-  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == problem.out_channels &&
-                                        bias->scalar_type() == x.scalar_type()),
-                  "bias: expected shape (C_out,) and the dtype of x");
-  if (bias.has_value()) {
-    arguments.require_device("bias", *bias);
-    bias = torch::stable::contiguous(*bias);
+  const Tensor y = make_output(arguments, bias);
+  if (y.numel() > 0) {
+    dispatch_floating(x, "x",
+                      [&](auto scalar) { run_forward<decltype(scalar)>(arguments, dense(bias), y, allow_tf32); });
   }
-  Tensor y = empty_features(x, arguments.output_sizes());
-  if (y.numel() == 0) {
-    return y;
-  }
-  dispatch_floating(x, "x", [&](auto scalar) { run_forward<decltype(scalar)>(arguments, bias, y, allow_tf32); });
   return y;
 }
+
+// The backward pass of one dtype, without a norm or up to it.
+class Backward {
+ public:
+  Backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding,
+           int64_t dilation, bool for_x, bool for_weight, bool for_bias)
+      : arguments_(x, weight, stride, padding, dilation), grad_y_(grad_y) {
+    const Problem& problem = arguments_.problem;
+    const Integers expected = arguments_.output_sizes();
+    const auto sizes = grad_y.sizes();
+    STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
+                        grad_y.scalar_type() == x.scalar_type(),
+                    "grad_y: expected the shape and dtype of the output");
+    arguments_.require_device("grad_y", grad_y);
+    const auto x_sizes = x.sizes();
+    this->x =
+        for_x ? empty_features(x, Integers(x_sizes.begin(), x_sizes.end())) : torch::stable::new_empty(x, Integers{0});
+    this->weight = torch::stable::new_zeros(
+        x, for_weight ? Integers{problem.out_channels, problem.in_channels, problem.taps} : Integers{0});
+    bias = torch::stable::new_zeros(x, for_bias ? Integers{problem.out_channels} : Integers{0});
+  }
+
+  bool is_empty() const { return arguments_.x.numel() == 0 || grad_y_.numel() == 0; }
+
+#ifdef IKEM_CUDA_OPERATIONS
+
+  template <class S>
+  void run(bool allow_tf32) {
+    using C = Compute<S>;
+    const Problem& problem = arguments_.problem;
+    const Tensor& input = arguments_.x;
+    const int32_t device = input.get_device_index();
+    const torch::stable::accelerator::DeviceGuard guard(device);
+    const cuda::Workspace sizes = cuda::workspace<S>(problem);
+    const bool for_x = x.numel() > 0;
+    const Tensor packed =
+        torch::stable::new_empty(input, Integers{for_x ? cuda::packed_size<S>(problem, /*for_gradient=*/true) : 0});
+    const Tensor weights = arguments_.empty_numbers<C>(weight.numel() > 0 ? sizes.weight : 0);
+    const Tensor biases = arguments_.empty_numbers<C>(bias.numel() > 0 ? sizes.bias : 0);
+    const Gradients<S> partials{for_x ? strided<S, 4>(x) : Strided<S, 4>{}, data<C>(weights), data<C>(biases)};
+    const char* error = cuda::backward<S>(problem, strided<const S, 4>(input), strided<const S, 4>(grad_y_),
+                                          strided<const S, 3>(arguments_.weight), data<S>(packed), partials,
+                                          {data<S>(weight), data<S>(bias)}, allow_tf32, current_cuda_stream(device));
+    STD_TORCH_CHECK(error == nullptr, "temporal_conv_backward: ", error);
+  }
+
+#else
+
+  template <class S>
+  void run(bool) {
+    run_normed<S>({}, nullptr);
+  }
+
+  // `sums`, unless null, receives what a norm's gradients are made of.
+  template <class S>
+  void run_normed(const Norm<Compute<S>>& norm, batch_norm::GradientSums* sums) {
+    using C = Compute<S>;
+    const Problem& problem = arguments_.problem;
+    const bool for_x = x.numel() > 0, for_weight = weight.numel() > 0, for_bias = bias.numel() > 0;
+    const Tensor spectrum = for_x ? spectrum_of<S>(arguments_, /*backward=*/true) : arguments_.empty_numbers<C>(0);
+    const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
+    const int64_t chunks = divide_up(problem.clips, chunk_clips);
+    const Tensor weights = arguments_.empty_numbers<C>(
+        for_weight ? chunks * spectrum_size(problem, problem.in_channels, problem.out_channels) : 0);
+    const int64_t bias_size = padded_channels(problem.out_channels);
+    const Tensor biases = arguments_.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
+    std::vector<C> norm_sums(static_cast<size_t>(sums != nullptr ? chunks * problem.in_channels : 0)),
+        norm_products(norm_sums.size());
+    Gradients<S> gradients{};
+    if (for_x) {
+      gradients.x = strided<S, 4>(x);
+    }
+    gradients.weight = data<C>(weights);
+    gradients.bias = data<C>(biases);
+    gradients.norm_sums = sums != nullptr ? norm_sums.data() : nullptr;
+    gradients.norm_products = norm_products.data();
+    torch::stable::parallel_for(0, chunks, arguments_.grain(chunks), [&](int64_t first, int64_t last) {
+      backward_chunks<S>(problem, strided<const S, 4>(arguments_.x), norm, strided<const S, 4>(grad_y_),
+                         data<C>(spectrum), gradients, chunk_clips, first, last);
+    });
+    if (for_weight) {
+      torch::stable::parallel_for(0, problem.in_channels, arguments_.grain(problem.in_channels),
+                                  [&](int64_t first, int64_t last) {
+                                    finish_channels<S>(problem, gradients.weight, chunks, data<S>(weight), first, last);
+                                  });
+    }
+    for (int64_t o = 0; for_bias && o < problem.out_channels; ++o) {
+      C sum = 0;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        sum += gradients.bias[chunk * bias_size + o];
+      }
+      data<S>(bias)[o] = narrow<S>(sum);
+    }
+    if (sums != nullptr) {
+      sums->add(norm_sums, norm_products);
+    }
+  }
+
+#endif
+
+  Tensor x, weight, bias;  // the gradients
+
+ private:
+  const Arguments arguments_;
+  const Tensor& grad_y_;
+};
 
 std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
                                                           int64_t stride, int64_t padding, int64_t dilation,
                                                           bool allow_tf32, bool for_x, bool for_weight, bool for_bias) {
+  Backward backward(grad_y, x, weight, stride, padding, dilation, for_x, for_weight, for_bias);
+  if (!backward.is_empty()) {
+    dispatch_floating(x, "x", [&](auto scalar) { backward.run<decltype(scalar)>(allow_tf32); });
+  }
+  return {backward.x, backward.weight, backward.bias};
+}
+
+#ifndef IKEM_CUDA_OPERATIONS
+
+// Of x, or where there is a norm of relu(norm(x)); also the mean and the variance of each channel of y, (2, C_out).
+std::tuple<Tensor, Tensor> temporal_conv_normed(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
+                                                std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
+                                                std::optional<Tensor> norm_moments, double eps, bool /* training */,
+                                                int64_t stride, int64_t padding, int64_t dilation) {
   const Arguments arguments(x, weight, stride, padding, dilation);
   const Problem& problem = arguments.problem;
-  const Integers expected = arguments.output_sizes();
-  const auto sizes = grad_y.sizes();
-  STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
-                      grad_y.scalar_type() == x.scalar_type(),
-                  "grad_y: expected the shape and dtype of the output");
-  arguments.require_device("grad_y", grad_y);
-  const auto x_sizes = x.sizes();
-  Tensor grad_x =
-      for_x ? empty_features(x, Integers(x_sizes.begin(), x_sizes.end())) : torch::stable::new_empty(x, Integers{0});
-  Tensor grad_weight = torch::stable::new_zeros(
-      x, for_weight ? Integers{problem.out_channels, problem.in_channels, problem.taps} : Integers{0});
-  Tensor grad_bias = torch::stable::new_zeros(x, for_bias ? Integers{problem.out_channels} : Integers{0});
-  if (x.numel() == 0 || grad_y.numel() == 0) {
-    return {grad_x, grad_weight, grad_bias};
+  const Tensor y = make_output(arguments, bias);
+  bias = dense(bias);
+  const int64_t channels = problem.out_channels;
+  const Tensor moments = torch::stable::new_zeros(x, Integers{2, channels}, compute_type(x.scalar_type()));
+  STD_TORCH_CHECK(norm_weight.has_value() == norm_bias.has_value() && norm_bias.has_value() == norm_moments.has_value(),
+                  "norm_weight, norm_bias, norm_moments: expected all or none");
+  if (y.numel() == 0) {
+    return {y, moments};
   }
   dispatch_floating(x, "x", [&](auto scalar) {
-    run_backward<decltype(scalar)>(arguments, grad_y, {grad_x, grad_weight, grad_bias}, allow_tf32);
+    using S = decltype(scalar);
+    using C = Compute<S>;
+    std::vector<C> means(static_cast<size_t>(problem.clips * channels)), squares(means.size());
+    const PartialMoments<C> partial{means.data(), squares.data()};
+    if (norm_weight.has_value()) {
+      const GivenNorm norm(x, *norm_weight, *norm_bias, *norm_moments, eps);
+      const std::vector<C> scale = norm.template scale<C>();
+      run_normed<S>(arguments, bias, norm.with(scale), y, partial);
+    } else {
+      run_normed<S>(arguments, bias, {}, y, partial);
+    }
+    C* const mean = data<C>(moments);
+    const auto positions = [&](int64_t) { return problem.out_frames * problem.joints; };
+    merge_moments(partial, problem.clips, channels, positions, mean, mean + channels);
   });
-  return {grad_x, grad_weight, grad_bias};
+  return {y, moments};
 }
+
+// With a norm; `for_x` is for its own gradients, too, which are the last two. `training`: its mean and variance are
+// those of x.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> temporal_conv_normed_backward(
+    const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& norm_weight, const Tensor& norm_bias,
+    const Tensor& norm_moments, double eps, bool training, int64_t stride, int64_t padding, int64_t dilation,
+    bool for_x, bool for_weight, bool for_bias) {
+  const auto format = batch_norm::format_of(x);
+  const Tensor dense = for_x ? torch::stable::contiguous(x, format) : x;
+  Backward backward(grad_y, dense, weight, stride, padding, dilation, for_x, for_weight, for_bias);
+  const GivenNorm norm(x, norm_weight, norm_bias, norm_moments, eps);
+  const Tensor grad_norm_weight = torch::stable::new_zeros(norm.weight, Integers{for_x ? x.size(1) : 0});
+  const Tensor grad_norm_bias = torch::stable::new_zeros(norm.weight, Integers{for_x ? x.size(1) : 0});
+  if (!backward.is_empty()) {
+    dispatch_floating(x, "x", [&](auto scalar) {
+      using S = decltype(scalar);
+      using C = Compute<S>;
+      const std::vector<C> scale = norm.template scale<C>();
+      batch_norm::GradientSums sums(x.size(1));
+      backward.template run_normed<S>(norm.with(scale), for_x ? &sums : nullptr);
+      if (for_x) {  // in the place of the gradient behind the norm
+        const batch_norm::Backward<S> pass{
+            batch_norm::layout_of(dense), data<S>(backward.x), nullptr, nullptr, data<S>(dense), norm.mean<C>(), {}};
+        batch_norm::finish_gradients<S>(
+            pass, sums,
+            {data<C>(norm.weight), norm.variance<C>(), eps, training, data<S>(backward.x),
+             /*grad_residual=*/nullptr, data<C>(grad_norm_weight), data<C>(grad_norm_bias)});
+      }
+    });
+  }
+  return {backward.x, backward.weight, backward.bias, grad_norm_weight, grad_norm_bias};
+}
+
+#endif
 
 }  // namespace
 }  // namespace ikem::temporal_conv
@@ -370,9 +523,18 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
   library.def(
       "temporal_conv_backward(Tensor grad_y, Tensor x, Tensor weight, int stride, int padding, int dilation, "
       "bool allow_tf32, bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "temporal_conv_normed(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, "
+      "Tensor? norm_moments, float eps, bool training, int stride, int padding, int dilation) -> (Tensor, Tensor)");
+  library.def(
+      "temporal_conv_normed_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor norm_weight, Tensor norm_bias, "
+      "Tensor norm_moments, float eps, bool training, int stride, int padding, int dilation, bool for_x, "
+      "bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
+  library.impl("temporal_conv_normed", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed));
+  library.impl("temporal_conv_normed_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed_backward));
 #endif
   library.impl("temporal_conv", TORCH_BOX(&ikem::temporal_conv::temporal_conv));
   library.impl("temporal_conv_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_backward));

@@ -1,4 +1,4 @@
-"""A module's batch normalization together with what follows it in a block."""
+"""A module's batch normalization together with what comes before it and follows it in a block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..batch_norm import batch_norm
+from ..batch_norm import batch_norm, update_running
+from ..temporal_conv import Norm, temporal_conv
+from .folding import Shift
+from .temporal_conv import TemporalConv
 
 
 def normalized(
@@ -17,6 +20,7 @@ def normalized(
     residual: Tensor | None = None,
     relu: bool = False,
     update: bool = True,
+    moments: Tensor | None = None,
 ) -> Tensor:
     """``relu(dropout(norm(x)) + residual)``, of which dropout, residual and ReLU may each be left out.
 
@@ -32,6 +36,8 @@ def normalized(
         residual: (N, C, T, V), cast to the dtype of what the norm makes.
         relu: whether there is a ReLU.
         update: in training, whether the running statistics of a ``nn.BatchNorm2d`` take part; without, they stay.
+        moments: mean and biased variance of each channel of ``x``, (2, C), where they were made with it: a norm that
+            `takes_moments` does not make them again.
 
     Example:
         >>> x = torch.randn(2, 8, 50, 25)
@@ -42,12 +48,12 @@ def normalized(
         fresh = not isinstance(norm, nn.Identity)
         return followed(norm(x), dropout=dropout, residual=residual, relu=relu, fresh=fresh)
     running = (norm.running_mean, norm.running_var) if update or not norm.training else (None, None)
-    training = norm.training or norm.running_mean is None
+    training = _by_the_batch(norm)
     if not computes_natively(norm, x):
         y = functional.batch_norm(x, *running, norm.weight, norm.bias, training, eps=norm.eps)
         return followed(y, dropout=dropout, residual=residual, relu=relu)
-    if norm.training and update and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
+    if update:
+        _count(norm)
     assert norm.momentum is not None
     return batch_norm(
         x,
@@ -60,7 +66,75 @@ def normalized(
         dropout=dropout,
         residual=None if residual is None else residual.to(x.dtype),
         relu=relu,
+        moments=moments if training else None,
     )
+
+
+def convolved(
+    norm: nn.Module, conv: nn.Module, x: Tensor, moments: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """``conv(relu(norm(x)))``, and moments of it for a norm that follows, as `normalized` takes them, or None.
+
+    On the CPU a ``nn.BatchNorm2d``, or what :func:`ikem_ext.nn.folded` left of one, and a `TemporalConv` are one pass
+    (:func:`ikem_ext.temporal_conv`), in training where the moments of ``x`` are given.
+
+    Args:
+        norm: the module.
+        conv: the module.
+        x: (N, C, T, V).
+        moments: mean and biased variance of each channel of ``x``, (2, C); needed by a norm that `takes_moments`.
+
+    Example:
+        >>> norm, conv, x = nn.BatchNorm2d(8), TemporalConv(8, 4, 9), torch.randn(2, 8, 50, 25)
+        >>> moments = torch.stack((x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)))
+        >>> y, _ = convolved(norm, conv, x, moments)
+        >>> torch.testing.assert_close(y, conv(torch.relu(nn.BatchNorm2d(8)(x))))
+    """
+    given = prologue(norm, x, moments) if type(conv) is TemporalConv else None
+    if given is None:
+        return conv(normalized(norm, x, relu=True)), None
+    assert isinstance(conv, TemporalConv)
+    training = isinstance(norm, nn.BatchNorm2d) and _by_the_batch(norm)
+    made = temporal_conv(x, conv.taps, conv.bias, **conv.settings, norm=given, training=training, moments=True)
+    if isinstance(norm, nn.BatchNorm2d) and norm.training and moments is not None:
+        update_statistics(norm, x, moments)
+    return made
+
+
+def prologue(norm: nn.Module, x: Tensor, moments: Tensor | None) -> Norm | None:
+    """The norm as :func:`ikem_ext.temporal_conv` takes it; None where it computes otherwise, or moments are missing."""
+    if isinstance(norm, Shift) and x.device.type == "cpu":
+        ones = torch.ones_like(norm.shift)
+        return ones, norm.shift, torch.stack((torch.zeros_like(ones), ones)), 0.0
+    if not computes_natively(norm, x):
+        return None
+    assert isinstance(norm, nn.BatchNorm2d)
+    if not _by_the_batch(norm):
+        assert norm.running_mean is not None and norm.running_var is not None
+        moments = torch.stack((norm.running_mean, norm.running_var))
+    return None if moments is None else (norm.weight, norm.bias, moments, norm.eps)
+
+
+def update_statistics(norm: nn.BatchNorm2d, x: Tensor, moments: Tensor) -> None:
+    """Has the norm's running statistics take part in a batch of these moments."""
+    _count(norm)
+    assert norm.momentum is not None
+    mean, variance = moments.unbind()
+    update_running(norm.running_mean, norm.running_var, mean, variance, x.numel() // x.shape[1], norm.momentum)
+
+
+def takes_moments(norm: nn.Module, x: Tensor) -> bool:
+    """Whether the module, applied to what is made of ``x`` and lies where it does, takes moments to normalize by."""
+    return computes_natively(norm, x) and isinstance(norm, nn.BatchNorm2d) and _by_the_batch(norm)
+
+
+def _by_the_batch(norm: nn.BatchNorm2d) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+def _count(norm: nn.BatchNorm2d) -> None:
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
 
 
 def computes_natively(norm: nn.Module, x: Tensor) -> bool:

@@ -15,7 +15,7 @@ from .._checks import Shapes
 from ..graph_conv import graph_conv
 from ..layouts import LAYOUTS
 from ._units import graph_parts
-from .normalized import normalized
+from .normalized import convolved, normalized, takes_moments
 from .pointwise_conv import PointwiseConv
 from .temporal_conv import TemporalConv
 
@@ -76,6 +76,16 @@ class ConvTemporalGraphical(nn.Module):
         Raises:
             ValueError: the shapes do not fit together.
         """
+        return graph_conv(*self._terms(x, A)), A
+
+    def before(self, norm: nn.Module, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Maps likewise, and makes the moments that a norm behind it takes, as `normalized` does, or None."""
+        if not takes_moments(norm, x):
+            return self(x, A)[0], None
+        return graph_conv(*self._terms(x, A), moments=True)
+
+    def _terms(self, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """The arguments of the graph convolution."""
         shapes, conv = Shapes(), self.conv
         shapes.check("x", x, f"N {conv.in_channels} T V")
         shapes.check("A", A, f"{self.kernel_size} V W")
@@ -83,7 +93,7 @@ class ConvTemporalGraphical(nn.Module):
             x = self._windows(x)
         weight = conv.weight.view(self.kernel_size, -1, x.shape[1])
         bias = None if conv.bias is None else conv.bias.view(self.kernel_size, -1)
-        return graph_conv(x, weight, bias, A), A
+        return x, weight, bias, A
 
     def _windows(self, x: Tensor) -> Tensor:
         """The frames that each output frame is made from, as channels: (N, C_in * t_kernel_size, T', V)."""
@@ -147,14 +157,15 @@ class st_gcn(nn.Module):
 
     def forward(self, x: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (N, C_in, T, V) to (N, C_out, ceil(T / stride), V), given A (K, V, V), which is returned as it came."""
-        y, A = self.gcn(x, A)
         before, _, conv, after, dropout = self.tcn
+        y, moments = convolved(before, conv, *self.gcn.before(before, x, A))
         y = normalized(
             after,
-            conv(normalized(before, y, relu=True)),
+            y,
             dropout=cast(nn.Dropout, dropout).p if dropout.training else 0.0,
             residual=None if self.residual is None else self.residual(x),
             relu=True,
+            moments=moments,
         )
         return y, A
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from torch import Tensor, nn
 
 from ..temporal_conv import temporal_conv
+
+
+class _Settings(TypedDict):
+    stride: int
+    padding: int
+    dilation: int
 
 
 class TemporalConv(nn.Conv2d):
@@ -48,10 +56,15 @@ class TemporalConv(nn.Conv2d):
         """Maps (N, C_in, T, V) to (N, C_out, T', V), in the memory layout of the input."""
         if x.device.type != "cpu":
             return super().forward(x)
-        return temporal_conv(x, self.weight[..., 0], self.bias, **self.settings)
+        return temporal_conv(x, self.taps, self.bias, **self.settings)
 
     @property
-    def settings(self) -> dict[str, int]:
+    def taps(self) -> Tensor:
+        """The weight, (C_out, C_in, K), as :func:`ikem_ext.temporal_conv` takes it."""
+        return self.weight[..., 0]
+
+    @property
+    def settings(self) -> _Settings:
         """Stride, padding and dilation, as :func:`ikem_ext.temporal_conv` takes them."""
         stride, padding, dilation = (int(each[0]) for each in (self.stride, self.padding, self.dilation))
         return {"stride": stride, "padding": padding, "dilation": dilation}

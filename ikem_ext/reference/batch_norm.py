@@ -21,19 +21,20 @@ def batch_norm(
     dropout: float = 0.0,
     residual: Tensor | None = None,
     relu: bool = False,
+    moments: Tensor | None = None,
 ) -> Tensor:
-    """See :func:`ikem_ext.batch_norm`; the same arguments, values, random draws and gradients, on any device."""
-    check_batch_norm(x, weight, bias, running_mean, running_var, residual, training, dropout)
+    """See :func:`ikem_ext.batch_norm`; the same arguments, values, random draws and gradients, on any device.
+
+    Moments that are given are made once more, so that PyTorch differentiates them.
+    """
+    check_batch_norm(x, weight, bias, running_mean, running_var, residual, training, dropout, moments)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     mean, variance = running_mean, running_var
     if training:
-        mean, variance = wide.mean((0, 2, 3)), wide.var((0, 2, 3), correction=0)
+        mean, variance = moments_of(wide).unbind()
         update_running(running_mean, running_var, mean, variance, x.numel() // x.shape[1], momentum)
     assert mean is not None and variance is not None
-    mean, scale, shift = (
-        each.to(wide.dtype)[:, None, None] for each in (mean, weight * torch.rsqrt(variance + eps), bias)
-    )
-    y = (wide - mean) * scale + shift
+    y = scaled(wide, weight, bias, mean, variance, eps)
     if dropout > 0:
         y = y * dropout_mask(draw_seed(x.device), x.shape, dropout).to(y) / (1 - dropout)
     if residual is not None:
@@ -41,6 +42,19 @@ def batch_norm(
     if relu:
         y = y.relu()
     return y.to(x.dtype)
+
+
+def moments_of(x: Tensor) -> Tensor:
+    """Mean and biased variance of each channel of (..., N, C, T, V): (..., 2, C)."""
+    return torch.stack((x.mean((-4, -2, -1)), x.var((-4, -2, -1), correction=0)), -2)
+
+
+def scaled(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+    """``(x - mean) * weight / sqrt(variance + eps) + bias`` with numbers of the channels, in the dtype of ``x``."""
+    mean, scale, shift = (
+        each.to(x.dtype)[:, None, None] for each in (mean, weight * torch.rsqrt(variance + eps), bias)
+    )
+    return (x - mean) * scale + shift
 
 
 def dropout_mask(seed: Tensor, shape: torch.Size, p: float) -> Tensor:

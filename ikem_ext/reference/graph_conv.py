@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 
+from .batch_norm import moments_of
 
-def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor) -> Tensor:
+
+@overload
+def graph_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *, moments: Literal[False] = False
+) -> Tensor: ...
+@overload
+def graph_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *, moments: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+def graph_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, *, moments: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
     """See :func:`ikem_ext.graph_conv`; the same arguments, values and gradients, on any device.
 
     Transforms the channels first and then sums over the joints, as ST-GCN's published code does.
@@ -18,4 +32,4 @@ def graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor
         transformed = transformed + bias.to(wide)[..., None, :, :, None, None]
     per = {3: "kvw", 4: "nkvw", 5: "nkovw"}[adjacency.dim() - len(group)]
     y = torch.einsum(f"{group}nkotv,{group}{per}->{group}notw", transformed, adjacency.to(wide))
-    return y.to(x.dtype)
+    return (y.to(x.dtype), moments_of(y.detach())) if moments else y.to(x.dtype)

@@ -43,6 +43,7 @@ class plain_operations(TorchFunctionMode):  # noqa: N801 (a context manager, nam
             operations.batch_norm: _batch_norm,
             operations.graph_conv: _graph_conv,
             operations.temporal_conv: _temporal_conv,
+            operations.temporal_conv_normed: _temporal_conv_normed,
             operations.derive_modalities: _derive_modalities,
         }
 
@@ -63,6 +64,30 @@ def _temporal_conv(
     return temporal_conv(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
 
 
+def _temporal_conv_normed(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    norm_moments: Tensor,
+    eps: float,
+    training: bool,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> tuple[Tensor, Tensor]:
+    _require_evaluation(training)
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    norm = norm_weight, norm_bias, norm_moments, eps
+    return temporal_conv(x, weight, bias, **options, norm=norm, training=False, moments=True)
+
+
+def _require_evaluation(training: bool) -> None:
+    if training:
+        raise RuntimeError("plain_operations: expected models in evaluation mode, got a batch norm in training")
+
+
 def _batch_norm(
     x: Tensor,
     weight: Tensor,
@@ -74,10 +99,10 @@ def _batch_norm(
     dropout: float,
     eps: float,
     relu: bool,
+    training: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """In evaluation: in training the running statistics would need the batch's, which the twin keeps to itself."""
-    if mean is None:
-        raise RuntimeError("plain_operations: expected models in evaluation mode, got a batch norm in training")
+    _require_evaluation(training)
     y = batch_norm(x, weight, bias, mean, variance, training=False, eps=eps, residual=residual, relu=relu)
     return y, mean, variance
 

@@ -29,6 +29,7 @@ struct Shape {
 
 struct Results {
   Values y, grad_x, grad_weight, grad_bias, grad_adjacency;
+  Values mean, variance;  // of the channels of y; not made with an adjacency per channel
 };
 
 struct Case {
@@ -57,10 +58,20 @@ struct Case {
                                     {adjacency.data(),
                                      {0, per_clip ? parts * part_stride() : 0, part_stride(),
                                       per_channel ? joints * out_joints : 0, out_joints, 1}}};
-    Results results{Values(grad_y.size()), Values(x.size()), Values(weight.size()), Values(bias.size()),
-                    Values(adjacency.size())};
-    plain::forward<double>(problem, operands, features(results.y.data(), out, frames, out_joints, last), 0,
-                           clips * tiles);
+    Results results{Values(grad_y.size()),           Values(x.size()),
+                    Values(weight.size()),           Values(bias.size()),
+                    Values(adjacency.size()),        Values(static_cast<size_t>(out)),
+                    Values(static_cast<size_t>(out))};
+    Values means(static_cast<size_t>(clips * tiles * out)), squares(means.size());
+    plain::forward<double>(problem, operands, features(results.y.data(), out, frames, out_joints, last),
+                           {means.data(), squares.data()}, 0, clips * tiles);
+    if (!per_channel) {
+      const auto positions = [&](int64_t part) {
+        return std::min(tile_frames, frames - part % tiles * tile_frames) * out_joints;
+      };
+      ikem::merge_moments<double>({means.data(), squares.data()}, clips * tiles, out, positions, results.mean.data(),
+                                  results.variance.data());
+    }
 
     const Chunks chunks = ranges ? Chunks{clips * tiles, 1, tiles} : Chunks{clips, 1, 1};
     const bool whole = per_clip && !ranges;
@@ -97,8 +108,10 @@ struct Case {
   // The formula, and its gradients, term by term.
   Results written_out() const {
     const auto [clips, in, out, frames, joints, out_joints, parts, per_clip, per_channel, last] = shape;
-    Results results{Values(grad_y.size()), Values(x.size()), Values(weight.size()), Values(bias.size()),
-                    Values(adjacency.size())};
+    Results results{Values(grad_y.size()),           Values(x.size()),
+                    Values(weight.size()),           Values(bias.size()),
+                    Values(adjacency.size()),        Values(static_cast<size_t>(out)),
+                    Values(static_cast<size_t>(out))};
     const Strided<const double, 5> x_view = features(x.data(), in, frames, joints, last);
     const Strided<const double, 5> y_view = features(grad_y.data(), out, frames, out_joints, last);
     const auto at = [](const Strided<const double, 5>& view, int64_t n, int64_t c, int64_t t, int64_t v) {
@@ -132,6 +145,17 @@ struct Case {
         }
       }
     }
+    const int64_t positions = frames * out_joints;
+    const double count = static_cast<double>(clips * positions);
+    for (int64_t c = 0; !per_channel && c < out; ++c) {
+      const auto for_each = [&](auto f) {
+        for (int64_t i = 0; i < clips * positions; ++i) {
+          f(results.y[at(y_view, i / positions, c, i % positions / out_joints, i % out_joints)]);
+        }
+      };
+      for_each([&](double y) { results.mean[c] += y / count; });
+      for_each([&](double y) { results.variance[c] += (y - results.mean[c]) * (y - results.mean[c]) / count; });
+    }
     return results;
   }
 };
@@ -147,7 +171,8 @@ bool check(const Shape& shape) {
     for (const int64_t tile_frames : {int64_t{1}, (shape.frames + 1) / 2, shape.frames}) {
       for (const bool ranges : {true, false}) {
         const Results ours = drawn.run(order, tile_frames, ranges);
-        good = good && agree("y", truth.y, ours.y) && agree("gradient of x", truth.grad_x, ours.grad_x) &&
+        good = good && agree("mean", truth.mean, ours.mean) && agree("variance", truth.variance, ours.variance) &&
+               agree("y", truth.y, ours.y) && agree("gradient of x", truth.grad_x, ours.grad_x) &&
                agree("gradient of weight", truth.grad_weight, ours.grad_weight) &&
                agree("gradient of bias", truth.grad_bias, ours.grad_bias) &&
                agree("gradient of adjacency", truth.grad_adjacency, ours.grad_adjacency);

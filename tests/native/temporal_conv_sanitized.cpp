@@ -52,12 +52,34 @@ Strided<S, 4> features(S* data, int64_t channels, int64_t frames, int64_t joints
                        : Strided<S, 4>{data, {clip, frames * joints, joints, 1}};
 }
 
-bool check(const Shape& shape, int64_t tile) {
+// What the kernels make for a norm behind y, and a norm before x needs, against what they are of.
+bool agree_moments(const Values& y, const PartialMoments<double>& moments, const Problem& problem, bool channels_last) {
+  const int64_t positions = problem.out_frames * problem.joints, channels = problem.out_channels;
+  Values means(static_cast<size_t>(problem.clips * channels)), squares(means.size());
+  const auto at = [&](int64_t part, int64_t i) {
+    const int64_t n = part / channels, c = part % channels;
+    return y[n * channels * positions + (channels_last ? i * channels + c : c * positions + i)];
+  };
+  for (int64_t part = 0; part < problem.clips * channels; ++part) {
+    for (int64_t i = 0; i < positions; ++i) {
+      means[part] += at(part, i) / static_cast<double>(positions);
+    }
+    for (int64_t i = 0; i < positions; ++i) {
+      squares[part] += (at(part, i) - means[part]) * (at(part, i) - means[part]);
+    }
+  }
+  return agree("means", means, Values(moments.means, moments.means + means.size())) &&
+         agree("squares", squares, Values(moments.squares, moments.squares + squares.size()));
+}
+
+bool check(const Shape& shape, int64_t tile, bool normed) {
   const Problem problem = problem_of(shape, tile);
   const auto [clips, in, out, frames, joints, taps, stride, dilation, padding, last] = shape;
   const Values x = random_values(clips * in * frames * joints);
   const Values weight = random_values(out * in * taps), bias = random_values(out);
   const Values grad_y = random_values(clips * out * problem.out_frames * joints);
+  const Values mean = random_values(in), scale = random_values(in), shift = random_values(in);
+  const Norm<double> norm = normed ? Norm<double>{mean.data(), scale.data(), shift.data()} : Norm<double>{};
   const auto x_view = features(x.data(), in, frames, joints, last);
   const auto y_view = features(grad_y.data(), out, problem.out_frames, joints, last);
   const Strided<const double, 3> weight_view{weight.data(), {in * taps, taps, 1}};
@@ -65,16 +87,20 @@ bool check(const Shape& shape, int64_t tile) {
 
   Values spectrum(static_cast<size_t>(spectrum_size(problem, in, out)));
   plain::transform_weight<double>(problem, weight_view, false, spectrum.data(), 0, in);
-  plain::forward<double>(problem, x_view, spectrum.data(), bias.data(),
-                         features(y.data(), out, problem.out_frames, joints, last), 0, (clips + 1) / 2);
+  Values means(static_cast<size_t>(clips * out)), squares(means.size());
+  const PartialMoments<double> moments{means.data(), squares.data()};
+  plain::forward<double>(problem, x_view, norm, spectrum.data(), bias.data(),
+                         features(y.data(), out, problem.out_frames, joints, last), moments, 0, (clips + 1) / 2);
 
   Values back(static_cast<size_t>(spectrum_size(problem, out, in)));
   plain::transform_weight<double>(problem, weight_view, true, back.data(), 0, out);
   const int64_t chunk_clips = 2, chunks = (clips + 1) / 2;
   Values weights(spectrum.size() * static_cast<size_t>(chunks));
   Values biases(static_cast<size_t>(padded_channels(out) * chunks));
-  const Gradients<double> gradients{features(grad_x.data(), in, frames, joints, last), weights.data(), biases.data()};
-  plain::backward<double>(problem, x_view, y_view, back.data(), gradients, chunk_clips, 0, chunks);
+  Values norm_sums(static_cast<size_t>(chunks * in)), norm_products(norm_sums.size());
+  const Gradients<double> gradients{features(grad_x.data(), in, frames, joints, last), weights.data(), biases.data(),
+                                    normed ? norm_sums.data() : nullptr, norm_products.data()};
+  plain::backward<double>(problem, x_view, norm, y_view, back.data(), gradients, chunk_clips, 0, chunks);
   plain::finish_weight<double>(problem, weights.data(), chunks, grad_weight.data(), 0, in);
   for (int64_t i = 0; i < chunks; ++i) {
     for (int64_t o = 0; o < out; ++o) {
@@ -82,10 +108,22 @@ bool check(const Shape& shape, int64_t tile) {
     }
   }
 
+  Values seen(x.size()), true_norm_sums(static_cast<size_t>(in)), true_norm_products(static_cast<size_t>(in));
   Values true_y(y.size()), true_grad_x(grad_x.size()), true_grad_weight(weight.size()), true_grad_bias(bias.size());
   const auto at = [](const auto& view, int64_t n, int64_t c, int64_t t, int64_t v) {
     return n * view.strides[0] + c * view.strides[1] + t * view.strides[2] + v * view.strides[3];
   };
+  const auto for_each_input = [&](auto f) {
+    for (int64_t n = 0; n < clips; ++n) {
+      for (int64_t c = 0; c < in; ++c) {
+        for (int64_t i = 0; i < frames * joints; ++i) {
+          f(c, at(x_view, n, c, i / joints, i % joints));
+        }
+      }
+    }
+  };
+  for_each_input(
+      [&](int64_t c, int64_t i) { seen[i] = normed ? std::max(0.0, (x[i] - mean[c]) * scale[c] + shift[c]) : x[i]; });
   for (int64_t n = 0; n < clips; ++n) {
     for (int64_t o = 0; o < out; ++o) {
       for (int64_t t = 0; t < problem.out_frames; ++t) {
@@ -97,17 +135,34 @@ bool check(const Shape& shape, int64_t tile) {
             const int64_t frame = stride * t + dilation * k - padding;
             for (int64_t c = 0; c < in && frame >= 0 && frame < frames; ++c) {
               const int64_t there = at(x_view, n, c, frame, v), w = (o * in + c) * taps + k;
-              true_y[here] += weight[w] * x[there];
+              true_y[here] += weight[w] * seen[there];
               true_grad_x[there] += weight[w] * grad_y[here];
-              true_grad_weight[w] += x[there] * grad_y[here];
+              true_grad_weight[w] += seen[there] * grad_y[here];
             }
           }
         }
       }
     }
   }
-  return agree("y", true_y, y) && agree("gradient of x", true_grad_x, grad_x) &&
-         agree("gradient of weight", true_grad_weight, grad_weight) &&
+  if (normed) {
+    for_each_input([&](int64_t c, int64_t i) {
+      true_grad_x[i] = seen[i] > 0 ? true_grad_x[i] : 0;
+      true_norm_sums[c] += true_grad_x[i];
+      true_norm_products[c] += true_grad_x[i] * (x[i] - mean[c]);
+    });
+    for (int64_t i = in; i < chunks * in; ++i) {
+      norm_sums[i % in] += norm_sums[i];
+      norm_products[i % in] += norm_products[i];
+    }
+    norm_sums.resize(static_cast<size_t>(in));
+    norm_products.resize(static_cast<size_t>(in));
+    if (!agree("sums for the norm", true_norm_sums, norm_sums) ||
+        !agree("products for the norm", true_norm_products, norm_products)) {
+      return false;
+    }
+  }
+  return agree_moments(y, moments, problem, last) && agree("y", true_y, y) &&
+         agree("gradient of x", true_grad_x, grad_x) && agree("gradient of weight", true_grad_weight, grad_weight) &&
          agree("gradient of bias", true_grad_bias, grad_bias);
 }
 
@@ -123,7 +178,7 @@ int main() {
            Shape{2, 5, 1, 6, 2, 1, 2, 1, 1, false},
        }) {
     for (const int64_t tile : {1, 4, 7}) {
-      if (!check(shape, tile)) {
+      if (!check(shape, tile, false) || !check(shape, tile, true)) {
         std::fprintf(stderr, "%lld to %lld channels, tiles of %lld\n", static_cast<long long>(shape.in),
                      static_cast<long long>(shape.out), static_cast<long long>(tile));
         return 1;

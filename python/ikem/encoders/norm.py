@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ikem_ext.batch_norm import draw_seed, update_running
-from ikem_ext.nn.normalized import computes_natively, followed, normalized
+from ikem_ext.nn.normalized import computes_natively, followed, normalized, update_statistics
 
 
 class _Forgotten(torch.autograd.Function):
@@ -19,18 +19,23 @@ class _Forgotten(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, norm: nn.BatchNorm2d, dropout: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        residual: Tensor | None,
+        norm: nn.BatchNorm2d,
+        dropout: float,
+        moments: Tensor | None,
     ) -> Tensor:
         seed = draw_seed(x.device) if dropout > 0 else None
         wide = torch.promote_types(x.dtype, torch.float32)
         weight, bias = weight.to(wide), bias.to(wide)
+        given = (None, None) if moments is None else moments.unbind()
         y, mean, variance = torch.ops.ikem_ext.batch_norm(
-            x, weight, bias, None, None, residual, seed, dropout, norm.eps, True
+            x, weight, bias, *given, residual, seed, dropout, norm.eps, True, True
         )
-        assert norm.num_batches_tracked is not None and norm.momentum is not None
-        norm.num_batches_tracked.add_(1)
-        count = x.numel() // x.shape[1]
-        update_running(norm.running_mean, norm.running_var, mean, variance, count, norm.momentum)
+        update_statistics(norm, x, torch.stack((mean, variance)))
         ctx.settings = dropout, norm.eps
         ctx.save_for_backward(x, (y > 0).view(torch.int8), weight, mean, variance, seed)
         return y
@@ -42,7 +47,7 @@ class _Forgotten(torch.autograd.Function):
         *gradients, grad_residual = torch.ops.ikem_ext.batch_norm_backward(
             grad, *ctx.saved_tensors, *ctx.settings, True, for_residual
         )
-        return *gradients, grad_residual if for_residual else None, None, None
+        return *gradients, grad_residual if for_residual else None, None, None, None
 
 
 class _NormedTogether(torch.autograd.Function):
@@ -138,6 +143,7 @@ def batch_norm(
     relu: bool = False,
     update: bool = True,
     forget: bool = False,
+    moments: Tensor | None = None,
 ) -> Tensor:
     """Apply a module's batch normalization and what follows it in a block: see `ikem_ext.nn.normalized`.
 
@@ -151,14 +157,15 @@ def batch_norm(
         update: in training, whether the running statistics take part; without, they stay as they are.
         forget: whether nobody else keeps a result that went through a ReLU: on a CPU, in training, the backward pass
             then does without it.
+        moments: of ``x``, (2, C), where they were made with it.
     """
     if isinstance(norm, SyncedBatchNorm):
         return followed(_synced(norm, x, update), dropout=dropout, residual=residual, relu=relu)
     if forget and relu and norm.training and computes_natively(norm, x) and torch.is_grad_enabled():
         norm = cast(nn.BatchNorm2d, norm)
         residual = None if residual is None else residual.to(x.dtype)
-        return _Forgotten.apply(x, norm.weight, norm.bias, residual, norm, dropout)
-    return normalized(norm, x, dropout=dropout, residual=residual, relu=relu, update=update)
+        return _Forgotten.apply(x, norm.weight, norm.bias, residual, norm, dropout, moments)
+    return normalized(norm, x, dropout=dropout, residual=residual, relu=relu, update=update, moments=moments)
 
 
 def _synced(module: SyncedBatchNorm, x: Tensor, update: bool) -> Tensor:

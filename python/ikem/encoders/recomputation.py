@@ -6,16 +6,28 @@ Unlike `torch.utils.checkpoint` they make only what is cheap again, and running 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from ikem_ext import temporal_conv
 from ikem_ext.nn import TemporalConv
+from ikem_ext.nn.normalized import prologue, update_statistics
 
 Make = Callable[[Tensor, bool], Tensor]
+
+
+class BeforeNorm(Protocol):
+    """A module that makes, if a norm behind it takes them, the moments of what it makes."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Make it alone."""
+
+    def before(self, norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Make both, or it and None."""
 
 
 class _Again:
@@ -92,6 +104,115 @@ class _ConvOfRemade(torch.autograd.Function):
         )
 
 
+class _ConvOfNormed(torch.autograd.Function):
+    """``conv(relu(norm(make(x))))`` and its moments, of which only ``x`` is kept, and what the norm went by.
+
+    The backward pass makes ``make(x)`` again, and of the norm what it needs as it reads that.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        make: BeforeNorm,
+        conv: TemporalConv,
+        norm: nn.BatchNorm2d,
+        weight: Tensor,
+        bias: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        x: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        made, moments = make.before(norm, x)
+        given = prologue(norm, made, moments)
+        assert given is not None, "a norm that does not compute natively"
+        ctx.again = _Again(lambda x, _: make(x), x)
+        ctx.conv, ctx.norm_settings = conv, (norm.eps, norm.training)
+        ctx.save_for_backward(weight, norm_weight, norm_bias, given[2], x, *parameters)
+        y, moments_of_y = temporal_conv(
+            made, conv.taps, bias, **conv.settings, norm=given, training=norm.training, moments=True
+        )
+        if moments is not None:
+            update_statistics(norm, made, moments)
+        ctx.mark_non_differentiable(moments_of_y)
+        return y, moments_of_y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        weight, norm_weight, norm_bias, moments, x, *parameters = ctx.saved_tensors
+        for_weight, for_bias, *for_norm = ctx.needs_input_grad[3:7]
+        wanted = ctx.needs_input_grad[7:]
+        x, edge, made = ctx.again(x)
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        numbers = (each.to(wide) for each in (norm_weight, norm_bias, moments))
+        grad_made, grad_weight, grad_bias, *grads_norm = torch.ops.ikem_ext.temporal_conv_normed_backward(
+            grad,
+            made.to(grad.dtype),
+            weight.to(grad.dtype)[..., 0],
+            *numbers,
+            *ctx.norm_settings,
+            *ctx.conv.settings.values(),
+            any(wanted) or any(for_norm),
+            for_weight,
+            for_bias,
+        )
+        dtype = made.dtype
+        del made  # its gradient does not need it
+        return (
+            *(None,) * 3,
+            grad_weight[..., None].to(weight.dtype) if for_weight else None,
+            grad_bias.to(weight.dtype) if for_bias else None,
+            *(each.to(norm_weight.dtype) if want else None for each, want in zip(grads_norm, for_norm, strict=True)),
+            *_gradients(edge, [x, *parameters], wanted, grad_made.to(dtype)),
+        )
+
+
+class _NormOfRemade(torch.autograd.Function):
+    """``norm(make(x))``, of which only ``x`` is kept, and what the norm went by; of the norm nothing is made again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        make: Callable[[Tensor], Tensor],
+        norm: nn.BatchNorm2d,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        x: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        made = make(x)
+        wide = torch.promote_types(made.dtype, torch.float32)
+        norm_weight, norm_bias = norm_weight.to(wide), norm_bias.to(wide)
+        running = (norm.running_mean, norm.running_var)
+        given = (None, None) if norm.training else tuple(each.to(wide) for each in running if each is not None)
+        y, mean, variance = torch.ops.ikem_ext.batch_norm(
+            made, norm_weight, norm_bias, *given, None, None, 0.0, norm.eps, False, norm.training
+        )
+        if norm.training:
+            update_statistics(norm, made, torch.stack((mean, variance)))
+        ctx.again = _Again(lambda x, _: make(x), x)
+        ctx.norm_settings = norm.eps, norm.training
+        ctx.save_for_backward(norm_weight, mean, variance, x, *parameters)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        norm_weight, mean, variance, x, *parameters = ctx.saved_tensors
+        x, edge, made = ctx.again(x)
+        grad_made, *grads_norm, _ = torch.ops.ikem_ext.batch_norm_backward(
+            grad, made, None, norm_weight, mean, variance, None, 0.0, *ctx.norm_settings, False
+        )
+        del made
+        for_norm = ctx.needs_input_grad[2:4]
+        return (
+            *(None,) * 2,
+            *(each if want else None for each, want in zip(grads_norm, for_norm, strict=True)),
+            *_gradients(edge, [x, *parameters], ctx.needs_input_grad[4:], grad_made),
+        )
+
+
 def _conv_gradients(
     conv: TemporalConv, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,6 +236,39 @@ def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
         parameters: what else ``make`` is to be differentiated for.
     """
     return _Remade.apply(make, x, *parameters)
+
+
+def norm_of_remade(
+    make: Callable[[Tensor], Tensor], norm: nn.BatchNorm2d, x: Tensor, parameters: Iterable[Tensor]
+) -> Tensor:
+    """Return ``norm(make(x))`` and keep ``x`` alone, on the CPU.
+
+    Args:
+        make: of x.
+        norm: computes natively (:func:`ikem_ext.nn.normalized.computes_natively`).
+        x: the input.
+        parameters: what ``make`` is to be differentiated for.
+    """
+    return _NormOfRemade.apply(make, norm, norm.weight, norm.bias, x, *parameters)
+
+
+def conv_of_normed(
+    make: BeforeNorm,
+    norm: nn.BatchNorm2d,
+    conv: TemporalConv,
+    x: Tensor,
+    parameters: Iterable[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return ``conv(relu(norm(make(x))))`` and its moments and keep ``x`` alone, on the CPU.
+
+    Args:
+        make: the module before the norm.
+        norm: computes natively (:func:`ikem_ext.nn.normalized.computes_natively`).
+        conv: on the CPU.
+        x: the input.
+        parameters: what ``make`` is to be differentiated for.
+    """
+    return _ConvOfNormed.apply(make, conv, norm, conv.weight, conv.bias, norm.weight, norm.bias, x, *parameters)
 
 
 def conv_of_remade(make: Make, conv: TemporalConv, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:

@@ -11,10 +11,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
 from ikem.encoders.norm import batch_norm
-from ikem.encoders.recomputation import conv_of_remade, remade
+from ikem.encoders.recomputation import conv_of_normed, conv_of_remade, norm_of_remade, remade
 from ikem_ext import graph_conv
 from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.folding import Shift, scale_and_shift
+from ikem_ext.nn.normalized import computes_natively, convolved, takes_moments
 from ikem_ext.skeleton import SkeletonLayout
 
 
@@ -38,6 +39,12 @@ class GraphConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, T, V)."""
         return graph_conv(x, self.weight, self.bias, self.adjacency * self.edge_importance)
+
+    def before(self, norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map likewise, and make the moments that a norm behind it takes, or None."""
+        if not takes_moments(norm, x):
+            return self(x), None
+        return graph_conv(x, self.weight, self.bias, self.adjacency * self.edge_importance, moments=True)
 
 
 class Block(nn.Module):
@@ -74,24 +81,30 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, T, V) to (N, C_out, ceil(T / stride), V)."""
+        y, moments = self.convolve(x)
         return batch_norm(
             self.temporal_norm,
-            self.convolve(x),
+            y,
             dropout=self.dropout.p if self.dropout.training else 0.0,
             residual=None if self.residual is None else self.shortcut(x),
             relu=True,
             forget=self.is_last and self.remakes,
+            moments=moments,
         )
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """Convolve over the graph, then over time.
+    def convolve(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Convolve over the graph, then over time; and return moments, where they were made.
 
         What lies between is made again in the backward pass: that is little work, and much memory.
         """
+        temporal = cast(TemporalConv, self.temporal)
         if not self.remakes:
-            return self.temporal(self.activated(x))
+            return convolved(self.graph_norm, temporal, *self.graph.before(self.graph_norm, x))
+        if computes_natively(self.graph_norm, x):
+            norm = cast(nn.BatchNorm2d, self.graph_norm)
+            return conv_of_normed(self.graph, norm, temporal, x, self.graph.parameters())
         parameters = (*self.graph.parameters(), *self.graph_norm.parameters())
-        return conv_of_remade(self.activated, cast(TemporalConv, self.temporal), x, parameters)
+        return conv_of_remade(self.activated, temporal, x, parameters), None
 
     def activated(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply graph convolution, batch normalization and ReLU; see `batch_norm` for ``update``."""
@@ -108,6 +121,9 @@ class Block(nn.Module):
             return x
         if not self.remakes:
             return self.projected(x)
+        conv, norm = self.residual
+        if computes_natively(norm, x):
+            return norm_of_remade(conv, cast(nn.BatchNorm2d, norm), x, conv.parameters())
         return remade(self.projected, x, self.residual.parameters())
 
     def projected(self, x: Tensor, update: bool = True) -> Tensor:

@@ -1,0 +1,82 @@
+// Means and squared deviations of channels, made while rows of them are still in the cache. Included by kernels alone
+// (see common/vector.h).
+#pragma once
+
+#include "common/memory.h"
+#include "common/moments.h"
+#include "common/planes.h"
+
+namespace ikem::IKEM_SIMD_LEVEL {
+namespace {
+
+// Of rows of channels that are added some at a time. Each time they are gone through twice, so that no digits are lost
+// to a difference of large squares, and then merged with those before.
+template <class C>
+class RowMoments {
+ public:
+  explicit RowMoments(int64_t channels)
+      : channels_(channels), means_(round_up(channels, L)), squares_(round_up(channels, L)) {}
+
+  // `count` rows, `row` apart, of whole vectors; what stands beyond the channels does not count.
+  void add(const C* rows, int64_t row, int64_t count) {
+    for (int64_t now; count > 0; count -= now, rows += now * row) {
+      now = smaller(count, AT_ONCE);
+      add_some(rows, row, now);
+    }
+  }
+
+  // Writes what was added, and begins anew.
+  void finish(const PartialMoments<C>& to) {
+    memcpy(to.means, means_, sizeof(C) * static_cast<size_t>(channels_));
+    memcpy(to.squares, squares_, sizeof(C) * static_cast<size_t>(channels_));
+    set_zero(+means_, means_.size());
+    set_zero(+squares_, squares_.size());
+    count_ = 0;
+  }
+
+ private:
+  static constexpr int64_t L = lanes<C>;
+  // So few that they stay in the innermost cache.
+  static constexpr int64_t AT_ONCE = 32;
+
+  void add_some(const C* rows, int64_t row, int64_t count) {
+    const int64_t total = count_ + count;
+    const C share = static_cast<C>(count) / static_cast<C>(total);
+    const C weight = static_cast<C>(count_) * share;
+    const C one_by_count = C(1) / static_cast<C>(count);
+    for (int64_t c = 0; c < means_.size(); c += L) {
+      const Vector<C> mean = sum_of_rows(rows + c, row, count, [](Vector<C> each) { return each; }) * one_by_count;
+      const Vector<C> squares = sum_of_rows(rows + c, row, count, [&](Vector<C> each) {
+        const Vector<C> off = each - mean;
+        return off * off;
+      });
+      const Vector<C> off = mean - load(means_ + c);
+      store(means_ + c, load(means_ + c) + off * share);
+      store(squares_ + c, load(squares_ + c) + squares + off * off * weight);
+    }
+    count_ = total;
+  }
+
+  // Several sums by turns, so that none waits for the one before.
+  template <class F>
+  IKEM_INLINE static Vector<C> sum_of_rows(const C* rows, int64_t row, int64_t count, F f) {
+    Vector<C> sums[4] = {};
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      for (int j = 0; j < 4; ++j) {
+        sums[j] += f(load(rows + (i + j) * row));
+      }
+    }
+    for (; i < count; ++i) {
+      sums[0] += f(load(rows + i * row));
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
+  const int64_t channels_;
+  int64_t count_ = 0;
+  const Array<C> means_, squares_;
+};
+
+}  // namespace
+}  // namespace ikem::IKEM_SIMD_LEVEL
