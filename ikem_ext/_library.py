@@ -120,6 +120,15 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
+def convolutions_in_tf32(device: torch.device) -> bool:
+    """Whether convolutions may round float32 to TF32 there, by PyTorch's own flag."""
+    if device.type != "cuda":
+        return False
+    if torch.compiler.is_compiling():  # the newer flag below cannot be traced
+        return torch.backends.cudnn.allow_tf32
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+
+
 def runs_on(architectures: list[str], capability: tuple[int, int]) -> bool:
     """Whether code built for CMake's ``architectures`` runs on a GPU of this compute capability.
 

@@ -94,14 +94,7 @@ def graph_conv(
         _library.require_cpu("graph_conv(moments=True)", x)
         return torch.ops.ikem_ext.graph_conv_moments(x, weight, bias, adjacency)
     _library.require_device("x", x)
-    return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, x.is_cuda and _allows_tf32())
-
-
-def _allows_tf32() -> bool:
-    """Whether convolutions may round float32 to TF32."""
-    if torch.compiler.is_compiling():  # the newer flag below cannot be traced
-        return torch.backends.cudnn.allow_tf32
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, _library.convolutions_in_tf32(x.device))
 
 
 @torch.library.register_fake("ikem_ext::graph_conv")

@@ -73,9 +73,11 @@ def temporal_conv(
 
     .. math:: y[n,o,t,v] = b[o] + \sum_c \sum_k W[o,c,k]\, x[n,c,\, s t + d k - p,\, v]
 
-    with stride s, dilation d and p frames of zeros on either side. It is computed in frequencies, frames being taken as
-    a circle; each frequency is a product of matrices over the channels. This takes a quarter to a half of the
-    multiplications of nine taps, with an error of the same size, since the transforms are orthogonal.
+    with stride s, dilation d and p frames of zeros on either side. On the CPU it is computed in frequencies, frames
+    being taken as a circle; each frequency is a product of matrices over the channels. This takes a quarter to a half
+    of the multiplications of nine taps, with an error of the same size, since the transforms are orthogonal. On CUDA it
+    is one product of matrices over taps and channels, on tensor cores where the dtype allows, for which a tile of ``x``
+    is read once for all taps.
 
     Batch norms on either side need no passes over memory of their own: with ``norm`` the convolution sees
 
@@ -85,7 +87,7 @@ def temporal_conv(
     normalizes by, which is made as y is written.
 
     Args:
-        x: features, (N, C_in, T, V), on the CPU.
+        x: features, (N, C_in, T, V).
         weight: W, (C_out, C_in, K).
         bias: b, (C_out,), or None for none.
         stride: s, in frames.
@@ -101,20 +103,24 @@ def temporal_conv(
         y, (N, C_out, T', V) with T' = (T + 2 p - d (K - 1) - 1) // s + 1, in the dtype of ``x`` and summed in float32
         or wider; in memory channels last if ``x`` is. Differentiable in all inputs, in reverse and in forward mode, as
         often as wanted, by autograd and ``torch.func`` alike, and mapped by ``torch.vmap``. Under autocast all inputs
-        but those of the norm are cast to autocast's dtype. The same input gives the same bits each time, for any number
-        of threads.
+        but those of the norm are cast to autocast's dtype. The same input gives the same bits each time, on the CPU for
+        any number of threads. On CUDA the products of float32 are rounded to TF32 where PyTorch allows that for
+        convolutions: by default it does, ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps
+        what was set when it compiled.)
 
-        With ``norm`` it is differentiable once, in reverse mode, in :math:`\gamma` and :math:`\beta`, too.
+        With ``norm``, which is for the CPU alone, it is differentiable once, in reverse mode, in :math:`\gamma` and
+        :math:`\beta`, too.
 
-        With ``moments`` y and a tensor (2, C_out), float32 or wider: means and variances of y before it is rounded to
-        its dtype. No gradient goes through them: that of :func:`ikem_ext.batch_norm`, which takes them, has in it that
-        they are made of y.
+        With ``moments``, which are for the CPU alone, y and a tensor (2, C_out), float32 or wider: means and variances
+        of y before it is rounded to its dtype. No gradient goes through them: that of :func:`ikem_ext.batch_norm`,
+        which takes them, has in it that they are made of y.
 
     Raises:
         ValueError: the shapes do not fit together, an argument is out of range, or the inputs lie on different devices,
-            or not on the CPU: it is not built for CUDA, where ``torch.nn.functional.conv2d`` and
-            :func:`ikem_ext.reference.temporal_conv` serve.
+            or neither on the CPU nor on a CUDA device, or with ``norm`` or ``moments`` not on the CPU: elsewhere
+            :func:`ikem_ext.reference.temporal_conv` does it in plain PyTorch.
         TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
+        RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: the convolution of Yan et al., "Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action
     Recognition", AAAI 2018, section 3.6; in frequencies as by Mathieu et al., "Fast Training of Convolutional Networks
@@ -141,9 +147,11 @@ def temporal_conv(
     if dtype is not None:
         x, weight, bias = (cast_floating(each, dtype) for each in (x, weight, bias))
     check_same(("x", x), weight=weight, bias=bias)
-    _library.require_cpu("temporal_conv", x)
     if norm is None and not moments:
-        return torch.ops.ikem_ext.temporal_conv(x, weight, bias, stride, padding, dilation)
+        _library.require_device("x", x)
+        tf32 = _library.convolutions_in_tf32(x.device)
+        return torch.ops.ikem_ext.temporal_conv(x, weight, bias, stride, padding, dilation, tf32)
+    _library.require_cpu("temporal_conv(norm=..., moments=...)", x)
     wide = torch.promote_types(x.dtype, torch.float32)
     *numbers, eps = (None, None, None, 0.0) if norm is None else (*(each.to(wide) for each in norm[:3]), norm[3])
     y, made = torch.ops.ikem_ext.temporal_conv_normed(
@@ -189,20 +197,22 @@ def check_temporal_conv(
 
 
 @torch.library.register_fake("ikem_ext::temporal_conv")
-def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int) -> Tensor:
+def _fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, allow_tf32: bool
+) -> Tensor:
     frames = (x.shape[2] + 2 * padding - dilation * (weight.shape[2] - 1) - 1) // stride + 1
     return empty_features(x, x.shape[0], weight.shape[0], frames, x.shape[3])
 
 
 @torch.library.register_fake("ikem_ext::temporal_conv_normed")
 def _fake_normed(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor]:
-    y = _fake(x, weight, bias, *settings[-3:])
+    y = _fake(x, weight, bias, *settings[-3:], False)
     return y, empty_moments(y)
 
 
 @torch.library.register_fake("ikem_ext::temporal_conv_backward")
 def _fake_backward(grad_y: Tensor, x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    for_x, for_weight, for_bias = settings[3:]
+    for_x, for_weight, for_bias = settings[-3:]
     return (
         empty_features(x, *x.shape) if for_x else x.new_empty(0),
         x.new_empty(weight.shape if for_weight else 0),
@@ -254,7 +264,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    return *_gradients(grad_y, x, weight, ctx.settings, ctx.needs_input_grad[:3]), None, None, None
+    return *_gradients(grad_y, x, weight, ctx.settings, ctx.needs_input_grad[:3]), *(None,) * 4
 
 
 def _jvp(ctx: Any, saved: Sequence[Tensor], *tangents: Tensor | None) -> Tensor | None:
@@ -266,7 +276,7 @@ register_derivatives("temporal_conv", setup_context=_setup_context, backward=_ba
 
 
 def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.settings, ctx.wanted = inputs[3:6], inputs[6:]
+    ctx.settings, ctx.wanted = inputs[3:7], inputs[7:]
     ctx.mark_non_differentiable(*(each for each, asked in zip(output, ctx.wanted, strict=True) if not asked))
     save(ctx, *inputs[:3])
 
@@ -282,7 +292,7 @@ def _double_backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ..
         grad_x = _gradients(grad_y, x, by_weight, ctx.settings, (True, False, False))[0]
     if by_x is not None and for_weight:
         grad_weight = _gradients(grad_y, by_x, weight, ctx.settings, (False, True, False))[1]
-    return along, grad_x, grad_weight, *(None,) * 6
+    return along, grad_x, grad_weight, *(None,) * 7
 
 
 def _jvp_of_backward(
@@ -329,7 +339,7 @@ def _backward_normed(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, 
     x, weight, *norm = ctx.saved_tensors
     for_x, *for_others = ctx.needs_input_grad[:3]
     if not ctx.normed:
-        return *_gradients(grad_y, x, weight, ctx.settings, (for_x, *for_others)), *(None,) * 8
+        return *_gradients(grad_y, x, weight, (*ctx.settings, False), (for_x, *for_others)), *(None,) * 8
     for_norm = ctx.needs_input_grad[3:5]
     wanted = for_x or any(for_norm), *for_others
     made = torch.ops.ikem_ext.temporal_conv_normed_backward(
@@ -343,7 +353,7 @@ def _jvp_normed(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tup
     if ctx.normed:
         refuse("temporal_conv with a norm", FORWARD_MODE)
     x, weight, *_ = saved
-    return _tangent(x, weight, ctx.settings, *tangents[:3]), None
+    return _tangent(x, weight, (*ctx.settings, False), *tangents[:3]), None
 
 
 def _no_second_derivatives(*_: Any) -> NoReturn:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operation_checks import Arguments, OperationChecks, assert_as_accurate, non_contiguous
+from operation_checks import DTYPES, Arguments, OperationChecks, assert_as_accurate, cotangent, non_contiguous
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d
 
@@ -30,6 +30,12 @@ def pytorchs(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> Tensor:
     return conv2d(x, weight[..., None], bias, (stride, 1), (padding, 0), (dilation, 1))
+
+
+@pytest.fixture(autouse=True)
+def no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA the twin would round float32 otherwise, and so would the operation."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 class TestTemporalConv(OperationChecks):
@@ -53,6 +59,7 @@ class TestTemporalConv(OperationChecks):
         operations = torch.ops.ikem_ext
         tensors = [arguments[name] for name in self.differentiable]
         settings = [arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
+        settings.append(False)
         yield operations.temporal_conv.default, (*tensors, *settings)
         x, weight, bias = (tensor.detach() for tensor in tensors)
         gradient = torch.ones_like(operations.temporal_conv(x, weight, bias, *settings))
@@ -60,12 +67,6 @@ class TestTemporalConv(OperationChecks):
             yield operations.temporal_conv_backward.default, (gradient, x, weight, *settings, *wanted)
             strided = non_contiguous(gradient), non_contiguous(x), non_contiguous(weight)
             yield operations.temporal_conv_backward.default, (*strided, *settings, *wanted)
-
-    # It is for the CPU alone.
-    @pytest.fixture(autouse=True)
-    def _on_the_cpu(self, request: pytest.FixtureRequest) -> None:
-        if request.node.get_closest_marker("gpu"):
-            pytest.skip("not built for CUDA")
 
 
 class TestStride(TestTemporalConv):
@@ -117,12 +118,18 @@ class TestNormed(TestTemporalConv):
             yield operations.temporal_conv_normed.default, (x, weight, bias, *norm, *settings)
         yield operations.temporal_conv_normed.default, (x, weight, bias, None, None, None, 0.0, True, *settings)
         x, weight, *norm = (each.detach() for each in (x, weight, norm_weight, norm_bias))
-        gradient = torch.ones_like(operations.temporal_conv(x, weight, None, *settings))
+        gradient = torch.ones_like(operations.temporal_conv(x, weight, None, *settings, False))
         for wanted in ((True, True, True), (False, True, False), (True, False, False)):
             yield (
                 operations.temporal_conv_normed_backward.default,
                 (gradient, x, weight, *norm, moments, 1e-5, True, *settings, *wanted),
             )
+
+    # It is for the CPU alone.
+    @pytest.fixture(autouse=True)
+    def _on_the_cpu(self, request: pytest.FixtureRequest) -> None:
+        if request.node.get_closest_marker("gpu"):
+            pytest.skip("not built for CUDA")
 
     test_torchscript_says_what_to_use_instead = None  # type: ignore[assignment]  # which is said of one operation
 
@@ -220,6 +227,40 @@ def test_is_as_accurate_as_a_sum_over_taps(channels: int, frames: int, stride: i
         results.append((y, *torch.autograd.grad(y.square().sum(), list(leaves.values()))))
     for name, ours, plain, truth in zip(("y", *given), *results, strict=True):
         assert_as_accurate(ours.detach(), plain.detach(), truth.detach(), name, ulps=4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "stride", "dilation"),
+    [((37, 64, 64, 50, 25, 9), 1, 1), ((16, 64, 128, 50, 25, 9), 2, 1), ((5, 256, 256, 13, 25, 9), 1, 1),
+     ((8, 32, 32, 64, 17, 5), 1, 4), ((20, 64, 128, 50, 25, 1), 2, 1), ((600, 3, 16, 50, 25, 9), 1, 1)],
+)  # fmt: skip
+def test_larger_sizes_on_cuda(sizes: tuple[int, ...], stride: int, dilation: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    given = {name: value.cuda() for name, value in arguments(*sizes, dtype=dtype).items()}
+    options = {"stride": stride, "dilation": dilation, "padding": dilation * (sizes[-1] // 2)}
+    results = []
+    for function, of in (
+        (ikem_ext.temporal_conv, dtype), (reference.temporal_conv, dtype), (reference.temporal_conv, torch.float64),
+    ):  # fmt: skip
+        leaves = {name: value.detach().to(of).requires_grad_() for name, value in given.items()}
+        y = function(**leaves, **options)
+        results.append((y, *torch.autograd.grad(y, list(leaves.values()), cotangent(y).to(dtype).to(of))))
+    for name, ours, plain, truth in zip(("y", *given), *results, strict=True):
+        assert_as_accurate(ours.detach(), plain.detach(), truth.detach(), name, ulps=4)
+
+
+@pytest.mark.gpu
+def test_tf32_on_cuda_only_where_pytorch_allows_it() -> None:
+    torch.manual_seed(0)
+    given = {name: value.cuda() for name, value in arguments(8, 64, 64, 50, 25, 9, torch.float32).items()}
+    truth = reference.temporal_conv(**{name: value.double() for name, value in given.items()}, padding=4)
+    errors = []
+    for allowed in (False, True):
+        torch.backends.cudnn.allow_tf32 = allowed
+        errors.append((ikem_ext.temporal_conv(**given, padding=4) - truth).abs().max() / truth.abs().max())
+    assert errors[0] < 1e-6 < 1e-4 < errors[1] < 2e-3
 
 
 def test_zeros_before_and_behind_do_not_meet() -> None:

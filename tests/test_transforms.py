@@ -276,7 +276,7 @@ def temporal_conv_case(biased: bool = True, native: bool = False) -> Case:
     if native:
 
         def ours(*each: Tensor) -> Tensor:
-            return torch.ops.ikem_ext.temporal_conv(*each, 2, 1, 1)
+            return torch.ops.ikem_ext.temporal_conv(*each, 2, 1, 1, False)
 
     else:
 

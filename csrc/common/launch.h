@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/scalar.h"
+
 #ifndef IKEM_LAUNCH
 #define IKEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
@@ -34,6 +36,9 @@ class SharedArrays {
   size_t bytes_ = 0;
 };
 
+// For arrays that take turns in the same place.
+IKEM_INLINE SharedArrays later(const SharedArrays& a, const SharedArrays& b) { return a.bytes() < b.bytes() ? b : a; }
+
 // The bytes of the arrays that take(SharedArrays&) takes.
 template <class F>
 size_t count_bytes(F take) {
@@ -46,6 +51,9 @@ constexpr int64_t MAX_BLOCKS = 2147483647;  // along the first axis of a grid
 
 // A block for each task, as far as a grid has room: the kernel goes on with those that are left.
 inline unsigned blocks_for(int64_t tasks) { return static_cast<unsigned>(tasks < MAX_BLOCKS ? tasks : MAX_BLOCKS); }
+
+// The shared memory that a block better does with: what every GPU has, and those of data centers twice.
+constexpr size_t PREFERRED_BYTES = 99 * 1024;
 
 // Null, or what is wrong with the launch just made.
 inline const char* launch_error() {
@@ -68,7 +76,7 @@ const char* allow_shared_memory(Kernel kernel, size_t bytes) {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (bytes > static_cast<size_t>(most)) {
-    return "more bodies, joints, channels or sets of queues at a time than this GPU's shared memory has room for";
+    return "more bodies, joints, channels, taps or sets of queues at a time than this GPU's shared memory has room for";
   }
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));

@@ -34,6 +34,27 @@ __device__ __forceinline__ Tf32 to_tf32(float value) {
   return rounded;
 }
 
+__device__ __forceinline__ Tf32 to_tf32(Tf32 value) { return value; }
+
+// Four matrices of eight rows of 16 bytes from shared memory, of which the lanes 8 i to 8 i + 7 name the rows of the
+// i-th: of each, the lane 4 i + j gets the j-th word of row i or, TRANSPOSED, of elements of two bytes, those of column
+// i in the rows 2 j and 2 j + 1.
+template <bool TRANSPOSED>
+__device__ __forceinline__ void load_matrices(uint32_t (&words)[4], const void* row) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (TRANSPOSED) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+  }
+}
+
 // sum += a b, with S one of BFloat16, Half and Tf32.
 template <class S>
 __device__ void mma(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);

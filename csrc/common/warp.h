@@ -10,6 +10,17 @@ namespace ikem::cuda {
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
+// This thread's lane, asked for anew: nothing that follows from it takes up registers before.
+__device__ __forceinline__ int lane_again() {
+#ifdef __CUDA_ARCH__
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+#else
+  return static_cast<int>(threadIdx.x) % WARP;
+#endif
+}
+
 __device__ inline int lowest_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }
 
 // The same in all lanes of the warp, in a fixed order.

@@ -36,10 +36,10 @@ template <class S>
 Workspace workspace(const Problem& problem) {
   const Layer<S> layer = make_layer<S>(problem, {});
   const WeightGradient<S> gradient = make_weight_gradient<S>(problem, layer, {});
-  const Chunks weight = dispatch_weight(gradient, false, [&](auto, auto n, auto plain) {
+  const TileChunks weight = dispatch_weight(gradient, false, [&](auto, auto n, auto plain) {
     return plan_weight<S, decltype(n)::value, decltype(plain)::value>(problem, gradient).chunks;
   });
-  const Chunks adjacency = plan_adjacency<AdjacencyShared<S, ADJACENCY_COLUMNS>>(problem, layer).chunks;
+  const TileChunks adjacency = plan_adjacency<AdjacencyShared<S, ADJACENCY_COLUMNS>>(problem, layer).chunks;
   return {partial_elements<S>(weight_sums(problem, weight)), partial_elements<S>(bias_sums(problem, weight)),
           partial_elements<S>(adjacency_sums(problem, adjacency))};
 }

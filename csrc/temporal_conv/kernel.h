@@ -34,10 +34,10 @@ struct Problem {
   int64_t window_first, window, points;             // the window's first u + i, and its length
   int64_t clips_at_once;
 
-  int64_t single_frequencies() const { return points % 2 == 0 ? 2 : 1; }
-  int64_t pairs() const { return (points - 1) / 2; }
-  int64_t products() const { return 3 * pairs() + single_frequencies(); }
-  int64_t phase_offset(int64_t phase) const { return dilation * phase - padding; }
+  IKEM_INLINE int64_t single_frequencies() const { return points % 2 == 0 ? 2 : 1; }
+  IKEM_INLINE int64_t pairs() const { return (points - 1) / 2; }
+  IKEM_INLINE int64_t products() const { return 3 * pairs() + single_frequencies(); }
+  IKEM_INLINE int64_t phase_offset(int64_t phase) const { return dilation * phase - padding; }
 };
 
 IKEM_INLINE int64_t padded_channels(int64_t channels) { return (channels + 15) / 16 * 16; }
@@ -90,5 +90,35 @@ struct Gradients {
   }
 IKEM_FOR_EACH_SIMD_LEVEL(IKEM_DECLARE_TEMPORAL_CONV)
 #undef IKEM_DECLARE_TEMPORAL_CONV
+
+// CUDA. `stream` is a cudaStream_t of the current device; float32 may be multiplied as TF32 where that is allowed. The
+// functions return null, or what went wrong. Of the problem they need its sizes alone.
+namespace cuda {
+
+// What the partial sums of the gradients need, in elements.
+struct Workspace {
+  int64_t weight, bias;
+};
+
+// The gradients that are sums of partial sums, contiguous; null: not asked for.
+template <class S>
+struct Results {
+  S *weight, *bias;
+};
+
+// The elements of the weights as the products take them, for y or for the gradient of x.
+template <class S>
+int64_t packed_size(const Problem& problem, bool for_gradient);
+template <class S>
+Workspace workspace(const Problem& problem);
+template <class S>
+const char* forward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 3>& weight, S* packed,
+                    const S* bias, const Strided<S, 4>& y, bool allow_tf32, void* stream);
+template <class S>
+const char* backward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,
+                     const Strided<const S, 3>& weight, S* packed, const Gradients<S>& gradients,
+                     const Results<S>& results, bool allow_tf32, void* stream);
+
+}  // namespace cuda
 
 }  // namespace ikem::temporal_conv

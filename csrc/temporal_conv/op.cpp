@@ -1,5 +1,6 @@
-// Arguments are checked with friendly messages in ikem_ext/temporal_conv.py; the checks here are those without which a
-// kernel could read astray.
+// Compiled twice: into the operations library, where it defines the operations and their CPU side, and, with
+// IKEM_CUDA_OPERATIONS, into the CUDA library. Arguments are checked with friendly messages in
+// ikem_ext/temporal_conv.py; the checks here are those without which a kernel could read astray.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -9,9 +10,13 @@
 #include <tuple>
 #include <vector>
 
-#include "batch_norm/passes.h"
 #include "common/tensor.h"
 #include "temporal_conv/kernel.h"
+#ifdef IKEM_CUDA_OPERATIONS
+#include "common/cuda_stream.h"
+#else
+#include "batch_norm/passes.h"
+#endif
 
 namespace ikem::temporal_conv {
 namespace {
@@ -29,6 +34,8 @@ Strided<S, AXES> strided(const Tensor& tensor) {
   }
   return result;
 }
+
+#ifndef IKEM_CUDA_OPERATIONS
 
 // What a transform of some lines costs, in multiply-adds of vectors: its products, which are small, and the loads and
 // stores around them.
@@ -103,6 +110,8 @@ void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
   problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 
+#endif
+
 struct Arguments {
   const Tensor &x, &weight;
   Problem problem{};
@@ -114,6 +123,7 @@ struct Arguments {
                     "weight: expected shape (C_out, C_in, K) and the dtype of x");
     STD_TORCH_CHECK(weight.size(2) > 0 && stride > 0 && padding >= 0 && dilation > 0,
                     "expected a tap, stride and dilation above 0, and padding not below");
+    require_device("weight", weight);
     problem.clips = x.size(0);
     problem.in_channels = x.size(1);
     problem.frames = x.size(2);
@@ -131,8 +141,10 @@ struct Arguments {
     problem.phases = std::min(stride / divisor, problem.taps);
     problem.frame_step = stride * problem.classes;
     problem.phase_taps = divide_up(problem.taps, problem.phases);
+#ifndef IKEM_CUDA_OPERATIONS
     choose_tiles(problem);
     choose_clips_at_once(problem, x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float));
+#endif
   }
 
   Integers output_sizes() const { return {problem.clips, problem.out_channels, problem.out_frames, problem.joints}; }
@@ -140,6 +152,10 @@ struct Arguments {
   template <class C>
   Tensor empty_numbers(int64_t count) const {
     return torch::stable::new_empty(x, Integers{count}, compute_type(x.scalar_type()));
+  }
+
+  void require_device(const char* name, const Tensor& tensor) const {
+    STD_TORCH_CHECK(tensor.device() == x.device(), name, ": expected to be on the device that x is on");
   }
 
   // Less arithmetic than this is not worth waking a thread for.
@@ -155,6 +171,23 @@ template <class T>
 T* data(const Tensor& tensor) {
   return tensor.numel() > 0 ? static_cast<T*>(const_cast<void*>(tensor.const_data_ptr())) : nullptr;
 }
+
+Tensor make_output(const Arguments& arguments, const std::optional<Tensor>& bias) {
+  const Problem& problem = arguments.problem;
+  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == problem.out_channels &&
+                                        bias->scalar_type() == arguments.x.scalar_type()),
+                  "bias: expected shape (C_out,) and the dtype of x");
+  if (bias.has_value()) {
+    arguments.require_device("bias", *bias);
+  }
+  return empty_features(arguments.x, arguments.output_sizes());
+}
+
+std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() ? std::optional(torch::stable::contiguous(*tensor)) : std::nullopt;
+}
+
+#ifndef IKEM_CUDA_OPERATIONS
 
 template <class S>
 void transform_channels(const Problem& problem, const Strided<const S, 3>& weight, bool backward, Compute<S>* spectrum,
@@ -234,70 +267,21 @@ struct GivenNorm {
   }
 };
 
-Tensor make_output(const Arguments& arguments, std::optional<Tensor> bias, const Tensor& x) {
-  const Problem& problem = arguments.problem;
-  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == problem.out_channels &&
-                                        bias->scalar_type() == x.scalar_type()),
-                  "bias: expected shape (C_out,) and the dtype of x");
-  return empty_features(x, arguments.output_sizes());
-}
-
 template <class S>
-void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Norm<Compute<S>>& norm,
-                 const Tensor& y, const PartialMoments<Compute<S>>& moments) {
+void run_normed(const Arguments& arguments, const std::optional<Tensor>& bias, const Norm<Compute<S>>& norm,
+                const Tensor& y, const PartialMoments<Compute<S>>& moments) {
   const Problem& problem = arguments.problem;
   const Tensor spectrum = spectrum_of<S>(arguments, /*backward=*/false);
-  const std::optional<Tensor> dense_bias =
-      bias.has_value() ? std::optional(torch::stable::contiguous(*bias)) : std::nullopt;
   const int64_t tasks = divide_up(problem.clips, problem.clips_at_once);
   torch::stable::parallel_for(0, tasks, arguments.grain(tasks), [&](int64_t first, int64_t last) {
     forward_tasks<S>(problem, strided<const S, 4>(arguments.x), norm, data<Compute<S>>(spectrum),
-                     dense_bias.has_value() ? data<S>(*dense_bias) : nullptr, strided<S, 4>(y), moments, first, last);
+                     bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), moments, first, last);
   });
 }
 
-Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, int64_t stride, int64_t padding,
-                     int64_t dilation) {
-  const Arguments arguments(x, weight, stride, padding, dilation);
-  const Tensor y = make_output(arguments, bias, x);
-  if (y.numel() > 0) {
-    dispatch_floating(x, "x", [&](auto scalar) { run_forward<decltype(scalar)>(arguments, bias, {}, y, {}); });
-  }
-  return y;
-}
-
-// Of x, or where there is a norm of relu(norm(x)); also the mean and the variance of each channel of y, (2, C_out).
-std::tuple<Tensor, Tensor> temporal_conv_normed(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
-                                                std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
-                                                std::optional<Tensor> norm_moments, double eps, bool /* training */,
-                                                int64_t stride, int64_t padding, int64_t dilation) {
-  const Arguments arguments(x, weight, stride, padding, dilation);
-  const Problem& problem = arguments.problem;
-  const Tensor y = make_output(arguments, bias, x);
-  const int64_t channels = problem.out_channels;
-  const Tensor moments = torch::stable::new_zeros(x, Integers{2, channels}, compute_type(x.scalar_type()));
-  STD_TORCH_CHECK(norm_weight.has_value() == norm_bias.has_value() && norm_bias.has_value() == norm_moments.has_value(),
-                  "norm_weight, norm_bias, norm_moments: expected all or none");
-  if (y.numel() == 0) {
-    return {y, moments};
-  }
-  dispatch_floating(x, "x", [&](auto scalar) {
-    using S = decltype(scalar);
-    using C = Compute<S>;
-    std::vector<C> means(static_cast<size_t>(problem.clips * channels)), squares(means.size());
-    const PartialMoments<C> partial{means.data(), squares.data()};
-    if (norm_weight.has_value()) {
-      const GivenNorm norm(x, *norm_weight, *norm_bias, *norm_moments, eps);
-      const std::vector<C> scale = norm.template scale<C>();
-      run_forward<S>(arguments, bias, norm.with(scale), y, partial);
-    } else {
-      run_forward<S>(arguments, bias, {}, y, partial);
-    }
-    C* const mean = data<C>(moments);
-    const auto positions = [&](int64_t) { return problem.out_frames * problem.joints; };
-    merge_moments(partial, problem.clips, channels, positions, mean, mean + channels);
-  });
-  return {y, moments};
+template <class S>
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool) {
+  run_normed<S>(arguments, bias, {}, y, {});
 }
 
 // Enough chunks for some threads, but none of which the sums take more memory than they are worth.
@@ -308,6 +292,35 @@ int64_t choose_chunk_clips(const Problem& problem, size_t scalar_bytes) {
       spectrum_size(problem, problem.in_channels, problem.out_channels) * static_cast<int64_t>(scalar_bytes);
   const int64_t chunks = std::clamp(SUMS_BYTES / std::max<int64_t>(bytes, 1), MIN_CHUNKS, MAX_CHUNKS);
   return divide_up(divide_up(problem.clips, chunks), problem.clips_at_once) * problem.clips_at_once;
+}
+
+#else
+
+template <class S>
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool allow_tf32) {
+  const Problem& problem = arguments.problem;
+  const Tensor& x = arguments.x;
+  const int32_t device = x.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const Tensor packed = torch::stable::new_empty(x, Integers{cuda::packed_size<S>(problem, /*for_gradient=*/false)});
+  const char* error = cuda::forward<S>(problem, strided<const S, 4>(x), strided<const S, 3>(arguments.weight),
+                                       data<S>(packed), bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y),
+                                       allow_tf32, current_cuda_stream(device));
+  STD_TORCH_CHECK(error == nullptr, "temporal_conv: ", error);
+}
+
+#endif
+
+// TF32 is for CUDA alone.
+Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, int64_t stride, int64_t padding,
+                     int64_t dilation, bool allow_tf32) {
+  const Arguments arguments(x, weight, stride, padding, dilation);
+  const Tensor y = make_output(arguments, bias);
+  if (y.numel() > 0) {
+    dispatch_floating(x, "x",
+                      [&](auto scalar) { run_forward<decltype(scalar)>(arguments, dense(bias), y, allow_tf32); });
+  }
+  return y;
 }
 
 // The backward pass of one dtype, without a norm or up to it.
@@ -322,6 +335,7 @@ class Backward {
     STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end()) &&
                         grad_y.scalar_type() == x.scalar_type(),
                     "grad_y: expected the shape and dtype of the output");
+    arguments_.require_device("grad_y", grad_y);
     const auto x_sizes = x.sizes();
     this->x =
         for_x ? empty_features(x, Integers(x_sizes.begin(), x_sizes.end())) : torch::stable::new_empty(x, Integers{0});
@@ -332,9 +346,38 @@ class Backward {
 
   bool is_empty() const { return arguments_.x.numel() == 0 || grad_y_.numel() == 0; }
 
+#ifdef IKEM_CUDA_OPERATIONS
+
+  template <class S>
+  void run(bool allow_tf32) {
+    using C = Compute<S>;
+    const Problem& problem = arguments_.problem;
+    const Tensor& input = arguments_.x;
+    const int32_t device = input.get_device_index();
+    const torch::stable::accelerator::DeviceGuard guard(device);
+    const cuda::Workspace sizes = cuda::workspace<S>(problem);
+    const bool for_x = x.numel() > 0;
+    const Tensor packed =
+        torch::stable::new_empty(input, Integers{for_x ? cuda::packed_size<S>(problem, /*for_gradient=*/true) : 0});
+    const Tensor weights = arguments_.empty_numbers<C>(weight.numel() > 0 ? sizes.weight : 0);
+    const Tensor biases = arguments_.empty_numbers<C>(bias.numel() > 0 ? sizes.bias : 0);
+    const Gradients<S> partials{for_x ? strided<S, 4>(x) : Strided<S, 4>{}, data<C>(weights), data<C>(biases)};
+    const char* error = cuda::backward<S>(problem, strided<const S, 4>(input), strided<const S, 4>(grad_y_),
+                                          strided<const S, 3>(arguments_.weight), data<S>(packed), partials,
+                                          {data<S>(weight), data<S>(bias)}, allow_tf32, current_cuda_stream(device));
+    STD_TORCH_CHECK(error == nullptr, "temporal_conv_backward: ", error);
+  }
+
+#else
+
+  template <class S>
+  void run(bool) {
+    run_normed<S>({}, nullptr);
+  }
+
   // `sums`, unless null, receives what a norm's gradients are made of.
   template <class S>
-  void run(const Norm<Compute<S>>& norm, batch_norm::GradientSums* sums) {
+  void run_normed(const Norm<Compute<S>>& norm, batch_norm::GradientSums* sums) {
     using C = Compute<S>;
     const Problem& problem = arguments_.problem;
     const bool for_x = x.numel() > 0, for_weight = weight.numel() > 0, for_bias = bias.numel() > 0;
@@ -377,6 +420,8 @@ class Backward {
     }
   }
 
+#endif
+
   Tensor x, weight, bias;  // the gradients
 
  private:
@@ -385,13 +430,50 @@ class Backward {
 };
 
 std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
-                                                          int64_t stride, int64_t padding, int64_t dilation, bool for_x,
-                                                          bool for_weight, bool for_bias) {
+                                                          int64_t stride, int64_t padding, int64_t dilation,
+                                                          bool allow_tf32, bool for_x, bool for_weight, bool for_bias) {
   Backward backward(grad_y, x, weight, stride, padding, dilation, for_x, for_weight, for_bias);
   if (!backward.is_empty()) {
-    dispatch_floating(x, "x", [&](auto scalar) { backward.run<decltype(scalar)>({}, nullptr); });
+    dispatch_floating(x, "x", [&](auto scalar) { backward.run<decltype(scalar)>(allow_tf32); });
   }
   return {backward.x, backward.weight, backward.bias};
+}
+
+#ifndef IKEM_CUDA_OPERATIONS
+
+// Of x, or where there is a norm of relu(norm(x)); also the mean and the variance of each channel of y, (2, C_out).
+std::tuple<Tensor, Tensor> temporal_conv_normed(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
+                                                std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
+                                                std::optional<Tensor> norm_moments, double eps, bool /* training */,
+                                                int64_t stride, int64_t padding, int64_t dilation) {
+  const Arguments arguments(x, weight, stride, padding, dilation);
+  const Problem& problem = arguments.problem;
+  const Tensor y = make_output(arguments, bias);
+  bias = dense(bias);
+  const int64_t channels = problem.out_channels;
+  const Tensor moments = torch::stable::new_zeros(x, Integers{2, channels}, compute_type(x.scalar_type()));
+  STD_TORCH_CHECK(norm_weight.has_value() == norm_bias.has_value() && norm_bias.has_value() == norm_moments.has_value(),
+                  "norm_weight, norm_bias, norm_moments: expected all or none");
+  if (y.numel() == 0) {
+    return {y, moments};
+  }
+  dispatch_floating(x, "x", [&](auto scalar) {
+    using S = decltype(scalar);
+    using C = Compute<S>;
+    std::vector<C> means(static_cast<size_t>(problem.clips * channels)), squares(means.size());
+    const PartialMoments<C> partial{means.data(), squares.data()};
+    if (norm_weight.has_value()) {
+      const GivenNorm norm(x, *norm_weight, *norm_bias, *norm_moments, eps);
+      const std::vector<C> scale = norm.template scale<C>();
+      run_normed<S>(arguments, bias, norm.with(scale), y, partial);
+    } else {
+      run_normed<S>(arguments, bias, {}, y, partial);
+    }
+    C* const mean = data<C>(moments);
+    const auto positions = [&](int64_t) { return problem.out_frames * problem.joints; };
+    merge_moments(partial, problem.clips, channels, positions, mean, mean + channels);
+  });
+  return {y, moments};
 }
 
 // With a norm; `for_x` is for its own gradients, too, which are the last two. `training`: its mean and variance are
@@ -412,7 +494,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> temporal_conv_normed_backward
       using C = Compute<S>;
       const std::vector<C> scale = norm.template scale<C>();
       batch_norm::GradientSums sums(x.size(1));
-      backward.template run<S>(norm.with(scale), for_x ? &sums : nullptr);
+      backward.template run_normed<S>(norm.with(scale), for_x ? &sums : nullptr);
       if (for_x) {  // in the place of the gradient behind the norm
         const batch_norm::Backward<S> pass{
             batch_norm::layout_of(dense), data<S>(backward.x), nullptr, nullptr, data<S>(dense), norm.mean<C>(), {}};
@@ -426,14 +508,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> temporal_conv_normed_backward
   return {backward.x, backward.weight, backward.bias, grad_norm_weight, grad_norm_bias};
 }
 
+#endif
+
 }  // namespace
 }  // namespace ikem::temporal_conv
 
+#ifdef IKEM_CUDA_OPERATIONS
+STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CUDA, library) {
+#else
 STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
-  library.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int stride, int padding, int dilation) -> Tensor");
+  library.def(
+      "temporal_conv(Tensor x, Tensor weight, Tensor? bias, int stride, int padding, int dilation, bool allow_tf32) "
+      "-> Tensor");
   library.def(
       "temporal_conv_backward(Tensor grad_y, Tensor x, Tensor weight, int stride, int padding, int dilation, "
-      "bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)");
+      "bool allow_tf32, bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)");
   library.def(
       "temporal_conv_normed(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, "
       "Tensor? norm_moments, float eps, bool training, int stride, int padding, int dilation) -> (Tensor, Tensor)");
@@ -444,8 +533,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
-  library.impl("temporal_conv", TORCH_BOX(&ikem::temporal_conv::temporal_conv));
-  library.impl("temporal_conv_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_backward));
   library.impl("temporal_conv_normed", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed));
   library.impl("temporal_conv_normed_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed_backward));
+#endif
+  library.impl("temporal_conv", TORCH_BOX(&ikem::temporal_conv::temporal_conv));
+  library.impl("temporal_conv_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_backward));
 }

@@ -62,7 +62,9 @@ def _graph_conv(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tenso
     return graph_conv(x, weight, bias, adjacency)
 
 
-def _temporal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int) -> Tensor:
+def _temporal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int, allow_tf32: bool
+) -> Tensor:
     return temporal_conv(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
 
 

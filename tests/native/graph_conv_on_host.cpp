@@ -1,10 +1,10 @@
 // The CUDA kernels of the graph convolution on the host, with plain C functions around them for tests to call.
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "graph_conv/cuda.cu"
 #include "scalars.h"
+#include "strided.h"
 
 using namespace ikem::graph_conv;
 using ikem::Compute;
@@ -34,15 +34,6 @@ Problem make_problem(const Arguments& a) {
   problem.per_channel = a.per_channel != 0;
   problem.order = a.transform_first != 0 ? Order::transform_first : Order::aggregate_first;
   return problem;
-}
-
-template <int AXES, class S, class Data>
-Strided<S, AXES> strided(Data* data, const int64_t* strides) {
-  Strided<S, AXES> result{static_cast<S*>(data), {}};
-  if (data != nullptr) {
-    std::memcpy(result.strides, strides, sizeof(result.strides));
-  }
-  return result;
 }
 
 template <class S>

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from on_host import SANITIZE, address
 from operation_checks import DTYPES, assert_as_accurate
 from test_batch_norm import LAYOUTS, arguments
 from torch import Tensor
@@ -19,7 +20,6 @@ from ikem_ext.reference.batch_norm import dropout_mask
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 EPS = 1e-5
 
 
@@ -98,10 +98,6 @@ class HostBatchNorm:
         return Arguments(
             *sizes, *(settings[name] for name, _ in Arguments._fields_[3:8]), address(x), *map(address, tensors)
         )
-
-
-def address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def empty_like(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import test_contrast
 import torch
+from on_host import SANITIZE
 from operation_checks import DTYPES, in_dtype, non_contiguous
 from test_contrast import (
     ALL_LOSSES,
@@ -22,7 +23,6 @@ from torch import Tensor
 pytestmark = pytest.mark.filterwarnings("ignore:Warning only once for all operators")
 
 HERE = Path(__file__).parent
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 class VectorSet(ctypes.Structure):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from on_host import SANITIZE
 from operation_checks import DTYPES, assert_as_accurate, non_contiguous
 from test_modalities import SMALL, make_augmentation, make_clips
 from torch import Tensor
@@ -19,7 +20,6 @@ from ikem_ext import LAYOUTS, MODALITIES, SkeletonLayout, get_layout, reference
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 class Arguments(ctypes.Structure):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from on_host import SANITIZE, address, empty_like_x, pointer
 from operation_checks import DTYPES, assert_as_accurate, non_contiguous
 from test_graph_conv import NAMES, PER, Golden, arguments, check_golden_layer_of_st_gcn
 from torch import Tensor
@@ -18,8 +19,6 @@ from torch import Tensor
 from ikem_ext import reference
 
 HERE = Path(__file__).parent
-CSRC = HERE.parent.parent / "csrc"
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 ORDERS = ("aggregate first", "transform first")
 
 
@@ -108,26 +107,11 @@ class HostGraphConv:
         return Arguments(*sizes, *(address(value) for value in values), *(address(each) for each in strides)), strides
 
 
-def address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(address(tensor))
-
-
 def strides_of(tensor: Tensor, grouped: bool, *present: bool) -> Tensor:
     """Strides by axis, 0 for those that the tensor does not have."""
     own = iter(tensor.stride())
     present = present or (True,) * (tensor.dim() - grouped)
     return torch.tensor([next(own) if axis else 0 for axis in (grouped, *present)])
-
-
-def empty_like_x(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Filled with NaN; channels last where x is."""
-    y = torch.full(sizes, torch.nan, dtype=x.dtype)
-    last = x.shape[-3] > 1 and x.stride(-3) == 1 and not x.is_contiguous()
-    return y.movedim(-3, -1).contiguous().movedim(-1, -3) if last else y
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 // The gradient of the adjacency.
 #pragma once
 
+#include "common/product.h"
+#include "common/reduction.h"
 #include "graph_conv/cuda/chunks.h"
 #include "graph_conv/cuda/launch.h"
-#include "graph_conv/cuda/product.h"
-#include "graph_conv/cuda/reduction.h"
 #include "graph_conv/cuda/transform.h"
 
 namespace ikem::graph_conv::cuda {
@@ -19,14 +19,14 @@ struct AdjacencyTask : ChunkTask {
   int parts, first_source, sources, first_target, targets;
 
   template <class S>
-  __device__ AdjacencyTask(const Layer<S>& layer, const Plan& plan, const Chunks& chunks)
+  __device__ AdjacencyTask(const Layer<S>& layer, const Plan& plan, const TileChunks& chunks)
       : AdjacencyTask(layer, plan, chunks, static_cast<int>(blockIdx.x), divide_up(layer.edges.targets, WARP),
                       divide_up(layer.edges.sources, WARP), divide_up(layer.edges.parts, plan.slices)) {}
 
  private:
   template <class S>
-  __device__ AdjacencyTask(const Layer<S>& layer, const Plan& plan, const Chunks& chunks, int block, int target_tiles,
-                           int source_tiles, int part_tiles)
+  __device__ AdjacencyTask(const Layer<S>& layer, const Plan& plan, const TileChunks& chunks, int block,
+                           int target_tiles, int source_tiles, int part_tiles)
       : ChunkTask(block / target_tiles / source_tiles / part_tiles, chunks, plan, layer.clips),
         first_part(block / target_tiles / source_tiles % part_tiles * plan.slices),
         parts(smaller(plan.slices, layer.edges.parts - first_part)),
@@ -58,7 +58,7 @@ template <class S, bool TENSOR, int N>
 __global__ void __launch_bounds__(MAX_THREADS, 2)
     adjacency_gradient_kernel(const __grid_constant__ Layer<S> layer,
                               const __grid_constant__ Strided<const S, 5> grad_y, const __grid_constant__ Plan plan,
-                              const __grid_constant__ Chunks chunks, Compute<S>* adjacency) {
+                              const __grid_constant__ TileChunks chunks, Compute<S>* adjacency) {
   using C = Compute<S>;
   IKEM_DYNAMIC_SHARED(memory);
   SharedArrays arrays(memory);
@@ -189,7 +189,7 @@ ChunkedPlan plan_adjacency(const Problem& problem, const Layer<S>& layer) {
   return chunked;
 }
 
-Sums adjacency_sums(const Problem& problem, const Chunks& chunks) {
+Sums adjacency_sums(const Problem& problem, const TileChunks& chunks) {
   const bool per_clip = problem.per_clip;
   return {problem.groups * (per_clip ? problem.clips : 1), per_clip ? smaller(chunks.count, 1) : chunks.count,
           adjacency_size(problem)};
@@ -202,7 +202,7 @@ const char* adjacency_gradient(const Problem& problem, const Layer<S>& layer, co
   return dispatch_tensor_cores<S>(allow_tf32, [&](auto tensor) -> const char* {
     constexpr bool TENSOR = decltype(tensor)::value;
     constexpr int N = ADJACENCY_COLUMNS;
-    const auto begin = [&](const Chunks& chunks) {
+    const auto begin = [&](const TileChunks& chunks) {
       return begin_sums(reductions.each[2], adjacency_sums(problem, chunks), results.adjacency, partials.adjacency);
     };
     if (layer.edges.per_channel) {

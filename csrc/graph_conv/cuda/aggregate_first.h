@@ -1,8 +1,8 @@
 // The graph convolution that sums over the joints first: y = sum over k of (x A[k]) W[k].
 #pragma once
 
+#include "common/product.h"
 #include "graph_conv/cuda/launch.h"
-#include "graph_conv/cuda/product.h"
 #include "graph_conv/cuda/sum_over_joints.h"
 
 namespace ikem::graph_conv::cuda {

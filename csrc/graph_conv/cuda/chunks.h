@@ -1,16 +1,12 @@
 // Gradients that are sums over all tiles: each chunk of them is summed up by blocks of its own.
 #pragma once
 
+#include "common/reduction.h"
 #include "graph_conv/cuda/tiles.h"
 #include "graph_conv/kernel.h"
 
 namespace ikem::graph_conv::cuda {
 namespace {
-
-// Tiles are summed up by chunks, one after another in a block; the chunks' sums are added up afterwards.
-struct Chunks {
-  int count, tiles;
-};
 
 // What a block is at. All its threads share it in memory, as the products need their registers. What changes with the
 // tile is apart from what does not: threads load 16 bytes at once, and would read along what another one is writing.
@@ -18,7 +14,7 @@ struct ChunkTask {
   int group_and_chunk, group, tile, last_tile;
   alignas(16) Place place;  // of the tile
 
-  __device__ ChunkTask(int group_and_chunk, const Chunks& chunks, const Plan& plan, int clips)
+  __device__ ChunkTask(int group_and_chunk, const TileChunks& chunks, const Plan& plan, int clips)
       : group_and_chunk(group_and_chunk),
         group(group_and_chunk / chunks.count),
         tile(group_and_chunk % chunks.count * chunks.tiles),
@@ -43,24 +39,15 @@ struct ChunkTask {
 struct ChunkedPlan {
   Plan plan;
   int64_t blocks_per_chunk;
-  Chunks chunks;
+  TileChunks chunks;
 };
 
-// Blocks that a gradient's sums are spread over: some for each multiprocessor of the largest GPUs. As it is the same on
-// all, so is every bit of the sums.
-constexpr int64_t BLOCKS = 512;
-
-// As many chunks as that takes; none where there is nothing to sum up.
-Chunks make_chunks(const Problem& problem, const Plan& plan, int64_t blocks_per_chunk) {
+// None where there is nothing to sum up.
+TileChunks make_chunks(const Problem& problem, const Plan& plan, int64_t blocks_per_chunk) {
   const int64_t tiles = problem.clips * plan.tiles.per_clip();
   const bool nothing = problem.groups == 0 || tiles == 0 || problem.joints == 0 || problem.out_joints == 0 ||
                        problem.parts == 0 || problem.in_channels == 0 || problem.out_channels == 0;
-  if (nothing) {
-    return {0, 0};
-  }
-  const int64_t wanted = smaller(larger<int64_t>(BLOCKS / (problem.groups * blocks_per_chunk), 1), tiles);
-  const int64_t each = divide_up(tiles, wanted);
-  return {static_cast<int>(divide_up(tiles, each)), static_cast<int>(each)};
+  return nothing ? TileChunks{0, 0} : ikem::cuda::make_chunks(tiles, problem.groups * blocks_per_chunk);
 }
 
 }  // namespace

@@ -12,8 +12,6 @@
 namespace ikem::graph_conv::cuda {
 namespace {
 
-constexpr size_t PREFERRED_BYTES = 99 * 1024;  // what every GPU has; twice in those of data centers
-
 template <class Shared, class Operation>
 size_t shared_bytes(const Operation& operation, const Plan& plan) {
   return count_bytes([&](SharedArrays& arrays) { Shared(arrays, operation, plan); });

@@ -1,9 +1,7 @@
 // Features in shared memory: rows of channels, one for each joint of each frame.
 #pragma once
 
-#include "common/launch.h"
-#include "common/pack.h"
-#include "common/scalar.h"
+#include "common/rows.h"
 #include "common/strided.h"
 #include "common/warp.h"
 
@@ -16,9 +14,6 @@ constexpr int WARPS = 4;            // along the rows
 constexpr int ROWS = WARPS * WARP;  // at once; a thread has row `threadIdx.x % ROWS`
 constexpr int MAX_SLICES = 3;       // of ROWS threads in a block, which share out channels or parts among them
 constexpr int MAX_THREADS = ROWS * MAX_SLICES;
-
-// For arrays that take turns in the same place.
-IKEM_INLINE SharedArrays later(const SharedArrays& a, const SharedArrays& b) { return a.bytes() < b.bytes() ? b : a; }
 
 // Frames by joints by channels of one clip.
 template <class S>
@@ -46,26 +41,6 @@ __device__ Plane<S> part_of(Plane<S> plane, int frame, int frames, int joint, in
   return plane;
 }
 
-// Rows of at most so many channels, of a length such that packs of eight successive rows lie in different banks of
-// the shared memory.
-template <class T, int CHANNELS>
-struct Rows {
-  static constexpr int LENGTH = CHANNELS + PACK<T>;
-  static_assert(CHANNELS % (2 * PACK<T>) == 0);
-
-  T* data;
-
-  Rows() = default;
-  __host__ __device__ Rows(SharedArrays& shared, int count) : data(shared.take<T>(int64_t{count} * LENGTH)) {}
-  explicit __device__ Rows(T* data) : data(data) {}
-
-  __device__ T* at(int row) const { return data + row * LENGTH; }
-  __device__ Rows from(int row, int channel = 0) const { return Rows(at(row) + channel); }
-  __device__ Pack<T, PACK<T>>& pack(int row, int channel) const {
-    return *reinterpret_cast<Pack<T, PACK<T>>*>(at(row) + channel);
-  }
-};
-
 // Fills `count` rows of `channels`, both rounded up as it suits the products: where the plane ends they are zero.
 // Neighboring threads of those that share the work take neighboring positions, WIDTH of them at once.
 template <int WIDTH, class S, int CHANNELS>
@@ -78,41 +53,14 @@ __device__ void load_rows(const Plane<const S>& plane, const Rows<S, CHANNELS>& 
     const S* at = inside ? plane.at(row) : plane.data;
 #pragma unroll 1
     for (int c = static_cast<int>(thread / WIDTH) * L; c < channels; c += static_cast<int>(threads / WIDTH) * L) {
-      const S* from = at + c * plane.channel;
-      Pack<S, L> pack{};
-      if (inside && plane.channel == 1 && c + L <= plane.channels && is_aligned<L>(from)) {
-        pack = read_pack<L>(from);
-      } else if (inside) {
-#pragma unroll
-        for (int i = 0; i < L; ++i, from += plane.channel) {
-          if (c + i < plane.channels) {
-            pack.values[i] = *from;
-          }
-        }
-      }
-      rows.pack(row, c) = pack;
+      rows.pack(row, c) = inside ? gather<L>(at + c * plane.channel, plane.channel, plane.channels - c) : Pack<S, L>{};
     }
   }
 }
 
 template <class S, class C, int L>
 __device__ void store_pack(const Plane<S>& plane, S* at, int channel, const C (&values)[L]) {
-  S* to = at + channel * plane.channel;
-  if (plane.channel == 1 && channel + L <= plane.channels && is_aligned<L>(to)) {
-    Pack<S, L> pack;
-#pragma unroll
-    for (int i = 0; i < L; ++i) {
-      pack.values[i] = narrow<S>(values[i]);
-    }
-    write_pack(to, pack);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < L; ++i, to += plane.channel) {
-    if (channel + i < plane.channels) {
-      *to = narrow<S>(values[i]);
-    }
-  }
+  scatter(at + channel * plane.channel, plane.channel, plane.channels - channel, values);
 }
 
 }  // namespace

@@ -46,6 +46,10 @@ struct Plan {
   int slices;                    // of ROWS threads
 };
 
+// Channels of the sum over channels that are in shared memory at once, where a warp has N columns.
+template <class S, int N>
+constexpr int DEPTH = (N > 16 || sizeof(S) == 8 ? 128 : 64) / sizeof(S);
+
 // This thread's place in its block.
 struct Self {
   int slice = static_cast<int>(threadIdx.x) / ROWS;

@@ -2,8 +2,8 @@
 // when it goes by the channels first, and what the gradient of the adjacency is made of.
 #pragma once
 
+#include "common/product.h"
 #include "graph_conv/cuda/layer.h"
-#include "graph_conv/cuda/product.h"
 #include "graph_conv/cuda/tiles.h"
 
 namespace ikem::graph_conv::cuda {

@@ -1,10 +1,10 @@
 // The gradients of weight and bias.
 #pragma once
 
+#include "common/product.h"
+#include "common/reduction.h"
 #include "graph_conv/cuda/chunks.h"
 #include "graph_conv/cuda/launch.h"
-#include "graph_conv/cuda/product.h"
-#include "graph_conv/cuda/reduction.h"
 #include "graph_conv/cuda/sum_over_joints.h"
 
 namespace ikem::graph_conv::cuda {
@@ -27,13 +27,13 @@ struct WeightTask : ChunkTask {
   int first_column, columns, first_plain, plains;
 
   template <class S>
-  __device__ WeightTask(const WeightGradient<S>& gradient, const Plan& plan, const Chunks& chunks)
+  __device__ WeightTask(const WeightGradient<S>& gradient, const Plan& plan, const TileChunks& chunks)
       : WeightTask(gradient, plan, chunks, static_cast<int>(blockIdx.x), divide_up(gradient.narrow_channels, N),
                    divide_up(gradient.plain_channels, PLAIN), divide_up(gradient.edges.parts, plan.slices)) {}
 
  private:
   template <class S>
-  __device__ WeightTask(const WeightGradient<S>& gradient, const Plan& plan, const Chunks& chunks, int block,
+  __device__ WeightTask(const WeightGradient<S>& gradient, const Plan& plan, const TileChunks& chunks, int block,
                         int column_tiles, int plain_tiles, int part_tiles)
       : ChunkTask(block / column_tiles / plain_tiles / part_tiles, chunks, plan, gradient.clips),
         first_part(block / column_tiles / plain_tiles % part_tiles * plan.slices),
@@ -64,27 +64,11 @@ struct WeightShared {
   }
 };
 
-// total = the products of the warps that share out the depth, in their order.
-template <class P, class T, int N>
-__device__ void add_up(P& product, bool counts, int turn, int turns, const Rows<T, N>& total) {
-#pragma unroll 1
-  for (int i = 0; i < turns; ++i) {
-    __syncthreads();
-    if (counts && i == turn) {
-      product.for_each([&](int row, int column, T sum) {
-        T& to = total.at(row)[column];
-        to = i == 0 ? sum : to + sum;
-      });
-    }
-  }
-  __syncthreads();
-}
-
 // A slice has a part of the graph; its warps share out the plain channels, and then the depth.
 template <class S, bool TENSOR, int N, int PLAIN>
 __global__ void __launch_bounds__(MAX_THREADS, 2)
     weight_gradient_kernel(const __grid_constant__ WeightGradient<S> gradient, const __grid_constant__ Plan plan,
-                           const __grid_constant__ Chunks chunks, Compute<S>* weight, Compute<S>* bias) {
+                           const __grid_constant__ TileChunks chunks, Compute<S>* weight, Compute<S>* bias) {
   using C = Compute<S>;
   using WarpProduct = Product<S, TENSOR, N>;
   constexpr int ROW_TILES = PLAIN / WARP, TURNS = WARPS / ROW_TILES;
@@ -216,11 +200,11 @@ auto dispatch_weight(const WeightGradient<S>& gradient, bool allow_tf32, F f) {
   });
 }
 
-Sums weight_sums(const Problem& problem, const Chunks& chunks) {
+Sums weight_sums(const Problem& problem, const TileChunks& chunks) {
   return {problem.groups, chunks.count, problem.parts * problem.out_channels * problem.in_channels};
 }
 
-Sums bias_sums(const Problem& problem, const Chunks& chunks) {
+Sums bias_sums(const Problem& problem, const TileChunks& chunks) {
   return {problem.groups, chunks.count, problem.parts * problem.out_channels};
 }
 

@@ -219,7 +219,7 @@ def _conv_gradients(
     """Return the gradients of ``conv(x)`` for x, weight and bias; of those not wanted anything."""
     if x.device.type == "cpu":
         grad_x, grad_weight, grad_bias = torch.ops.ikem_ext.temporal_conv_backward(
-            grad, x, weight[..., 0], *conv.settings.values(), *wanted
+            grad, x, weight[..., 0], *conv.settings.values(), False, *wanted
         )
         return grad_x, grad_weight[..., None], grad_bias
     return torch.ops.aten.convolution_backward(

@@ -14,6 +14,8 @@ inline Tf32 to_tf32(float value) {
   return {(finite ? bits + 0x1000u : bits) & ~0x1fffu};
 }
 
+inline Tf32 to_tf32(Tf32 value) { return value; }
+
 inline float widen(Tf32 value) { return float_from_bits(value.bits & ~0x1fffu); }
 using ikem::widen;
 
@@ -27,6 +29,24 @@ std::array<float, sizeof(uint32_t) / sizeof(S)> unpack(uint32_t word) {
     values[i] = widen(scalars[i]);
   }
   return values;
+}
+
+template <bool TRANSPOSED>
+void load_matrices(uint32_t (&words)[4], const void* row) {
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0) {
+    ::cuda_host_shim::fail("a row of a matrix at an address that is no multiple of 16");
+  }
+  const auto warp = ::cuda_host_shim::offer(static_cast<const char*>(row));
+  const unsigned i = ::cuda_host_shim::lane() / 4, j = ::cuda_host_shim::lane() % 4;
+  for (unsigned matrix = 0; matrix < 4; ++matrix) {
+    char* word = reinterpret_cast<char*>(&words[matrix]);
+    if constexpr (TRANSPOSED) {
+      std::memcpy(word, warp(8 * matrix + 2 * j) + 2 * i, 2);
+      std::memcpy(word + 2, warp(8 * matrix + 2 * j + 1) + 2 * i, 2);
+    } else {
+      std::memcpy(word, warp(8 * matrix + i) + 4 * j, 4);
+    }
+  }
 }
 
 template <class S>

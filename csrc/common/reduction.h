@@ -1,15 +1,30 @@
-// Sums of the chunks' sums, which a gradient is.
+// Gradients that are sums over all tiles: by chunks, and then over the chunks.
 #pragma once
 
 #include <type_traits>
 
 #include "common/integers.h"
 #include "common/launch.h"
-#include "graph_conv/cuda/rows.h"
-#include "graph_conv/kernel.h"
+#include "common/scalar.h"
 
-namespace ikem::graph_conv::cuda {
+namespace ikem::cuda {
 namespace {
+
+// Tiles are summed up by chunks, one after another in a block; the chunks' sums are added up afterwards.
+struct TileChunks {
+  int count, tiles;
+};
+
+// Blocks that a gradient's sums are spread over: some for each multiprocessor of the largest GPUs. As it is the same on
+// all, so is every bit of the sums.
+constexpr int64_t BLOCKS = 512;
+
+// As many chunks of so many blocks each as that takes.
+TileChunks make_chunks(int64_t tiles, int64_t blocks_per_chunk) {
+  const int64_t wanted = smaller(larger<int64_t>(BLOCKS / blocks_per_chunk, 1), tiles);
+  const int64_t each = divide_up(tiles, wanted);
+  return {static_cast<int>(divide_up(tiles, each)), static_cast<int>(each)};
+}
 
 // A gradient that is made of sums: so many sets, of so many partial sums each, of one size.
 struct Sums {
@@ -100,9 +115,9 @@ const char* reduce(const Reductions<S>& reductions, void* stream) {
     return nullptr;
   }
   constexpr int THREADS = REDUCTION_LANES * REDUCTION_TURNS;
-  return ikem::cuda::launch(reduce_kernel<S>, dim3(blocks_for(divide_up(most, REDUCTION_LANES)), 3), THREADS,
-                            THREADS * sizeof(Compute<S>), stream, reductions);
+  return launch(reduce_kernel<S>, dim3(blocks_for(divide_up(most, REDUCTION_LANES)), 3), THREADS,
+                THREADS * sizeof(Compute<S>), stream, reductions);
 }
 
 }  // namespace
-}  // namespace ikem::graph_conv::cuda
+}  // namespace ikem::cuda
