@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "pairs.h"
 #include "temporal_conv/kernel.h"
 #include "values.h"
 
@@ -21,7 +22,7 @@ struct Shape {
 };
 
 // The problem in tiles of a size, in the plainest way: no place of a window is left out.
-Problem problem_of(const Shape& shape, int64_t tile) {
+Problem problem_of(const Shape& shape, int64_t tile, bool paired) {
   Problem problem{};
   problem.clips = shape.clips;
   problem.in_channels = shape.in;
@@ -42,6 +43,7 @@ Problem problem_of(const Shape& shape, int64_t tile) {
   problem.tiles = ((problem.out_frames + problem.classes - 1) / problem.classes + tile - 1) / tile;
   problem.window = problem.points = tile + problem.phase_taps - 1;
   problem.clips_at_once = 2;
+  problem.paired = paired;
   return problem;
 }
 
@@ -52,30 +54,64 @@ Strided<S, 4> features(S* data, int64_t channels, int64_t frames, int64_t joints
                        : Strided<S, 4>{data, {clip, frames * joints, joints, 1}};
 }
 
-bool check(const Shape& shape, int64_t tile) {
-  const Problem problem = problem_of(shape, tile);
+// Rounds the values, too.
+template <class S>
+std::vector<S> narrowed(Values& values) {
+  std::vector<S> result;
+  for (double& value : values) {
+    result.push_back(narrow<S>(static_cast<Compute<S>>(value)));
+    value = widen(result.back());
+  }
+  return result;
+}
+
+template <class S>
+Values widened(const std::vector<S>& values) {
+  Values result;
+  for (const S value : values) {
+    result.push_back(widen(value));
+  }
+  return result;
+}
+
+// Whether errors are at most `tolerance` of the largest number.
+bool agree_for_their_size(const char* what, const Values& truth, const Values& values, double tolerance) {
+  double largest = 0;
+  for (const double value : truth) {
+    largest = std::max(largest, std::fabs(value));
+  }
+  return agree(what, truth, values, tolerance * largest);
+}
+
+template <class S>
+bool check(const Shape& shape, int64_t tile, bool paired, double tolerance) {
+  using C = Compute<S>;
+  const Problem problem = problem_of(shape, tile, paired);
   const auto [clips, in, out, frames, joints, taps, stride, dilation, padding, last] = shape;
-  const Values x = random_values(clips * in * frames * joints);
-  const Values weight = random_values(out * in * taps), bias = random_values(out);
-  const Values grad_y = random_values(clips * out * problem.out_frames * joints);
-  const auto x_view = features(x.data(), in, frames, joints, last);
-  const auto y_view = features(grad_y.data(), out, problem.out_frames, joints, last);
-  const Strided<const double, 3> weight_view{weight.data(), {in * taps, taps, 1}};
-  Values y(grad_y.size()), grad_x(x.size()), grad_weight(weight.size()), grad_bias(bias.size());
+  Values x = random_values(clips * in * frames * joints), weight = random_values(out * in * taps);
+  Values bias = random_values(out), grad_y = random_values(clips * out * problem.out_frames * joints);
+  const std::vector<S> given_x = narrowed<S>(x), given_weight = narrowed<S>(weight), given_bias = narrowed<S>(bias);
+  const std::vector<S> given_grad_y = narrowed<S>(grad_y);
+  const auto x_view = features(given_x.data(), in, frames, joints, last);
+  const auto y_view = features(given_grad_y.data(), out, problem.out_frames, joints, last);
+  const Strided<const S, 3> weight_view{given_weight.data(), {in * taps, taps, 1}};
+  std::vector<S> made_y(grad_y.size()), made_grad_x(x.size()), made_grad_weight(weight.size());
 
-  Values spectrum(static_cast<size_t>(spectrum_size(problem, in, out)));
-  plain::transform_weight<double>(problem, weight_view, false, spectrum.data(), 0, in);
-  plain::forward<double>(problem, x_view, spectrum.data(), bias.data(),
-                         features(y.data(), out, problem.out_frames, joints, last), 0, (clips + 1) / 2);
+  std::vector<C> spectrum(static_cast<size_t>(spectrum_size(problem, in, out)));
+  plain::transform_weight<S>(problem, weight_view, false, spectrum.data(), 0, in);
+  plain::forward<S>(problem, x_view, spectrum.data(), given_bias.data(),
+                    features(made_y.data(), out, problem.out_frames, joints, last), 0, (clips + 1) / 2);
 
-  Values back(static_cast<size_t>(spectrum_size(problem, out, in)));
-  plain::transform_weight<double>(problem, weight_view, true, back.data(), 0, out);
+  std::vector<C> back(static_cast<size_t>(spectrum_size(problem, out, in)));
+  plain::transform_weight<S>(problem, weight_view, true, back.data(), 0, out);
   const int64_t chunk_clips = 2, chunks = (clips + 1) / 2;
-  Values weights(spectrum.size() * static_cast<size_t>(chunks));
-  Values biases(static_cast<size_t>(padded_channels(out) * chunks));
-  const Gradients<double> gradients{features(grad_x.data(), in, frames, joints, last), weights.data(), biases.data()};
-  plain::backward<double>(problem, x_view, y_view, back.data(), gradients, chunk_clips, 0, chunks);
-  plain::finish_weight<double>(problem, weights.data(), chunks, grad_weight.data(), 0, in);
+  std::vector<C> weights(static_cast<size_t>(gradient_size(problem) * chunks));
+  std::vector<C> biases(static_cast<size_t>(padded_channels(out) * chunks));
+  const Gradients<S> gradients{features(made_grad_x.data(), in, frames, joints, last), weights.data(), biases.data()};
+  plain::backward<S>(problem, x_view, y_view, back.data(), gradients, chunk_clips, 0, chunks);
+  plain::finish_weight<S>(problem, weights.data(), chunks, made_grad_weight.data(), 0, in);
+  const Values y = widened(made_y), grad_x = widened(made_grad_x), grad_weight = widened(made_grad_weight);
+  Values grad_bias(bias.size());
   for (int64_t i = 0; i < chunks; ++i) {
     for (int64_t o = 0; o < out; ++o) {
       grad_bias[o] += biases[i * padded_channels(out) + o];
@@ -106,14 +142,16 @@ bool check(const Shape& shape, int64_t tile) {
       }
     }
   }
-  return agree("y", true_y, y) && agree("gradient of x", true_grad_x, grad_x) &&
-         agree("gradient of weight", true_grad_weight, grad_weight) &&
-         agree("gradient of bias", true_grad_bias, grad_bias);
+  return agree_for_their_size("y", true_y, y, tolerance) &&
+         agree_for_their_size("gradient of x", true_grad_x, grad_x, tolerance) &&
+         agree_for_their_size("gradient of weight", true_grad_weight, grad_weight, tolerance) &&
+         agree_for_their_size("gradient of bias", true_grad_bias, grad_bias, tolerance);
 }
 
 }  // namespace
 
 int main() {
+  const bool pairs = multiplies_pairs();
   for (const Shape& shape : {
            Shape{3, 3, 5, 13, 4, 9, 1, 1, 4, false},
            Shape{2, 16, 18, 7, 3, 9, 2, 1, 4, true},
@@ -123,7 +161,7 @@ int main() {
            Shape{2, 5, 1, 6, 2, 1, 2, 1, 1, false},
        }) {
     for (const int64_t tile : {1, 4, 7}) {
-      if (!check(shape, tile)) {
+      if (!check<double>(shape, tile, false, 1e-9) || (pairs && !check<BFloat16>(shape, tile, true, 0.02))) {
         std::fprintf(stderr, "%lld to %lld channels, tiles of %lld\n", static_cast<long long>(shape.in),
                      static_cast<long long>(shape.out), static_cast<long long>(tile));
         return 1;

@@ -23,9 +23,9 @@ Values random_values(int64_t count, double zeros = 0) {
   return values;
 }
 
-bool agree(const char* what, const Values& a, const Values& b) {
+bool agree(const char* what, const Values& a, const Values& b, double tolerance = 1e-9) {
   for (size_t i = 0; i < a.size(); ++i) {
-    if (!(std::fabs(a[i] - b[i]) <= 1e-9 * (1 + std::fabs(a[i])))) {
+    if (!(std::fabs(a[i] - b[i]) <= tolerance * (1 + std::fabs(a[i])))) {
       std::fprintf(stderr, "%s, element %zu: %.17g and %.17g\n", what, i, a[i], b[i]);
       return false;
     }
