@@ -9,14 +9,20 @@
 
 #include "common/vector.h"
 
-#ifdef __AVX512BW__
-#define IKEM_MULTIPLIES_PAIRS
-
 namespace ikem::IKEM_SIMD_LEVEL {
 namespace {
 
 // Two bfloat16, the first of which in the lower half.
 using Pair = uint32_t;
+
+}  // namespace
+}  // namespace ikem::IKEM_SIMD_LEVEL
+
+#ifdef __AVX512BW__
+#define IKEM_MULTIPLIES_PAIRS
+
+namespace ikem::IKEM_SIMD_LEVEL {
+namespace {
 
 // The sum and two products for each lane: first that of the upper halves is added and rounded, then that of the lower.
 // Numbers below 2^-126 count as zero.
@@ -25,15 +31,43 @@ IKEM_INLINE Vector<float> add_products(Vector<float> sum, Vector<Pair> a, Vector
   return sum;
 }
 
-// Rounded to nearest, ties to even.
+// All of the first, then all of the second, rounded to nearest, ties to even.
+IKEM_INLINE Vector<Pair> rounded(Vector<float> first, Vector<float> second) {
+  Vector<Pair> pairs;
+  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(pairs) : "v"(second), "v"(first));
+  return pairs;
+}
+
 IKEM_INLINE Vector<Pair> pairs_of(Vector<float> lower, Vector<float> upper) {
   typedef uint16_t Shorts __attribute__((vector_size(VECTOR_BYTES)));
-  Shorts rounded;  // all of the lower, then all of the upper
-  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(rounded) : "v"(upper), "v"(lower));
   constexpr int L = lanes<float>;
+  const Shorts shorts = reinterpret_cast<Shorts>(rounded(lower, upper));
   return [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
-    return reinterpret_cast<Vector<Pair>>(__builtin_shufflevector(rounded, rounded, (I / 2 + I % 2 * L)...));
-  }(std::make_integer_sequence<int, 2 * L>{});
+    return reinterpret_cast<Vector<Pair>>(__builtin_shufflevector(shorts, shorts, (I / 2 + I % 2 * L)...));
+  }
+  (std::make_integer_sequence<int, 2 * L>{});
+}
+
+// Pairs of neighbours in each row, zero after the last number. Rows are read in whole vectors.
+inline void pair_columns(const float* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
+  constexpr int64_t L = lanes<float>;
+  for (int64_t r = 0; r < rows; ++r, from += from_row, to += to_row) {
+    for (int64_t c = 0; c < columns; c += 2 * L) {
+      store(to + c / 2, rounded(load(from + c), c + L < columns ? load(from + c + L) : Vector<float>{}));
+    }
+    if (columns % 2 != 0) {
+      to[columns / 2] &= 0xffffu;
+    }
+  }
+}
+
+// Pairs of two rows each, zero after the last row.
+inline void pair_rows(const float* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
+  for (int64_t r = 0; r < rows; r += 2, from += 2 * from_row, to += to_row) {
+    for (int64_t c = 0; c < columns; c += lanes<float>) {
+      store(to + c, pairs_of(load(from + c), r + 1 < rows ? load(from + from_row + c) : Vector<float>{}));
+    }
+  }
 }
 
 // What a product makes of the pairs (a, a') of the left factor and (b, b') of the right:

@@ -18,6 +18,7 @@
 //
 // Rows are padded to whole vectors. What stands in the padding may be anything (a store to the K-fold rows spills
 // over what the next part overwrites), except that rows read from tensors are padded with zeros.
+#include "common/bfloat16_product.h"
 #include "graph_conv/per_channel.h"
 #include "graph_conv/tiles.h"
 
@@ -216,8 +217,8 @@ class Pass {
     if (with_bias) {
       repeat_rows(bias_rows_, 1, frames * wide_joints_, wide_, wide_row_);
     }
-    multiply<C>(frames * wide_joints_, wide_channels_, plain_channels_, {plain_, plain_row_, 1}, into_wide_, wide_row_,
-                wide_, wide_row_, with_bias, between);
+    multiply_by_weights(frames * wide_joints_, plain_, plain_channels_, plain_row_, into_wide_, wide_, wide_channels_,
+                        wide_row_, with_bias, between);
   }
 
   // plain = wide by the weights, and the bias where the output channels are plain
@@ -227,8 +228,27 @@ class Pass {
     if (with_bias) {
       repeat_rows(bias_rows_, wide_joints_, frames, plain_, plain_row_);
     }
-    multiply<C>(frames * wide_joints_, plain_channels_, wide_channels_, {wide_, wide_row_, 1}, from_wide_, plain_row_,
-                plain_, plain_row_, with_bias, between);
+    multiply_by_weights(frames * wide_joints_, wide_, wide_channels_, wide_row_, from_wide_, plain_, plain_channels_,
+                        plain_row_, with_bias, between);
+  }
+
+  // sums += plain^T wide, for the weight's gradient
+  template <class Between>
+  void multiply_plain_by_wide(int64_t frames, C* sums, int64_t row, Between&& between) {
+    const int64_t positions = frames * wide_joints_;
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (problem_.paired) {
+        Pair* const wide = pairs_ + (positions + 1) / 2 * plain_row_;
+        pair_rows(plain_, plain_row_, positions, plain_channels_, pairs_, plain_row_);
+        pair_rows(wide_, wide_row_, positions, wide_channels_, wide, wide_row_);
+        return multiply_pairs<Pairs::dot>(plain_channels_, wide_channels_, (positions + 1) / 2, {pairs_, 1, plain_row_},
+                                          wide, wide_row_, {sums, row, 0}, /*accumulate=*/true, between);
+      }
+    }
+#endif
+    multiply<C>(plain_channels_, wide_channels_, positions, {plain_, 1, plain_row_}, wide_, wide_row_, sums, row,
+                /*accumulate=*/true, between);
   }
 
   bool biased() const { return operands_.bias.data != nullptr; }
@@ -271,6 +291,32 @@ class Pass {
     }
   }
 
+  // Weights as a right factor, and their pairs.
+  struct Weights {
+    Weights(int64_t depth, int64_t row, bool paired) : values(depth * row), pairs(paired ? (depth + 1) / 2 * row : 0) {}
+
+    const Array<C> values;
+    const Array<Pair> pairs;
+  };
+
+  template <class Between>
+  void multiply_by_weights(int64_t positions, const C* from, int64_t from_channels, int64_t from_row,
+                           const Weights& weights, C* to, int64_t to_channels, int64_t to_row, bool accumulate,
+                           Between& between) {
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (problem_.paired) {
+        const int64_t depth = (from_channels + 1) / 2, row = round_up(depth, lanes<C>);
+        pair_columns(from, from_row, positions, from_channels, pairs_, row);
+        return multiply_pairs<Pairs::dot>(positions, to_channels, depth, {pairs_, row, 1}, weights.pairs, to_row,
+                                          {to, to_row, 0}, accumulate, between);
+      }
+    }
+#endif
+    multiply<C>(positions, to_channels, from_channels, {from, from_row, 1}, weights.values, to_row, to, to_row,
+                accumulate, between);
+  }
+
   void load_weight(int64_t group) {
     const int64_t* strides = operands_.weight.strides;
     const S* data = operands_.weight.data + group * strides[0];
@@ -280,11 +326,19 @@ class Pass {
       for (int64_t i = 0; i < plain_channels_; ++i) {
         for (int64_t j = 0; j < narrow_channels_; ++j) {
           const C value = widen(data[k * strides[1] + i * plain_stride + j * narrow_stride]);
-          into_wide_[i * wide_row_ + k * narrow_channels_ + j] = value;
-          from_wide_[(k * narrow_channels_ + j) * plain_row_ + i] = value;
+          into_wide_.values[i * wide_row_ + k * narrow_channels_ + j] = value;
+          from_wide_.values[(k * narrow_channels_ + j) * plain_row_ + i] = value;
         }
       }
     }
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (problem_.paired) {
+        pair_rows(into_wide_.values, wide_row_, plain_channels_, wide_channels_, into_wide_.pairs, wide_row_);
+        pair_rows(from_wide_.values, plain_row_, wide_channels_, plain_channels_, from_wide_.pairs, plain_row_);
+      }
+    }
+#endif
   }
 
   void load_adjacency(int64_t group, int64_t clip) {
@@ -357,8 +411,11 @@ class Pass {
     }
   }
 
-  const Array<C> into_wide_{plain_channels_ * wide_row_};
-  const Array<C> from_wide_{wide_channels_ * plain_row_};
+  const Weights into_wide_{plain_channels_, wide_row_, problem_.paired};
+  const Weights from_wide_{wide_channels_, plain_row_, problem_.paired};
+  // Both factors of the product for the weights' gradient; the left one of a product with weights takes no more.
+  const int64_t most_pairs_ = (problem_.tile_frames * wide_joints_ + 1) / 2 * (plain_row_ + wide_row_);
+  const Array<Pair> pairs_{problem_.paired ? most_pairs_ : 0};
   const Array<C> values_{parts_ * part_values_};
   const Array<C> bias_rows_{aggregate_ ? wide_joints_ * plain_row_ : wide_row_};
   Pattern spread_{parts_ * wide_joints_, parts_ * part_values_};
@@ -514,9 +571,7 @@ class Backward : Pass<S> {
   }
 
   void add_weight(int64_t frames) {
-    multiply<C>(this->plain_channels_, this->wide_channels_, frames * this->wide_joints_,
-                {this->plain_, 1, this->plain_row_}, this->wide_, this->wide_row_, grad_weight_,
-                weight_partial_row(this->problem_), /*accumulate=*/true, ahead_);
+    this->multiply_plain_by_wide(frames, grad_weight_, weight_partial_row(this->problem_), ahead_);
   }
 
   // aggregate_first: the bias reaches joint w as often as the values do, in every frame alike.

@@ -233,7 +233,13 @@ void reduce_partials(const Compute<S>* partials, int64_t count, int64_t stride, 
 }
 
 template <class S>
+bool multiplies_pairs() {
+  return std::is_same_v<S, BFloat16> && simd_multiplies_bfloat16();
+}
+
+template <class S>
 void run_forward(const Arguments&, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, bool) {
+  problem.paired = multiplies_pairs<S>();
   choose_tiles(problem, sizeof(Compute<S>));
   const int64_t tasks = problem.groups * problem.clips * problem.tiles_per_clip;
   torch::stable::parallel_for(0, tasks, grain(problem, tasks),
@@ -305,6 +311,7 @@ class Backward {
 #else
 
   void run(bool) {
+    problem_.paired = multiplies_pairs<S>();
     choose_tiles(problem_, sizeof(C));
     const Problem& problem = problem_;
     const bool anything = problem.clips * problem.frames > 0;
