@@ -33,7 +33,9 @@ def temporal_conv(
 
     with stride s, dilation d and p frames of zeros on either side. It is computed in frequencies, frames being taken as
     a circle; each frequency is a product of matrices over the channels. This takes a quarter to a half of the
-    multiplications of nine taps, with an error of the same size, since the transforms are orthogonal.
+    multiplications of nine taps, with an error of the same size, since the transforms are orthogonal. In bfloat16, on
+    processors that multiply it, what is multiplied in frequencies is rounded to it, too: the error is up to twice that
+    of a sum over taps.
 
     Args:
         x: features, (N, C_in, T, V), on the CPU.

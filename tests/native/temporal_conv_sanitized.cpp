@@ -54,35 +54,6 @@ Strided<S, 4> features(S* data, int64_t channels, int64_t frames, int64_t joints
                        : Strided<S, 4>{data, {clip, frames * joints, joints, 1}};
 }
 
-// Rounds the values, too.
-template <class S>
-std::vector<S> narrowed(Values& values) {
-  std::vector<S> result;
-  for (double& value : values) {
-    result.push_back(narrow<S>(static_cast<Compute<S>>(value)));
-    value = widen(result.back());
-  }
-  return result;
-}
-
-template <class S>
-Values widened(const std::vector<S>& values) {
-  Values result;
-  for (const S value : values) {
-    result.push_back(widen(value));
-  }
-  return result;
-}
-
-// Whether errors are at most `tolerance` of the largest number.
-bool agree_for_their_size(const char* what, const Values& truth, const Values& values, double tolerance) {
-  double largest = 0;
-  for (const double value : truth) {
-    largest = std::max(largest, std::fabs(value));
-  }
-  return agree(what, truth, values, tolerance * largest);
-}
-
 template <class S>
 bool check(const Shape& shape, int64_t tile, bool paired, double tolerance) {
   using C = Compute<S>;

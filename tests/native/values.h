@@ -1,11 +1,14 @@
 // Random numbers for the programs that run kernels, and the comparison of what they made of them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <random>
 #include <vector>
+
+#include "common/scalar.h"
 
 namespace {
 
@@ -31,6 +34,35 @@ bool agree(const char* what, const Values& a, const Values& b, double tolerance 
     }
   }
   return true;
+}
+
+// Rounds the values, too.
+template <class S>
+std::vector<S> narrowed(Values& values) {
+  std::vector<S> result;
+  for (double& value : values) {
+    result.push_back(ikem::narrow<S>(static_cast<ikem::Compute<S>>(value)));
+    value = ikem::widen(result.back());
+  }
+  return result;
+}
+
+template <class S>
+Values widened(const std::vector<S>& values) {
+  Values result;
+  for (const S value : values) {
+    result.push_back(ikem::widen(value));
+  }
+  return result;
+}
+
+// Whether errors are at most `tolerance` of the largest number.
+bool agree_for_their_size(const char* what, const Values& truth, const Values& values, double tolerance) {
+  double largest = 0;
+  for (const double value : truth) {
+    largest = std::max(largest, std::fabs(value));
+  }
+  return agree(what, truth, values, tolerance * largest);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ class _Forgotten(torch.autograd.Function):
         count = x.numel() // x.shape[1]
         update_running(norm.running_mean, norm.running_var, mean, variance, count, norm.momentum)
         ctx.settings = dropout, norm.eps
-        ctx.save_for_backward(x, (y > 0).view(torch.int8), weight, mean, variance, seed)
+        ctx.save_for_backward(x, y.bool().view(torch.int8), weight, mean, variance, seed)
         return y
 
     @staticmethod
