@@ -44,8 +44,7 @@ IKEM_INLINE Vector<Pair> pairs_of(Vector<float> lower, Vector<float> upper) {
   const Shorts shorts = reinterpret_cast<Shorts>(rounded(lower, upper));
   return [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
     return reinterpret_cast<Vector<Pair>>(__builtin_shufflevector(shorts, shorts, (I / 2 + I % 2 * L)...));
-  }
-  (std::make_integer_sequence<int, 2 * L>{});
+  }(std::make_integer_sequence<int, 2 * L>{});
 }
 
 // Pairs of neighbours in each row, zero after the last number. Rows are read in whole vectors.

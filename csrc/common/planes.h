@@ -11,6 +11,7 @@ namespace ikem::IKEM_SIMD_LEVEL {
 namespace {
 
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Sums of any size that are kept across tiles, and set to zero where they begin.
 template <class C>

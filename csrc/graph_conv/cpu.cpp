@@ -110,19 +110,28 @@ void combine(const Pattern& pattern, const C* values, Frames<const C> from, Fram
   }
 }
 
-// Rows of one or several joints in each frame: `joint` apart, frames `frame` apart.
-template <class C>
+// Rows of one or several joints in each frame: `joint` apart, frames `frame` apart. T: numbers, or pairs of them.
+template <class T>
 struct JointRows {
-  const C* data;
+  const T* data;
   int64_t joint, frame;
 
   JointRows at(int64_t index, int64_t channel) const { return {data + index * joint + channel, joint, frame}; }
 };
 
+template <class T, class C>
+IKEM_INLINE Vector<C> add_product(Vector<C> sum, Vector<T> a, Vector<T> b) {
+  if constexpr (std::is_same_v<T, C>) {
+    return sum + a * b;
+  } else {
+    return add_products(sum, a, b);
+  }
+}
+
 // Sums products of R rows with Q rows over frames and vectors of channels. The last vector of the wide rows may run
 // into other channels, which may be infinite: the first `last_lanes` of its lanes count.
-template <int R, int Q, class C>
-void correlate_block(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int64_t vectors, int64_t last_lanes,
+template <int R, int Q, class T, class C>
+void correlate_block(JointRows<T> narrow, JointRows<T> wide, int64_t frames, int64_t vectors, int64_t last_lanes,
                      C* sums, int64_t narrow_step, int64_t wide_step) {
   constexpr int L = lanes<C>;
   const Mask<C> counts = first_lanes<C>(last_lanes);
@@ -135,19 +144,19 @@ void correlate_block(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int
   for (int64_t v = 0; v < vectors; ++v) {
     const bool whole = v + 1 < vectors || last_lanes == L;
     for (int64_t t = 0; t < frames; ++t) {
-      const C* left = narrow.data + t * narrow.frame + v * L;
-      const C* right = wide.data + t * wide.frame + v * L;
-      Vector<C> rows[R];
+      const T* left = narrow.data + t * narrow.frame + v * L;
+      const T* right = wide.data + t * wide.frame + v * L;
+      Vector<T> rows[R];
       for (int r = 0; r < R; ++r) {
         rows[r] = load(left + r * narrow.joint);
       }
       for (int q = 0; q < Q; ++q) {
-        Vector<C> other = load(right + q * wide.joint);
+        Vector<T> other = load(right + q * wide.joint);
         if (!whole) {
-          other = counts ? other : Vector<C>{};
+          other = counts ? other : Vector<T>{};
         }
         for (int r = 0; r < R; ++r) {
-          sum[r][q] += rows[r] * other;
+          sum[r][q] = add_product<T, C>(sum[r][q], rows[r], other);
         }
       }
     }
@@ -283,6 +292,11 @@ class Pass {
   const Array<C> narrow_{problem_.tile_frames * narrow_frame_};
   const Array<C> wide_{problem_.tile_frames * wide_frame_};
   const Array<C> plain_{problem_.tile_frames * wide_joints_ * plain_row_};
+  // Both factors of the product for the weights' gradient, or of that for the adjacency's; the left one of a product
+  // with weights takes no more.
+  const int64_t most_pairs_ = larger((problem_.tile_frames * wide_joints_ + 1) / 2 * (plain_row_ + wide_row_),
+                                     (problem_.tile_frames + 1) / 2 * (narrow_frame_ + wide_frame_));
+  const Array<Pair> pairs_{problem_.paired ? most_pairs_ : 0};
 
  private:
   static void repeat_rows(const C* rows, int64_t num_rows, int64_t times, C* to, int64_t row) {
@@ -413,9 +427,6 @@ class Pass {
 
   const Weights into_wide_{plain_channels_, wide_row_, problem_.paired};
   const Weights from_wide_{wide_channels_, plain_row_, problem_.paired};
-  // Both factors of the product for the weights' gradient; the left one of a product with weights takes no more.
-  const int64_t most_pairs_ = (problem_.tile_frames * wide_joints_ + 1) / 2 * (plain_row_ + wide_row_);
-  const Array<Pair> pairs_{problem_.paired ? most_pairs_ : 0};
   const Array<C> values_{parts_ * part_values_};
   const Array<C> bias_rows_{aggregate_ ? wide_joints_ * plain_row_ : wide_row_};
   Pattern spread_{parts_ * wide_joints_, parts_ * part_values_};
@@ -598,16 +609,35 @@ class Backward : Pass<S> {
 
   // The adjacency's gradient, one sum for each lane, [k][v][w][lane].
   void add_adjacency(int64_t frames) {
+    const int64_t narrow_frame = this->narrow_frame_, wide_frame = this->wide_frame_;
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (this->problem_.paired) {  // pairs of frames
+        const int64_t pairs = (frames + 1) / 2;
+        Pair* const wide = this->pairs_ + pairs * narrow_frame;
+        pair_rows(this->narrow_, narrow_frame, frames, narrow_frame, this->pairs_, narrow_frame);
+        pair_rows(this->wide_, wide_frame, frames, wide_frame, wide, wide_frame);
+        return correlate<Pair>({this->pairs_, this->narrow_row_, narrow_frame}, {wide, this->wide_row_, wide_frame},
+                               pairs);
+      }
+    }
+#endif
+    correlate<C>({this->narrow_, this->narrow_row_, narrow_frame}, {this->wide_, this->wide_row_, wide_frame}, frames);
+  }
+
+  template <class T>
+  void correlate(JointRows<T> narrow, JointRows<T> wide, int64_t frames) {
     const int64_t vectors = round_up(this->narrow_channels_, L) / L;
     const int64_t last_lanes = this->narrow_channels_ - (vectors - 1) * L;
     for (int64_t k = 0; k < this->parts_; ++k) {
-      correlate({this->narrow_, this->narrow_row_, this->narrow_frame_},
-                {this->wide_ + k * this->narrow_channels_, this->wide_row_, this->wide_frame_}, frames, vectors,
-                last_lanes, grad_adjacency_ + k * this->part_values_ * L);
+      correlate_part(narrow, wide.at(0, k * this->narrow_channels_), frames, vectors, last_lanes,
+                     grad_adjacency_ + k * this->part_values_ * L);
     }
   }
 
-  void correlate(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int64_t vectors, int64_t last_lanes, C* sums) {
+  template <class T>
+  void correlate_part(JointRows<T> narrow, JointRows<T> wide, int64_t frames, int64_t vectors, int64_t last_lanes,
+                      C* sums) {
     // As many sums as there are registers for.
     constexpr int R = 5;
     constexpr int Q = VECTOR_BYTES == 64 ? 5 : 2;
@@ -617,9 +647,9 @@ class Backward : Pass<S> {
       const bool many = i + R <= this->narrow_joints_;
       for (int64_t j = 0; j < this->wide_joints_;) {
         const bool many_wide = j + Q <= this->wide_joints_;
-        const auto block = many        ? many_wide ? correlate_block<R, Q, C> : correlate_block<R, 1, C>
-                           : many_wide ? correlate_block<1, Q, C>
-                                       : correlate_block<1, 1, C>;
+        const auto block = many        ? many_wide ? correlate_block<R, Q, T, C> : correlate_block<R, 1, T, C>
+                           : many_wide ? correlate_block<1, Q, T, C>
+                                       : correlate_block<1, 1, T, C>;
         block(narrow.at(i, 0), wide.at(j, 0), frames, vectors, last_lanes, sums + i * narrow_step + j * wide_step,
               narrow_step, wide_step);
         j += many_wide ? Q : 1;
