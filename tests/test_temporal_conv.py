@@ -263,6 +263,37 @@ def test_tf32_on_cuda_only_where_pytorch_allows_it() -> None:
     assert errors[0] < 1e-6 < 1e-4 < errors[1] < 2e-3
 
 
+@pytest.mark.parametrize(
+    ("channels", "frames", "taps", "options"),
+    [
+        (16, 50, 9, {"padding": 4}),
+        (33, 50, 9, {"padding": 4, "stride": 2}),
+        (64, 13, 9, {"padding": 4}),
+        (256, 13, 9, {"padding": 4}),
+        (18, 20, 5, {"padding": 4, "dilation": 2}),
+        (7, 5, 1, {}),
+    ],
+)
+def test_bfloat16_errs_at_most_twice_as_much_as_pytorchs_own(
+    channels: int, frames: int, taps: int, options: dict[str, int]
+) -> None:
+    """In the root mean square, over output and gradients: spectra are rounded where a sum over taps has nothing to."""
+    torch.manual_seed(0)
+    given = {name: value.bfloat16() for name, value in arguments(3, channels, channels, frames, 25, taps).items()}
+    given["x"].relu_()
+    results = []
+    for function, dtype in (
+        (ikem_ext.temporal_conv, torch.bfloat16), (pytorchs, torch.bfloat16), (pytorchs, torch.float64),
+    ):  # fmt: skip
+        leaves = {name: value.detach().to(dtype).requires_grad_() for name, value in given.items()}
+        y = function(**leaves, **options)
+        cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(dtype)
+        results.append((y.detach(), *torch.autograd.grad(y, list(leaves.values()), cotangent)))
+    for name, ours, plain, truth in zip(("y", *given), *results, strict=True):
+        error, allowed = ((each.double() - truth).square().mean().sqrt() for each in (ours, plain))
+        assert error <= 2 * allowed, f"{name}: {error:.3g}, PyTorch's {allowed:.3g}"
+
+
 def test_zeros_before_and_behind_do_not_meet() -> None:
     """A single tile is a circle: what stands at one end must not reach the other."""
     for frames in range(1, 30):
@@ -327,7 +358,8 @@ LEVELS = """
 import sys, torch, ikem_ext
 torch.manual_seed(0)
 shapes = (2, 18, 13, 5), (20, 18, 9), (20,)
-x, weight, bias = (torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in shapes)
+dtype = getattr(torch, sys.argv[2])
+x, weight, bias = (torch.randn(shape).to(dtype).requires_grad_() for shape in shapes)
 y = ikem_ext.temporal_conv(x, weight, bias, padding=4, stride=2)
 norm = torch.ones(18).double(), torch.rand(18).double(), torch.rand(2, 18).double(), 1e-5
 normed, moments = ikem_ext.temporal_conv(x, weight, bias, padding=4, norm=norm, moments=True)
@@ -336,11 +368,14 @@ torch.save([y.detach(), normed.detach(), moments, *gradients[0], *gradients[1]],
 """
 
 
-def test_every_simd_level_computes_the_same(tmp_path: Any) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("bfloat16", 2e-2)])
+def test_every_simd_level_computes_the_same(dtype: str, tolerance: float, tmp_path: Any) -> None:
+    """In bfloat16 to its precision: where it is multiplied as such, other things are rounded."""
     results = []
     for level in torch.ops.ikem_ext.available_simd_levels().split():
         file = tmp_path / level
-        subprocess.run([sys.executable, "-c", LEVELS, file], check=True, env={**os.environ, "IKEM_SIMD": level})
+        subprocess.run([sys.executable, "-c", LEVELS, file, dtype], check=True, env={**os.environ, "IKEM_SIMD": level})
         results.append(torch.load(file, weights_only=True))
     for others in results[1:]:
-        torch.testing.assert_close(others, results[0], rtol=1e-11, atol=1e-11)
+        for other, first in zip(others, results[0], strict=True):
+            torch.testing.assert_close(other, first, rtol=tolerance, atol=tolerance * first.abs().max().item())

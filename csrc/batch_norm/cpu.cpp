@@ -31,8 +31,13 @@ IKEM_INLINE Vector<C> kept(const Dropout& dropout, int64_t place, int64_t step) 
   return random_bits(dropout.seed, words + static_cast<uint32_t>(place)) >= dropout.threshold ? gain : Vector<C>{};
 }
 
-// Numbers of the channels: a vector of them for each vector of a run.
-template <class C, bool PERIODIC>
+// How long a period is at least, in vectors: sums that follow each other wait for each other where they are for the
+// same place. (In float32 and float64 the order of the sums stays what it was.)
+template <class S>
+constexpr int PERIOD = sizeof(S) == 2 ? 8 : 1;
+
+// Numbers of the channels: a vector of them for each vector of a run. PERIODIC: the least vectors of a period, or 0.
+template <class C, int PERIODIC>
 class PerChannel {
  public:
   PerChannel(const Layout& layout, const C* values) : values_(PERIODIC ? period(layout) : 0), given_(values) {
@@ -47,7 +52,7 @@ class PerChannel {
 
   static int64_t period(const Layout& layout) {
     int64_t size = layout.channels;
-    while (size % lanes<C> != 0) {
+    while (size % lanes<C> != 0 || size < PERIODIC * lanes<C>) {
       size += layout.channels;
     }
     return size;
@@ -59,12 +64,12 @@ class PerChannel {
 };
 
 // Sums for each channel.
-template <class C, bool PERIODIC>
+template <class C, int PERIODIC>
 class Sums {
  public:
   explicit Sums(const Layout& layout)
       : channels_(layout.channels),
-        values_(PERIODIC ? PerChannel<C, true>::period(layout) : layout.channels * lanes<C>) {}
+        values_(PERIODIC ? PerChannel<C, PERIODIC>::period(layout) : layout.channels * lanes<C>) {}
 
   void clear() { set_zero(+values_, values_.size()); }
   IKEM_INLINE void add(int64_t channel, int64_t entry, Vector<C> more) {
@@ -92,11 +97,11 @@ class Sums {
 
 // Calls f(channel, entry of the run, offset in memory, place in the order (o, i, c), count) for each vector of
 // [first, last) of the outer axis; `count` is how many of its lanes there are.
-template <class C, bool PERIODIC, class F>
+template <class C, int PERIODIC, class F>
 IKEM_INLINE void for_each_vector(const Layout& layout, int64_t first, int64_t last, F f) {
   constexpr int64_t L = lanes<C>;
   if constexpr (PERIODIC) {
-    const int64_t period = PerChannel<C, true>::period(layout);
+    const int64_t period = PerChannel<C, PERIODIC>::period(layout);
     const int64_t end = last * layout.channels;
     for (int64_t run = first * layout.channels; run < end; run += period) {
       const int64_t size = smaller(period, end - run);
@@ -138,7 +143,7 @@ IKEM_INLINE Vector<C> through_relu(const Backward<S>& pass, int64_t at, int64_t 
   return gradient;
 }
 
-template <bool PERIODIC, class S, class C = Compute<S>>
+template <int PERIODIC, class S, class C = Compute<S>>
 void moments_of_chunk(const Layout& layout, const S* x, int64_t first, int64_t last, C* means, C* squares) {
   const C factor = C(1) / static_cast<C>((last - first) * layout.inner);
   Sums<C, PERIODIC> sums(layout);
@@ -157,7 +162,7 @@ void moments_of_chunk(const Layout& layout, const S* x, int64_t first, int64_t l
   sums.write(1, squares);
 }
 
-template <bool PERIODIC, class S, class C = Compute<S>>
+template <int PERIODIC, class S, class C = Compute<S>>
 void forward_part(const Forward<S>& pass, int64_t first, int64_t last) {
   const Layout& layout = pass.layout;
   const PerChannel<C, PERIODIC> mean(layout, pass.mean), scale(layout, pass.scale), shift(layout, pass.shift);
@@ -177,7 +182,7 @@ void forward_part(const Forward<S>& pass, int64_t first, int64_t last) {
       });
 }
 
-template <bool PERIODIC, class S, class C = Compute<S>>
+template <int PERIODIC, class S, class C = Compute<S>>
 void gradient_sums_of_chunk(const Backward<S>& pass, int64_t first, int64_t last, C* sums, C* products,
                             S* grad_residual) {
   const Layout& layout = pass.layout;
@@ -199,7 +204,7 @@ void gradient_sums_of_chunk(const Backward<S>& pass, int64_t first, int64_t last
   of_product.write(1, products);
 }
 
-template <bool PERIODIC, class S, class C = Compute<S>>
+template <int PERIODIC, class S, class C = Compute<S>>
 void gradient_part(const Backward<S>& pass, const Coefficients<C>& coefficients, S* grad_x, int64_t first,
                    int64_t last) {
   const Layout& layout = pass.layout;
@@ -222,7 +227,7 @@ void gradient_part(const Backward<S>& pass, const Coefficients<C>& coefficients,
 template <class S>
 void moments(const Layout& layout, const S* x, const Chunks& chunks, int64_t first_chunk, int64_t last_chunk,
              Compute<S>* means, Compute<S>* squares) {
-  const auto of_chunk = layout.inner == 1 ? moments_of_chunk<true, S> : moments_of_chunk<false, S>;
+  const auto of_chunk = layout.inner == 1 ? moments_of_chunk<PERIOD<S>, S> : moments_of_chunk<0, S>;
   for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
     const int64_t first = chunk * chunks.length;
     of_chunk(layout, x, first, smaller(first + chunks.length, layout.outer), means + chunk * layout.channels,
@@ -232,14 +237,14 @@ void moments(const Layout& layout, const S* x, const Chunks& chunks, int64_t fir
 
 template <class S>
 void forward(const Forward<S>& pass, int64_t first, int64_t last) {
-  pass.layout.inner == 1 ? forward_part<true>(pass, first, last) : forward_part<false>(pass, first, last);
+  pass.layout.inner == 1 ? forward_part<PERIOD<S>>(pass, first, last) : forward_part<0>(pass, first, last);
 }
 
 template <class S>
 void gradient_sums(const Backward<S>& pass, const Chunks& chunks, int64_t first_chunk, int64_t last_chunk,
                    Compute<S>* sums, Compute<S>* products, S* grad_residual) {
   const Layout& layout = pass.layout;
-  const auto of_chunk = layout.inner == 1 ? gradient_sums_of_chunk<true, S> : gradient_sums_of_chunk<false, S>;
+  const auto of_chunk = layout.inner == 1 ? gradient_sums_of_chunk<PERIOD<S>, S> : gradient_sums_of_chunk<0, S>;
   for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
     const int64_t first = chunk * chunks.length;
     of_chunk(pass, first, smaller(first + chunks.length, layout.outer), sums + chunk * layout.channels,
@@ -250,8 +255,8 @@ void gradient_sums(const Backward<S>& pass, const Chunks& chunks, int64_t first_
 template <class S>
 void gradient(const Backward<S>& pass, const Coefficients<Compute<S>>& coefficients, S* grad_x, int64_t first,
               int64_t last) {
-  pass.layout.inner == 1 ? gradient_part<true>(pass, coefficients, grad_x, first, last)
-                         : gradient_part<false>(pass, coefficients, grad_x, first, last);
+  pass.layout.inner == 1 ? gradient_part<PERIOD<S>>(pass, coefficients, grad_x, first, last)
+                         : gradient_part<0>(pass, coefficients, grad_x, first, last);
 }
 
 #define INSTANTIATE(S)                                                                                               \

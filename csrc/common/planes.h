@@ -147,6 +147,9 @@ struct Plane {
                : *this;
   }
 
+  // Whether a frame is made of rows of this length, with nothing between them.
+  bool has_rows(int64_t row) const { return channel_stride == 1 && joint_stride == row && channels == row; }
+
   // The same with joints in the place of frames and frames in that of joints.
   Plane joints_first() const { return {data, channels, channel_stride, joints, joint_stride, frames, frame_stride}; }
 };
@@ -230,6 +233,10 @@ void read_rows(Plane<const S> plane, C* rows, int64_t row) {
       });
       continue;
     }
+    if (plane.has_rows(row)) {
+      read_run(plane.data, plane.joints * row, rows);
+      continue;
+    }
     for (int64_t v = 0; v < plane.joints; ++v) {
       const S* from = plane.data + v * plane.joint_stride;
       C* to = rows + v * row;
@@ -253,6 +260,10 @@ void write_rows(const C* rows, int64_t row, Plane<S> plane) {
         write_square(rows + p * row + c, row, positions, channels, plane.data + c * plane.channel_stride + p,
                      plane.channel_stride);
       });
+      continue;
+    }
+    if (plane.has_rows(row)) {
+      write_run(rows, plane.joints * row, plane.data);
       continue;
     }
     for (int64_t v = 0; v < plane.joints; ++v) {

@@ -72,4 +72,12 @@ SimdLevel simd_level() {
   return level;
 }
 
+bool simd_multiplies_bfloat16() {
+#ifdef IKEM_PLAIN_ONLY
+  return false;
+#else
+  return simd_level() == SimdLevel::v4 && __builtin_cpu_supports("avx512bf16");
+#endif
+}
+
 }  // namespace ikem

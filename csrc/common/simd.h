@@ -18,6 +18,10 @@ const char* simd_level_name(SimdLevel level);
 // The levels that were compiled and that this processor has, worst first, separated by blanks.
 const char* available_simd_levels();
 
+// Whether kernels may multiply bfloat16 as common/bfloat16_product.h does: at the level v4, where the processor has the
+// instruction, which no level asks for.
+bool simd_multiplies_bfloat16();
+
 }  // namespace ikem
 
 #ifdef IKEM_PLAIN_ONLY

@@ -163,25 +163,41 @@ void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* ou
 template <int V>
 constexpr int MOST_ROWS = VECTOR_BYTES == 64 && V > 1 ? 24 / V : 12 / V;
 
-template <int V, class C, class Between, int... R>
-void multiply_columns(std::integer_sequence<int, R...>, int64_t rows, int64_t depth, Factor<C> a, const C* b,
-                      int64_t b_row, C* out, int64_t out_row, bool accumulate, Between& between) {
-  constexpr decltype(&multiply_block<1, V, C, Between>) blocks[] = {multiply_block<R + 1, V, C, Between>...};
-  // Blocks as equal as can be, so that none is so small that its sums wait for each other.
-  const int64_t count = round_up(rows, MOST_ROWS<V>) / MOST_ROWS<V>;
-  for (int64_t i = 0, first = 0; i < count; ++i) {
-    const int64_t now = (rows - first) / (count - i);
-    blocks[now - 1](depth, {a.data + first * a.row, a.row, a.column}, b, b_row, out + first * out_row, out_row,
-                    accumulate, between);
-    first += now;
-  }
+// Calls f(R, first row) for blocks of R rows, a constant of at most MOST; as equal as can be, so that none is so small
+// that its sums wait for each other.
+template <int MOST, class F>
+void for_each_block_of_rows(int64_t rows, F f) {
+  [&]<int... R>(std::integer_sequence<int, R...>) {
+    constexpr void (*blocks[])(
+        F&, int64_t) = {[](F& of, int64_t first) { of(std::integral_constant<int, R + 1>{}, first); }...};
+    const int64_t count = round_up(rows, MOST) / MOST;
+    for (int64_t i = 0, first = 0; i < count; ++i) {
+      const int64_t now = (rows - first) / (count - i);
+      blocks[now - 1](f, first);
+      first += now;
+    }
+  }(std::make_integer_sequence<int, MOST>{});
 }
 
-template <int V, class C, class Between>
-void multiply_columns(int64_t rows, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row,
-                      bool accumulate, Between& between) {
-  multiply_columns<V>(std::make_integer_sequence<int, MOST_ROWS<V>>{}, rows, depth, a, b, b_row, out, out_row,
-                      accumulate, between);
+// Calls f(R, V, first row, first vector) for blocks of R rows by V vectors, constants, each of which takes `SUMS`
+// registers. From the last columns to the first, and in each from the first row to the last.
+template <int SUMS, class F>
+void for_each_block(int64_t rows, int64_t vectors, F f) {
+  constexpr int64_t MOST_VECTORS = SUMS == 1 ? 3 : 2;
+  const auto columns = [&](auto v) {
+    for_each_block_of_rows<MOST_ROWS<SUMS * v>>(rows, [&](auto r, int64_t first) { f(r, v, first, vectors); });
+  };
+  for (int64_t parts = round_up(vectors, MOST_VECTORS) / MOST_VECTORS; parts > 0; --parts) {
+    const int64_t now = vectors / parts;
+    vectors -= now;
+    if (now == 1) {
+      columns(std::integral_constant<int, 1>{});
+    } else if (now == 2) {
+      columns(std::integral_constant<int, 2>{});
+    } else if constexpr (MOST_VECTORS == 3) {
+      columns(std::integral_constant<int, 3>{});
+    }
+  }
 }
 
 // out = a b, or out += a b; `columns` counts the elements that matter. Rows of b are read, and rows of out written, in
@@ -192,20 +208,10 @@ template <class C, class Between = Nothing>
 void multiply(int64_t rows, int64_t columns, int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out,
               int64_t out_row, bool accumulate, Between&& between = {}) {
   constexpr int64_t L = lanes<C>;
-  int64_t vectors = round_up(columns, L) / L;
-  for (int64_t parts = round_up(vectors, 3) / 3; parts > 0; --parts) {
-    const int64_t now = vectors / parts;
-    vectors -= now;
-    const C* const right = b + vectors * L;
-    C* const to = out + vectors * L;
-    if (now == 3) {
-      multiply_columns<3>(rows, depth, a, right, b_row, to, out_row, accumulate, between);
-    } else if (now == 2) {
-      multiply_columns<2>(rows, depth, a, right, b_row, to, out_row, accumulate, between);
-    } else {
-      multiply_columns<1>(rows, depth, a, right, b_row, to, out_row, accumulate, between);
-    }
-  }
+  for_each_block<1>(rows, round_up(columns, L) / L, [&](auto r, auto v, int64_t row, int64_t vector) {
+    multiply_block<r, v>(depth, Factor<C>{a.data + row * a.row, a.row, a.column}, b + vector * L, b_row,
+                         out + row * out_row + vector * L, out_row, accumulate, between);
+  });
 }
 
 }  // namespace

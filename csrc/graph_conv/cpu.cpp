@@ -18,6 +18,7 @@
 //
 // Rows are padded to whole vectors. What stands in the padding may be anything (a store to the K-fold rows spills
 // over what the next part overwrites), except that rows read from tensors are padded with zeros.
+#include "common/bfloat16_product.h"
 #include "common/row_moments.h"
 #include "graph_conv/per_channel.h"
 #include "graph_conv/tiles.h"
@@ -110,19 +111,28 @@ void combine(const Pattern& pattern, const C* values, Frames<const C> from, Fram
   }
 }
 
-// Rows of one or several joints in each frame: `joint` apart, frames `frame` apart.
-template <class C>
+// Rows of one or several joints in each frame: `joint` apart, frames `frame` apart. T: numbers, or pairs of them.
+template <class T>
 struct JointRows {
-  const C* data;
+  const T* data;
   int64_t joint, frame;
 
   JointRows at(int64_t index, int64_t channel) const { return {data + index * joint + channel, joint, frame}; }
 };
 
+template <class T, class C>
+IKEM_INLINE Vector<C> add_product(Vector<C> sum, Vector<T> a, Vector<T> b) {
+  if constexpr (std::is_same_v<T, C>) {
+    return sum + a * b;
+  } else {
+    return add_products(sum, a, b);
+  }
+}
+
 // Sums products of R rows with Q rows over frames and vectors of channels. The last vector of the wide rows may run
 // into other channels, which may be infinite: the first `last_lanes` of its lanes count.
-template <int R, int Q, class C>
-void correlate_block(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int64_t vectors, int64_t last_lanes,
+template <int R, int Q, class T, class C>
+void correlate_block(JointRows<T> narrow, JointRows<T> wide, int64_t frames, int64_t vectors, int64_t last_lanes,
                      C* sums, int64_t narrow_step, int64_t wide_step) {
   constexpr int L = lanes<C>;
   const Mask<C> counts = first_lanes<C>(last_lanes);
@@ -135,19 +145,19 @@ void correlate_block(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int
   for (int64_t v = 0; v < vectors; ++v) {
     const bool whole = v + 1 < vectors || last_lanes == L;
     for (int64_t t = 0; t < frames; ++t) {
-      const C* left = narrow.data + t * narrow.frame + v * L;
-      const C* right = wide.data + t * wide.frame + v * L;
-      Vector<C> rows[R];
+      const T* left = narrow.data + t * narrow.frame + v * L;
+      const T* right = wide.data + t * wide.frame + v * L;
+      Vector<T> rows[R];
       for (int r = 0; r < R; ++r) {
         rows[r] = load(left + r * narrow.joint);
       }
       for (int q = 0; q < Q; ++q) {
-        Vector<C> other = load(right + q * wide.joint);
+        Vector<T> other = load(right + q * wide.joint);
         if (!whole) {
-          other = counts ? other : Vector<C>{};
+          other = counts ? other : Vector<T>{};
         }
         for (int r = 0; r < R; ++r) {
-          sum[r][q] += rows[r] * other;
+          sum[r][q] = add_product<T, C>(sum[r][q], rows[r], other);
         }
       }
     }
@@ -217,8 +227,8 @@ class Pass {
     if (with_bias) {
       repeat_rows(bias_rows_, 1, frames * wide_joints_, wide_, wide_row_);
     }
-    multiply<C>(frames * wide_joints_, wide_channels_, plain_channels_, {plain_, plain_row_, 1}, into_wide_, wide_row_,
-                wide_, wide_row_, with_bias, between);
+    multiply_by_weights(frames * wide_joints_, plain_, plain_channels_, plain_row_, into_wide_, wide_, wide_channels_,
+                        wide_row_, with_bias, between);
   }
 
   // plain = wide by the weights, and the bias where the output channels are plain
@@ -228,8 +238,27 @@ class Pass {
     if (with_bias) {
       repeat_rows(bias_rows_, wide_joints_, frames, plain_, plain_row_);
     }
-    multiply<C>(frames * wide_joints_, plain_channels_, wide_channels_, {wide_, wide_row_, 1}, from_wide_, plain_row_,
-                plain_, plain_row_, with_bias, between);
+    multiply_by_weights(frames * wide_joints_, wide_, wide_channels_, wide_row_, from_wide_, plain_, plain_channels_,
+                        plain_row_, with_bias, between);
+  }
+
+  // sums += plain^T wide, for the weight's gradient
+  template <class Between>
+  void multiply_plain_by_wide(int64_t frames, C* sums, int64_t row, Between&& between) {
+    const int64_t positions = frames * wide_joints_;
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (problem_.paired) {
+        Pair* const wide = pairs_ + (positions + 1) / 2 * plain_row_;
+        pair_rows(plain_, plain_row_, positions, plain_channels_, pairs_, plain_row_);
+        pair_rows(wide_, wide_row_, positions, wide_channels_, wide, wide_row_);
+        return multiply_pairs<Pairs::dot>(plain_channels_, wide_channels_, (positions + 1) / 2, {pairs_, 1, plain_row_},
+                                          wide, wide_row_, {sums, row, 0}, /*accumulate=*/true, between);
+      }
+    }
+#endif
+    multiply<C>(plain_channels_, wide_channels_, positions, {plain_, 1, plain_row_}, wide_, wide_row_, sums, row,
+                /*accumulate=*/true, between);
   }
 
   bool biased() const { return operands_.bias.data != nullptr; }
@@ -264,12 +293,43 @@ class Pass {
   const Array<C> narrow_{problem_.tile_frames * narrow_frame_};
   const Array<C> wide_{problem_.tile_frames * wide_frame_};
   const Array<C> plain_{problem_.tile_frames * wide_joints_ * plain_row_};
+  // Both factors of the product for the weights' gradient, or of that for the adjacency's; the left one of a product
+  // with weights takes no more.
+  const int64_t most_pairs_ = larger((problem_.tile_frames * wide_joints_ + 1) / 2 * (plain_row_ + wide_row_),
+                                     (problem_.tile_frames + 1) / 2 * (narrow_frame_ + wide_frame_));
+  const Array<Pair> pairs_{problem_.paired ? most_pairs_ : 0};
 
  private:
   static void repeat_rows(const C* rows, int64_t num_rows, int64_t times, C* to, int64_t row) {
     for (int64_t i = 0; i < times; ++i) {
       memcpy(to + i * num_rows * row, rows, sizeof(C) * static_cast<size_t>(num_rows * row));
     }
+  }
+
+  // Weights as a right factor, and their pairs.
+  struct Weights {
+    Weights(int64_t depth, int64_t row, bool paired) : values(depth * row), pairs(paired ? (depth + 1) / 2 * row : 0) {}
+
+    const Array<C> values;
+    const Array<Pair> pairs;
+  };
+
+  template <class Between>
+  void multiply_by_weights(int64_t positions, const C* from, int64_t from_channels, int64_t from_row,
+                           const Weights& weights, C* to, int64_t to_channels, int64_t to_row, bool accumulate,
+                           Between& between) {
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (problem_.paired) {
+        const int64_t depth = (from_channels + 1) / 2, row = round_up(depth, lanes<C>);
+        pair_columns(from, from_row, positions, from_channels, pairs_, row);
+        return multiply_pairs<Pairs::dot>(positions, to_channels, depth, {pairs_, row, 1}, weights.pairs, to_row,
+                                          {to, to_row, 0}, accumulate, between);
+      }
+    }
+#endif
+    multiply<C>(positions, to_channels, from_channels, {from, from_row, 1}, weights.values, to_row, to, to_row,
+                accumulate, between);
   }
 
   void load_weight(int64_t group) {
@@ -281,11 +341,19 @@ class Pass {
       for (int64_t i = 0; i < plain_channels_; ++i) {
         for (int64_t j = 0; j < narrow_channels_; ++j) {
           const C value = widen(data[k * strides[1] + i * plain_stride + j * narrow_stride]);
-          into_wide_[i * wide_row_ + k * narrow_channels_ + j] = value;
-          from_wide_[(k * narrow_channels_ + j) * plain_row_ + i] = value;
+          into_wide_.values[i * wide_row_ + k * narrow_channels_ + j] = value;
+          from_wide_.values[(k * narrow_channels_ + j) * plain_row_ + i] = value;
         }
       }
     }
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (problem_.paired) {
+        pair_rows(into_wide_.values, wide_row_, plain_channels_, wide_channels_, into_wide_.pairs, wide_row_);
+        pair_rows(from_wide_.values, plain_row_, wide_channels_, plain_channels_, from_wide_.pairs, plain_row_);
+      }
+    }
+#endif
   }
 
   void load_adjacency(int64_t group, int64_t clip) {
@@ -358,8 +426,8 @@ class Pass {
     }
   }
 
-  const Array<C> into_wide_{plain_channels_ * wide_row_};
-  const Array<C> from_wide_{wide_channels_ * plain_row_};
+  const Weights into_wide_{plain_channels_, wide_row_, problem_.paired};
+  const Weights from_wide_{wide_channels_, plain_row_, problem_.paired};
   const Array<C> values_{parts_ * part_values_};
   const Array<C> bias_rows_{aggregate_ ? wide_joints_ * plain_row_ : wide_row_};
   Pattern spread_{parts_ * wide_joints_, parts_ * part_values_};
@@ -527,9 +595,7 @@ class Backward : Pass<S> {
   }
 
   void add_weight(int64_t frames) {
-    multiply<C>(this->plain_channels_, this->wide_channels_, frames * this->wide_joints_,
-                {this->plain_, 1, this->plain_row_}, this->wide_, this->wide_row_, grad_weight_,
-                weight_partial_row(this->problem_), /*accumulate=*/true, ahead_);
+    this->multiply_plain_by_wide(frames, grad_weight_, weight_partial_row(this->problem_), ahead_);
   }
 
   // aggregate_first: the bias reaches joint w as often as the values do, in every frame alike.
@@ -556,16 +622,35 @@ class Backward : Pass<S> {
 
   // The adjacency's gradient, one sum for each lane, [k][v][w][lane].
   void add_adjacency(int64_t frames) {
+    const int64_t narrow_frame = this->narrow_frame_, wide_frame = this->wide_frame_;
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (this->problem_.paired) {  // pairs of frames
+        const int64_t pairs = (frames + 1) / 2;
+        Pair* const wide = this->pairs_ + pairs * narrow_frame;
+        pair_rows(this->narrow_, narrow_frame, frames, narrow_frame, this->pairs_, narrow_frame);
+        pair_rows(this->wide_, wide_frame, frames, wide_frame, wide, wide_frame);
+        return correlate<Pair>({this->pairs_, this->narrow_row_, narrow_frame}, {wide, this->wide_row_, wide_frame},
+                               pairs);
+      }
+    }
+#endif
+    correlate<C>({this->narrow_, this->narrow_row_, narrow_frame}, {this->wide_, this->wide_row_, wide_frame}, frames);
+  }
+
+  template <class T>
+  void correlate(JointRows<T> narrow, JointRows<T> wide, int64_t frames) {
     const int64_t vectors = round_up(this->narrow_channels_, L) / L;
     const int64_t last_lanes = this->narrow_channels_ - (vectors - 1) * L;
     for (int64_t k = 0; k < this->parts_; ++k) {
-      correlate({this->narrow_, this->narrow_row_, this->narrow_frame_},
-                {this->wide_ + k * this->narrow_channels_, this->wide_row_, this->wide_frame_}, frames, vectors,
-                last_lanes, grad_adjacency_ + k * this->part_values_ * L);
+      correlate_part(narrow, wide.at(0, k * this->narrow_channels_), frames, vectors, last_lanes,
+                     grad_adjacency_ + k * this->part_values_ * L);
     }
   }
 
-  void correlate(JointRows<C> narrow, JointRows<C> wide, int64_t frames, int64_t vectors, int64_t last_lanes, C* sums) {
+  template <class T>
+  void correlate_part(JointRows<T> narrow, JointRows<T> wide, int64_t frames, int64_t vectors, int64_t last_lanes,
+                      C* sums) {
     // As many sums as there are registers for.
     constexpr int R = 5;
     constexpr int Q = VECTOR_BYTES == 64 ? 5 : 2;
@@ -575,9 +660,9 @@ class Backward : Pass<S> {
       const bool many = i + R <= this->narrow_joints_;
       for (int64_t j = 0; j < this->wide_joints_;) {
         const bool many_wide = j + Q <= this->wide_joints_;
-        const auto block = many        ? many_wide ? correlate_block<R, Q, C> : correlate_block<R, 1, C>
-                           : many_wide ? correlate_block<1, Q, C>
-                                       : correlate_block<1, 1, C>;
+        const auto block = many        ? many_wide ? correlate_block<R, Q, T, C> : correlate_block<R, 1, T, C>
+                           : many_wide ? correlate_block<1, Q, T, C>
+                                       : correlate_block<1, 1, T, C>;
         block(narrow.at(i, 0), wide.at(j, 0), frames, vectors, last_lanes, sums + i * narrow_step + j * wide_step,
               narrow_step, wide_step);
         j += many_wide ? Q : 1;

@@ -258,7 +258,13 @@ void run_tasks(const Problem& problem, const Operands<S>& operands, const Stride
 }
 
 template <class S>
+bool multiplies_pairs() {
+  return std::is_same_v<S, BFloat16> && simd_multiplies_bfloat16();
+}
+
+template <class S>
 void run_forward(const Arguments&, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, bool) {
+  problem.paired = multiplies_pairs<S>();
   choose_tiles(problem, sizeof(Compute<S>));
   run_tasks(problem, operands, y, {});
 }
@@ -388,6 +394,7 @@ class Backward {
 #else
 
   void run(bool) {
+    problem_.paired = multiplies_pairs<S>();
     choose_tiles(problem_, sizeof(C));
     const Problem& problem = problem_;
     const bool anything = problem.clips * problem.frames > 0;

@@ -5,7 +5,7 @@
 // cache.
 //
 // A line holds one frame, joint by joint, in rows of channels that are padded with zeros to whole vectors. In
-// frequencies the rows are those of all lines of the task, (products, phases, lines, joints, channels).
+// frequencies the rows are those of all lines of the task, (factors or products, phases, lines, joints, channels).
 #include "common/planes.h"
 #include "common/row_moments.h"
 #include "temporal_conv/kernel.h"
@@ -66,12 +66,13 @@ Plane<const C> run_of(const C* data, int64_t size) {
 }
 
 // What both passes share: sizes, the lines of a clip, and which of them a window or a tile holds.
-template <class S>
+template <class S, class P>
 class Pass {
  public:
   using C = Compute<S>;
+  using Number = typename P::Number;
 
-  Pass(const Problem& problem, const Norm<C>& norm) : problem_(problem), normed_(norm.given()) {
+  Pass(const Problem& problem, const Norm<C>& norm) : problem_(problem), normed_(norm.given()), products_(problem) {
     for (int64_t c = 0; normed_ && c < problem.in_channels; ++c) {
       mean_[c] = norm.mean[c];
       scale_[c] = norm.scale[c];
@@ -138,7 +139,7 @@ class Pass {
     for_each_line(first_line, [&](int64_t residue, int64_t tile, int64_t line) {
       for (int64_t phase = 0; phase < problem_.phases; ++phase) {
         input_.analyze([&](int64_t i) { return input_line(lines, residue, tile, phase, i); }, in_line_,
-                       in_spectrum_ + phase * in_phase_ + line * in_line_, in_product_);
+                       in_factors_ + phase * in_phase_ + line * in_line_, in_product_);
       }
     });
   }
@@ -147,6 +148,7 @@ class Pass {
 
   const Problem& problem_;
   const bool normed_;
+  const P products_;
   const int64_t in_row_ = padded_channels(problem_.in_channels), out_row_ = padded_channels(problem_.out_channels);
   const int64_t in_line_ = problem_.joints * in_row_, out_line_ = problem_.joints * out_row_;
   const int64_t lines_per_clip_ = problem_.classes * problem_.tiles;
@@ -156,22 +158,22 @@ class Pass {
   // The least vector of a SIMD level divides a padded row; zeros beyond it are never written over.
   const Array<C> in_lines_{problem_.frames * in_line_ + lanes<C>};
   const Array<C> out_lines_{problem_.out_frames * out_line_ + lanes<C>};
-  const Array<C> in_spectrum_{problem_.products() * in_product_};
-  const Array<C> out_spectrum_{problem_.products() * out_product_};
-  const Transform<C> input_{problem_, Side::input}, output_{problem_, Side::output};
+  const Array<Number> in_factors_{problem_.factors() * in_product_};
+  const Transform<P> input_{problem_, products_, Side::input}, output_{problem_, products_, Side::output};
   // The norm; zeros beyond the channels stay zeros.
   const int64_t norm_size_ = normed_ ? in_row_ : 0;
   const Array<C> mean_{norm_size_}, scale_{norm_size_}, shift_{norm_size_};
 };
 
-template <class S>
-class Forward : Pass<S> {
+template <class S, class P>
+class Forward : Pass<S, P> {
  public:
   using C = Compute<S>;
+  using Number = typename P::Number;
 
-  Forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C>& norm, const C* spectrum, const S* bias,
-          const Strided<S, 4>& y, const PartialMoments<C>& moments)
-      : Pass<S>(problem, norm),
+  Forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C>& norm, const Number* spectrum,
+          const S* bias, const Strided<S, 4>& y, const PartialMoments<C>& moments)
+      : Pass<S, P>(problem, norm),
         x_(x),
         spectrum_(spectrum),
         y_(y),
@@ -195,7 +197,7 @@ class Forward : Pass<S> {
       write_lines(this->output_plane(y_, clip), this->out_row_, +this->out_lines_, [&](const Lines<C>& lines) {
         this->for_each_line((clip - first) * this->lines_per_clip_, [&](int64_t residue, int64_t tile, int64_t line) {
           this->output_.synthesize(
-              this->out_spectrum_ + line * this->out_line_, this->out_product_, this->out_line_,
+              out_products_ + line * this->out_line_, this->out_product_, this->out_line_,
               [&](int64_t i) { return this->output_line(lines, residue, tile, i); }, /*add=*/false);
         });
         add_moments(clip, lines);
@@ -207,23 +209,22 @@ class Forward : Pass<S> {
   void multiply_by_weights(int64_t rows) {
     const Problem& problem = this->problem_;
     const int64_t row = spectrum_row(problem.out_channels);
-    for (int64_t product = 0; product < problem.products(); ++product) {
-      C* const y = this->out_spectrum_ + product * this->out_product_;
-      const bool biased = has_bias_ && product == Places(problem).single;  // the sum over all frames
-      for (int64_t i = 0; biased && i < rows; ++i) {
-        memcpy(y + i * this->out_row_, bias_, sizeof(C) * static_cast<size_t>(this->out_row_));
+    for (int64_t factor = 0; factor < problem.factors(); ++factor) {
+      const bool biased = has_bias_ && factor == this->products_.total();  // the sum over all frames
+      if (biased) {
+        start_with_bias(rows);
       }
       for (int64_t phase = 0; phase < problem.phases; ++phase) {
-        const int64_t place = product * problem.phases + phase;
+        const int64_t place = factor * problem.phases + phase;
         Ahead ahead;
-        if (const int64_t next = place + 1; next < problem.products() * problem.phases) {
+        if (const int64_t next = place + 1; next < problem.factors() * problem.phases) {
           ahead.add(run_of(spectrum_ + next * problem.in_channels * row, problem.in_channels * row));
-          ahead.add(run_of<C>(this->in_spectrum_ + next * this->in_phase_, rows * this->in_row_));
+          ahead.add(run_of<Number>(this->in_factors_ + next * this->in_phase_, rows * this->in_row_));
         }
-        multiply<C>(rows, problem.out_channels, problem.in_channels,
-                    {this->in_spectrum_ + place * this->in_phase_, this->in_row_, 1},
-                    spectrum_ + place * problem.in_channels * row, row, y, this->out_row_,
-                    /*accumulate=*/biased || phase > 0, ahead);
+        this->products_.multiply(factor, rows, problem.out_channels, problem.in_channels,
+                                 {this->in_factors_ + place * this->in_phase_, this->in_row_, 1},
+                                 spectrum_ + place * problem.in_channels * row, row, +out_products_, this->out_product_,
+                                 this->out_row_, /*accumulate=*/biased || phase > 0, ahead);
       }
     }
   }
@@ -238,23 +239,35 @@ class Forward : Pass<S> {
     }
   }
 
+  void start_with_bias(int64_t rows) {
+    C* const totals = out_products_ + this->products_.total() * this->out_product_;
+    for (int64_t i = 0; i < rows; ++i) {
+      memcpy(totals + i * this->out_row_, bias_, sizeof(C) * static_cast<size_t>(this->out_row_));
+    }
+    if (P::PAIRED && this->products_.singles == 2) {  // what is made beside them
+      set_zero(totals + this->out_product_, rows * this->out_row_);
+    }
+  }
+
   const Strided<const S, 4>& x_;
-  const C* const spectrum_;
+  const Number* const spectrum_;
   const Strided<S, 4>& y_;
   const PartialMoments<C>& moments_;
   RowMoments<C> of_clip_;
   const bool has_bias_;
   const Array<C> bias_{this->out_row_};
+  const Array<C> out_products_{this->problem_.products() * this->out_product_};
 };
 
-template <class S>
-class Backward : Pass<S> {
+template <class S, class P>
+class Backward : Pass<S, P> {
  public:
   using C = Compute<S>;
+  using Number = typename P::Number;
 
   Backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C>& norm, const Strided<const S, 4>& grad_y,
-           const C* spectrum, const Gradients<S>& gradients)
-      : Pass<S>(problem, norm), x_(x), grad_y_(grad_y), spectrum_(spectrum), gradients_(gradients) {}
+           const Number* spectrum, const Gradients<S>& gradients)
+      : Pass<S, P>(problem, norm), x_(x), grad_y_(grad_y), spectrum_(spectrum), gradients_(gradients) {}
 
   void run(int64_t chunk, int64_t chunk_clips) {
     const Problem& problem = this->problem_;
@@ -273,7 +286,7 @@ class Backward : Pass<S> {
   void start_chunk(int64_t chunk) {
     const Problem& problem = this->problem_;
     if (gradients_.weight != nullptr) {
-      const int64_t size = spectrum_size(problem, problem.in_channels, problem.out_channels);
+      const int64_t size = gradient_size(problem);
       grad_weight_ = gradients_.weight + chunk * size;
       set_zero(grad_weight_, size);
     }
@@ -294,12 +307,14 @@ class Backward : Pass<S> {
         this->analyze_input(x_, clip, (clip - first) * this->lines_per_clip_);
       }
     }
-    if (grad_bias_ != nullptr) {
-      add_bias(rows);
+    if constexpr (!P::PAIRED) {
+      if (grad_bias_ != nullptr) {  // the sum over all frames is among the frequencies
+        add_bias(out_factors_ + this->products_.total() * this->out_product_, rows, static_cast<C>(problem.points));
+      }
     }
-    for (int64_t product = 0; product < problem.products(); ++product) {
+    for (int64_t factor = 0; factor < problem.factors(); ++factor) {
       for (int64_t phase = 0; phase < problem.phases; ++phase) {
-        multiply_back(product, phase, rows);
+        multiply_back(factor, phase, rows);
       }
     }
     if (gradients_.x.data != nullptr) {
@@ -311,40 +326,53 @@ class Backward : Pass<S> {
 
   void read_gradient(int64_t clip, int64_t first_line) {
     const Lines<const C> lines = read_lines<C>(this->output_plane(grad_y_, clip), this->out_row_, +this->out_lines_);
+    if (grad_bias_ != nullptr && P::PAIRED) {  // where it is not rounded yet
+      for (int64_t t = 0; t < this->problem_.out_frames; ++t) {
+        add_bias(lines.at(t), this->problem_.joints, C(1));
+      }
+    }
     this->for_each_line(first_line, [&](int64_t residue, int64_t tile, int64_t line) {
       this->output_.analyze([&](int64_t i) { return this->output_line(lines, residue, tile, i); }, this->out_line_,
-                            this->out_spectrum_ + line * this->out_line_, this->out_product_);
+                            out_factors_ + line * this->out_line_, this->out_product_);
     });
   }
 
-  // The sum over all frames is among the frequencies.
-  void add_bias(int64_t rows) {
-    const C* const sums = this->out_spectrum_ + Places(this->problem_).single * this->out_product_;
+  void add_bias(const C* gradients, int64_t rows, C factor) {
     for (int64_t i = 0; i < rows; ++i) {
-      add_scaled(grad_bias_, sums + i * this->out_row_, static_cast<C>(this->problem_.points), this->out_row_);
+      add_scaled(grad_bias_, gradients + i * this->out_row_, factor, this->out_row_);
     }
   }
 
-  void multiply_back(int64_t product, int64_t phase, int64_t rows) {
+  void multiply_back(int64_t factor, int64_t phase, int64_t rows) {
     const Problem& problem = this->problem_;
-    const int64_t place = product * problem.phases + phase;
-    C* const x = this->in_spectrum_ + place * this->in_phase_;
-    const C* const grad_y = this->out_spectrum_ + product * this->out_product_;
+    const int64_t place = factor * problem.phases + phase;
+    const Number* const grad_y = out_factors_ + factor * this->out_product_;
     if (grad_weight_ != nullptr) {
-      const int64_t row = spectrum_row(problem.out_channels);
-      multiply<C>(problem.in_channels, problem.out_channels, rows, {x, 1, this->in_row_}, grad_y, this->out_row_,
-                  grad_weight_ + place * problem.in_channels * row, row,
-                  /*accumulate=*/true);
+      const int64_t row = spectrum_row(problem.out_channels), phase_size = problem.in_channels * row;
+      this->products_.multiply(factor, problem.in_channels, problem.out_channels, rows,
+                               {this->in_factors_ + place * this->in_phase_, 1, this->in_row_}, grad_y, this->out_row_,
+                               grad_weight_ + phase * phase_size, problem.phases * phase_size, row,
+                               /*accumulate=*/true, Nothing());
     }
-    if (gradients_.x.data != nullptr) {  // in the place of x
+    if (gradients_.x.data != nullptr) {
       const int64_t row = spectrum_row(problem.in_channels);
       Ahead ahead;
-      if (const int64_t next = place + 1; next < problem.products() * problem.phases) {
+      if (const int64_t next = place + 1; next < problem.factors() * problem.phases) {
         ahead.add(run_of(spectrum_ + next * problem.out_channels * row, problem.out_channels * row));
       }
-      multiply<C>(rows, problem.in_channels, problem.out_channels, {grad_y, this->out_row_, 1},
-                  spectrum_ + place * problem.out_channels * row, row, x, this->in_row_,
-                  /*accumulate=*/false, ahead);
+      this->products_.multiply(factor, rows, problem.in_channels, problem.out_channels, {grad_y, this->out_row_, 1},
+                               spectrum_ + place * problem.out_channels * row, row,
+                               in_products() + phase * this->in_phase_, this->in_product_, this->in_row_,
+                               /*accumulate=*/false, ahead);
+    }
+  }
+
+  // The gradient of x in frequencies, in the place of x where numbers are of one type.
+  C* in_products() const {
+    if constexpr (P::PAIRED) {
+      return in_products_;
+    } else {
+      return this->in_factors_;
     }
   }
 
@@ -357,7 +385,7 @@ class Backward : Pass<S> {
       this->for_each_line(first_line, [&](int64_t residue, int64_t tile, int64_t line) {
         for (int64_t phase = 0; phase < problem.phases; ++phase) {
           this->input_.synthesize(
-              this->in_spectrum_ + phase * this->in_phase_ + line * this->in_line_, this->in_product_, this->in_line_,
+              in_products() + phase * this->in_phase_ + line * this->in_line_, this->in_product_, this->in_line_,
               [&](int64_t i) { return this->input_line(lines, residue, tile, phase, i); }, /*add=*/true);
         }
       });
@@ -369,7 +397,7 @@ class Backward : Pass<S> {
 
   // Leaves of the gradient what goes through the ReLU of the norm, while it is still in the cache, and adds it up.
   void through_relu(const Lines<C>& gradient, const Lines<const C>& x) {
-    constexpr int64_t L = Pass<S>::L;
+    constexpr int64_t L = Pass<S, P>::L;
     for (int64_t t = 0; t < this->problem_.frames; ++t) {
       for (int64_t c = 0; c < this->in_row_; c += L) {
         const Vector<C> mean = load(this->mean_ + c), scale = load(this->scale_ + c), shift = load(this->shift_ + c);
@@ -388,18 +416,33 @@ class Backward : Pass<S> {
   }
 
   const Strided<const S, 4>&x_, &grad_y_;
-  const C* const spectrum_;
+  const Number* const spectrum_;
   const Gradients<S>& gradients_;
   C* grad_weight_ = nullptr;
   C* grad_bias_ = nullptr;
   const Array<C> norm_sums_{this->norm_size_}, norm_products_{this->norm_size_};
   // x as it came, where `in_lines_` has its gradient.
   const Array<C> x_lines_{this->normed_ ? this->in_lines_.size() : 0};
+  const Array<Number> out_factors_{this->problem_.factors() * this->out_product_};
+  const Array<C> in_products_{P::PAIRED ? this->problem_.products() * this->in_product_ : 0};
 };
 
 // How many taps of a phase there are.
 int64_t taps_of(const Problem& problem, int64_t phase) {
   return (problem.taps - phase + problem.phases - 1) / problem.phases;
+}
+
+// Calls f(products) with those that the problem asks for.
+template <class S, class F>
+void with_products(const Problem& problem, F f) {
+#ifdef IKEM_MULTIPLIES_PAIRS
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    if (problem.paired) {
+      return f(PairProducts(problem));
+    }
+  }
+#endif
+  f(RealProducts<Compute<S>>(problem));
 }
 
 }  // namespace
@@ -412,45 +455,65 @@ void transform_weight(const Problem& problem, const Strided<const S, 3>& weight,
   const int64_t made = backward ? problem.in_channels : problem.out_channels;
   const int64_t summed_stride = weight.strides[backward ? 0 : 1];
   const int64_t made_stride = weight.strides[backward ? 1 : 0];
-  const int64_t row = spectrum_row(made);
-  const Array<C> factors = tap_factors<C>(problem);
+  const int64_t row = spectrum_row(made), factor = problem.phases * summed * row;
   // Where made channels lie far apart, those of some summed ones are read together: else each number would be a cache
   // line of its own, and lines would drive each other out before the next number on them is wanted.
   constexpr int64_t AT_ONCE = 8;
   const Array<C> lines(AT_ONCE * problem.taps * row);
-  for (int64_t s = first_summed; s < last_summed; ++s) {
-    const int64_t place = (s - first_summed) % AT_ONCE;
-    if (place == 0) {
-      read_rows(Plane<const S>{weight.data + s * summed_stride, made, made_stride, smaller(AT_ONCE, last_summed - s),
-                               summed_stride, problem.taps, weight.strides[2]},
-                +lines, row);
+  with_products<S>(problem, [&](const auto& products) {
+    using P = std::decay_t<decltype(products)>;
+    const Array<C> of_taps = tap_factors(problem, products, /*conjugate=*/!backward);
+    const Array<C> numbers(P::PAIRED ? problem.products() * row : 0);
+    for (int64_t s = first_summed; s < last_summed; ++s) {
+      const int64_t read = (s - first_summed) % AT_ONCE;
+      if (read == 0) {
+        read_rows(Plane<const S>{weight.data + s * summed_stride, made, made_stride, smaller(AT_ONCE, last_summed - s),
+                                 summed_stride, problem.taps, weight.strides[2]},
+                  +lines, row);
+      }
+      for (int64_t phase = 0; phase < problem.phases; ++phase) {
+        const auto transform = [&](C* to, int64_t product) {
+          multiply<C>(problem.products(), made, taps_of(problem, phase), {of_taps, problem.phase_taps, 1},
+                      lines + (read * problem.taps + phase) * row, problem.phases * row, to, product,
+                      /*accumulate=*/false);
+        };
+        const int64_t place = (phase * summed + s) * row;
+        if constexpr (P::PAIRED) {
+          transform(numbers, row);
+          auto* const factors = reinterpret_cast<typename P::Number*>(spectrum);
+          products.pack(numbers, row, padded_channels(made), factors + place, factor);
+        } else {
+          transform(spectrum + place, factor);
+        }
+      }
     }
-    for (int64_t phase = 0; phase < problem.phases; ++phase) {
-      multiply<C>(problem.products(), made, taps_of(problem, phase), {factors, problem.phase_taps, 1},
-                  lines + (place * problem.taps + phase) * row, problem.phases * row,
-                  spectrum + (phase * summed + s) * row, problem.phases * summed * row, /*accumulate=*/false);
-    }
-  }
+  });
 }
 
 template <class S>
 void forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
              const Compute<S>* spectrum, const S* bias, const Strided<S, 4>& y,
              const PartialMoments<Compute<S>>& moments, int64_t first_task, int64_t last_task) {
-  Forward<S> pass(problem, x, norm, spectrum, bias, y, moments);
-  for (int64_t task = first_task; task < last_task; ++task) {
-    pass.run(task);
-  }
+  with_products<S>(problem, [&](const auto& products) {
+    using P = std::decay_t<decltype(products)>;
+    Forward<S, P> pass(problem, x, norm, reinterpret_cast<const typename P::Number*>(spectrum), bias, y, moments);
+    for (int64_t task = first_task; task < last_task; ++task) {
+      pass.run(task);
+    }
+  });
 }
 
 template <class S>
 void backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
               const Strided<const S, 4>& grad_y, const Compute<S>* spectrum, const Gradients<S>& gradients,
               int64_t chunk_clips, int64_t first_chunk, int64_t last_chunk) {
-  Backward<S> pass(problem, x, norm, grad_y, spectrum, gradients);
-  for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-    pass.run(chunk, chunk_clips);
-  }
+  with_products<S>(problem, [&](const auto& products) {
+    using P = std::decay_t<decltype(products)>;
+    Backward<S, P> pass(problem, x, norm, grad_y, reinterpret_cast<const typename P::Number*>(spectrum), gradients);
+    for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+      pass.run(chunk, chunk_clips);
+    }
+  });
 }
 
 template <class S>
@@ -458,8 +521,10 @@ void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t c
                    int64_t first_channel, int64_t last_channel) {
   using C = Compute<S>;
   const int64_t row = spectrum_row(problem.out_channels);
-  const int64_t size = spectrum_size(problem, problem.in_channels, problem.out_channels);
-  const Array<C> factors = tap_factors<C>(problem);
+  const int64_t size = gradient_size(problem);
+  Array<C> factors;
+  with_products<S>(problem,
+                   [&](const auto& products) { factors = tap_factors(problem, products, /*conjugate=*/true); });
   const Array<C> sums(problem.products() * row), lines(problem.phase_taps * row);
   for (int64_t c = first_channel; c < last_channel; ++c) {
     for (int64_t phase = 0; phase < problem.phases; ++phase) {

@@ -23,8 +23,9 @@ namespace ikem::temporal_conv {
 // of a circle of `points` frames. A real transform of that size has points / 2 + 1 frequencies, each a product of
 // matrices over the channels; one of complex numbers takes three products of real ones (Gauss):
 //   re = s wr - b (wr + wi)    im = s wr + a (wi - wr)    with x = a + i b, s = a + b
-// So there are about 1.5 `points` products where the sum over taps has `tile` times `taps`. A single tile need not have
-// room for the zeros around the input: one end's serve for both.
+// So there are about 1.5 `points` products where the sum over taps has `tile` times `taps`. In bfloat16, where an
+// instruction sums two products at once, there are `points` such sums, re = a wr - b wi and im = a wi + b wr. A single
+// tile need not have room for the zeros around the input: one end's serve for both.
 struct Problem {
   int64_t clips, in_channels, out_channels, frames, out_frames, joints;
   int64_t taps, stride, dilation, padding;
@@ -33,10 +34,13 @@ struct Problem {
   int64_t tiles, tile;                              // tiles of each class, and outputs of each
   int64_t window_first, window, points;             // the window's first u + i, and its length
   int64_t clips_at_once;
+  bool paired;  // bfloat16 multiplied as such (see spectrum.h)
 
   IKEM_INLINE int64_t single_frequencies() const { return points % 2 == 0 ? 2 : 1; }
   IKEM_INLINE int64_t pairs() const { return (points - 1) / 2; }
-  IKEM_INLINE int64_t products() const { return 3 * pairs() + single_frequencies(); }
+  // Matrices of numbers that are multiplied, and of their products.
+  IKEM_INLINE int64_t factors() const { return paired ? pairs() + 1 : products(); }
+  IKEM_INLINE int64_t products() const { return paired ? points : 3 * pairs() + single_frequencies(); }
   IKEM_INLINE int64_t phase_offset(int64_t phase) const { return dilation * phase - padding; }
 };
 
@@ -45,10 +49,16 @@ IKEM_INLINE int64_t padded_channels(int64_t channels) { return (channels + 15) /
 // Rows of weights in frequencies: an odd number of cache lines, so that they do not compete for places of the cache.
 IKEM_INLINE int64_t spectrum_row(int64_t channels) { return (padded_channels(channels) / 16 | 1) * 16; }
 
-// The weights in frequencies, (products, phases, C_in, C_out), or for the backward pass, which sums over the output's
-// channels, (products, phases, C_out, C_in).
+// The weights in frequencies, (factors, phases, C_in, C_out), or for the backward pass, which sums over the output's
+// channels, (factors, phases, C_out, C_in). Where they are pairs these are as large as the numbers they are computed
+// in.
 IKEM_INLINE int64_t spectrum_size(const Problem& problem, int64_t summed, int64_t made) {
-  return problem.products() * problem.phases * summed * spectrum_row(made);
+  return problem.factors() * problem.phases * summed * spectrum_row(made);
+}
+
+// Their gradient in frequencies, (products, phases, C_in, C_out).
+IKEM_INLINE int64_t gradient_size(const Problem& problem) {
+  return problem.products() * problem.phases * problem.in_channels * spectrum_row(problem.out_channels);
 }
 
 // What x becomes as it is read: relu((x - mean) * scale + shift), one of each for every channel. Without data: itself.
@@ -63,9 +73,9 @@ struct Norm {
 // its products with x - mean.
 template <class S>
 struct Gradients {
-  Strided<S, 4> x;                                           // without data: not asked for, as the others
-  Compute<S>* weight;                                        // (chunks, products, phases, C_in, C_out): in frequencies
-  Compute<S>* bias;                                          // (chunks, padded C_out)
+  Strided<S, 4> x;     // without data: not asked for, as the others
+  Compute<S>* weight;  // (chunks, products, phases, C_in, C_out), as gradient_size()
+  Compute<S>* bias;    // (chunks, padded C_out)
   Compute<S>*norm_sums = nullptr, *norm_products = nullptr;  // (chunks, C_in)
 };
 

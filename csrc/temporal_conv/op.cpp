@@ -98,15 +98,16 @@ void choose_tiles(Problem& problem) {
 }
 
 // Rows enough that the weights, which all pass by, are not read for a few alone; beyond that as many as a core's own
-// cache holds.
+// cache holds. Pairs are half as many bytes of weights.
 void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
-  constexpr int64_t MIN_ROWS = 64;
+  const int64_t min_rows = problem.paired ? 48 : 64;
   constexpr int64_t TASK_BYTES = 512 * 1024;
   constexpr int64_t MIN_TASKS = 8;
   const int64_t rows = std::max<int64_t>(1, problem.classes * problem.tiles * problem.joints);
-  const int64_t bytes = static_cast<int64_t>(scalar_bytes) * problem.products() * rows *
-                        (problem.phases * padded_channels(problem.in_channels) + padded_channels(problem.out_channels));
-  const int64_t wanted = std::max(divide_up(MIN_ROWS, rows), TASK_BYTES / bytes);
+  const int64_t bytes = static_cast<int64_t>(scalar_bytes) * rows *
+                        (problem.factors() * problem.phases * padded_channels(problem.in_channels) +
+                         problem.products() * padded_channels(problem.out_channels));
+  const int64_t wanted = std::max(divide_up(min_rows, rows), TASK_BYTES / bytes);
   problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 
@@ -142,6 +143,7 @@ struct Arguments {
     problem.frame_step = stride * problem.classes;
     problem.phase_taps = divide_up(problem.taps, problem.phases);
 #ifndef IKEM_CUDA_OPERATIONS
+    problem.paired = x.scalar_type() == ScalarType::BFloat16 && simd_multiplies_bfloat16();
     choose_tiles(problem);
     choose_clips_at_once(problem, x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float));
 #endif
@@ -288,8 +290,7 @@ void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, 
 int64_t choose_chunk_clips(const Problem& problem, size_t scalar_bytes) {
   constexpr int64_t MIN_CHUNKS = 2, MAX_CHUNKS = 16;
   constexpr int64_t SUMS_BYTES = 16 * 1024 * 1024;
-  const int64_t bytes =
-      spectrum_size(problem, problem.in_channels, problem.out_channels) * static_cast<int64_t>(scalar_bytes);
+  const int64_t bytes = gradient_size(problem) * static_cast<int64_t>(scalar_bytes);
   const int64_t chunks = std::clamp(SUMS_BYTES / std::max<int64_t>(bytes, 1), MIN_CHUNKS, MAX_CHUNKS);
   return divide_up(divide_up(problem.clips, chunks), problem.clips_at_once) * problem.clips_at_once;
 }
@@ -384,8 +385,7 @@ class Backward {
     const Tensor spectrum = for_x ? spectrum_of<S>(arguments_, /*backward=*/true) : arguments_.empty_numbers<C>(0);
     const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
     const int64_t chunks = divide_up(problem.clips, chunk_clips);
-    const Tensor weights = arguments_.empty_numbers<C>(
-        for_weight ? chunks * spectrum_size(problem, problem.in_channels, problem.out_channels) : 0);
+    const Tensor weights = arguments_.empty_numbers<C>(for_weight ? chunks * gradient_size(problem) : 0);
     const int64_t bias_size = padded_channels(problem.out_channels);
     const Tensor biases = arguments_.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
     std::vector<C> norm_sums(static_cast<size_t>(sums != nullptr ? chunks * problem.in_channels : 0)),

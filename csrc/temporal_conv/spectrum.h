@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "common/bfloat16_product.h"
 #include "common/planes.h"
 #include "temporal_conv/kernel.h"
 
@@ -15,14 +16,76 @@ namespace {
 
 using namespace ::ikem::IKEM_SIMD_LEVEL;
 
-// Where the factors of the products lie, counted in products: for each pair of frequencies the two parts `a` and `b`
-// and their sum, and for the one or two frequencies that are real one number.
-struct Places {
-  explicit Places(const Problem& problem) : pairs(problem.pairs()), singles(problem.single_frequencies()) {}
+// How spectra are multiplied. Both ways have matrices of `Number`, which are multiplied, and of C, their products.
+//
+// With real products there is one of each for each of the pairs of frequencies' two parts `a` and `b` and their sum,
+// and for the one or two frequencies that are real.
+template <class T>
+struct RealProducts {
+  using C = T;
+  using Number = T;
+  static constexpr bool PAIRED = false;
+
+  explicit RealProducts(const Problem& problem) : pairs(problem.pairs()), singles(problem.single_frequencies()) {}
+
+  // Where the sum over all frames is found.
+  int64_t total() const { return single; }
+
+  // One of the matrices; `product` lies between one product and the next.
+  template <class Between>
+  void multiply(int64_t factor, int64_t rows, int64_t columns, int64_t depth, Factor<Number> a, const Number* b,
+                int64_t b_row, C* products, int64_t product, int64_t row, bool accumulate, Between&& between) const {
+    IKEM_SIMD_LEVEL::multiply<C>(rows, columns, depth, a, b, b_row, products + factor * product, row, accumulate,
+                                 between);
+  }
 
   const int64_t pairs, singles;
   const int64_t a = 0, single = pairs, b = pairs + singles, sum = b + pairs;
 };
+
+#ifdef IKEM_MULTIPLIES_PAIRS
+
+// With pairs, two bfloat16 are the real and the imaginary part of a number, or the numbers of the frequencies that are
+// real. Products are those frequencies, then the real parts of all others, then their imaginary parts. The right factor
+// is conjugated: weights are stored so forward, and their gradient comes so.
+struct PairProducts {
+  using C = float;
+  using Number = Pair;
+  static constexpr bool PAIRED = true;
+
+  explicit PairProducts(const Problem& problem) : pairs(problem.pairs()), singles(problem.single_frequencies()) {}
+
+  int64_t total() const { return 0; }
+
+  template <class Between>
+  void multiply(int64_t factor, int64_t rows, int64_t columns, int64_t depth, Factor<Number> a, const Number* b,
+                int64_t b_row, C* products, int64_t product, int64_t row, bool accumulate, Between&& between) const {
+    if (factor > 0) {
+      const PairSums sums{products + (singles + factor - 1) * product, row, pairs * product};
+      multiply_pairs<Pairs::complex>(rows, columns, depth, a, b, b_row, sums, accumulate, between);
+    } else if (singles == 2) {
+      multiply_pairs<Pairs::apart>(rows, columns, depth, a, b, b_row, {products, row, product}, accumulate, between);
+    } else {
+      multiply_pairs<Pairs::dot>(rows, columns, depth, a, b, b_row, {products, row, 0}, accumulate, between);
+    }
+  }
+
+  // From rows in the order of the products.
+  void pack(const C* numbers, int64_t row, int64_t size, Number* factors, int64_t factor) const {
+    for (int64_t k = 0; k <= pairs; ++k, factors += factor) {
+      const C* const first = numbers + (k > 0 ? singles + k - 1 : 0) * row;
+      const int64_t second = k > 0 ? pairs * row : row;
+      const bool alone = k == 0 && singles == 1;
+      for (int64_t i = 0; i < size; i += lanes<C>) {
+        store(factors + i, pairs_of(load(first + i), alone ? Vector<C>{} : load(first + second + i)));
+      }
+    }
+  }
+
+  const int64_t pairs, singles;
+};
+
+#endif
 
 // cos and sin of 2 pi k t / points.
 template <class C>
@@ -55,53 +118,45 @@ enum class Side { input, output };
 // The transform of the window of inputs, or the transposed of that which makes the outputs. `analyze` goes to
 // frequencies: inputs forward, gradients of outputs backward. `synthesize` comes from the products of these with the
 // weights: outputs forward, gradients of inputs backward.
-template <class C>
+template <class P>
 class Transform {
  public:
-  Transform(const Problem& problem, Side side)
-      : places_(problem), side_(side), length_(side == Side::input ? problem.window : problem.tile) {
+  using C = typename P::C;
+  using Number = typename P::Number;
+
+  Transform(const Problem& problem, const P& products, Side side)
+      : products_(products), side_(side), length_(side == Side::input ? problem.window : problem.tile) {
     const Angles<C> angles(problem.points);
     const bool input = side == Side::input;
     const C scale = input ? C(1) : C(1) / static_cast<C>(problem.points);
+    // Backward `b` is the negative of the real part, unless they are paired.
+    const C twice = input ? C(1) : P::PAIRED ? C(2) : C(-2);
     for (int64_t i = 0; i <= half_; ++i) {
-      for (int64_t k = 0; k < places_.singles; ++k) {
-        cosine(input ? places_.pairs + k : k, i) = scale * angles.cosine(frequency_of_single(k, problem.points), i);
+      for (int64_t k = 0; k < products_.singles; ++k) {
+        cosine(first_single_ + k, i) = scale * angles.cosine(frequency_of_single(k, problem.points), i);
       }
-      for (int64_t k = 0; k < places_.pairs; ++k) {
-        // Backward `b` is the negative of the real part.
-        cosine(input ? k : places_.singles + k, i) =
-            (input ? C(1) : C(-2)) * scale * angles.cosine(frequency_of_pair(k), i);
+      for (int64_t k = 0; k < products_.pairs; ++k) {
+        cosine(first_pair_ + k, i) = twice * scale * angles.cosine(frequency_of_pair(k), i);
         sine(k, i) = (input ? C(-1) : C(-2)) * scale * angles.sine(frequency_of_pair(k), i);
       }
     }
   }
 
-  // `line(i)` is the i-th line, or null where there are zeros. Products are `product` apart.
+  // `line(i)` is the i-th line, or null where there are zeros. Factors are `factor` apart.
   template <class Line>
-  void analyze(Line line, int64_t width, C* products, int64_t product) const {
+  void analyze(Line line, int64_t width, Number* factors, int64_t factor) const {
     for (int64_t first = 0; first < width; first += BLOCK) {
       const int64_t now = smaller(BLOCK, width - first);
       fold(line, first, now);
-      C* const to = products + first;
-      const int64_t cosines = side_ == Side::input ? places_.a : places_.single;
-      const int64_t sines = side_ == Side::input ? places_.b : places_.a;
-      multiply<C>(places_.pairs + places_.singles, now, half_ + 1, {cosines_, half_ + 1, 1}, even_, BLOCK,
-                  to + cosines * product, product, false);
-      if (half_ > 0) {
-        multiply<C>(places_.pairs, now, half_, {sines_ + 1, half_ + 1, 1}, odd_ + BLOCK, BLOCK, to + sines * product,
-                    product, false);
+      if constexpr (P::PAIRED) {
+        to_frequencies(now, numbers_, numbers_ + reals_ * BLOCK, BLOCK);
+        products_.pack(numbers_, BLOCK, now, factors + first, factor);
       } else {
-        for (int64_t k = 0; k < places_.pairs; ++k) {
-          set_zero(to + (sines + k) * product, now);
-        }
-      }
-      for (int64_t k = 0; k < places_.pairs; ++k) {
-        const C* const a = to + (places_.a + k) * product;
-        const C* const b = to + (places_.b + k) * product;
-        C* const sum = to + (places_.sum + k) * product;
-        for (int64_t i = 0; i < now; i += L) {
-          store(sum + i, side_ == Side::input ? load(a + i) + load(b + i) : load(a + i) - load(b + i));
-        }
+        C* const to = factors + first;
+        const int64_t cosines = side_ == Side::input ? products_.a : products_.single;
+        const int64_t sines = side_ == Side::input ? products_.b : products_.a;
+        to_frequencies(now, to + cosines * factor, to + sines * factor, factor);
+        add_parts(to, factor, now);
       }
     }
   }
@@ -111,10 +166,12 @@ class Transform {
   void synthesize(const C* products, int64_t product, int64_t width, Line line, bool add) const {
     for (int64_t first = 0; first < width; first += BLOCK) {
       const int64_t now = smaller(BLOCK, width - first);
-      combine(products + first, product, now);
-      multiply<C>(half_ + 1, now, places_.pairs + places_.singles, {cosines_, 1, half_ + 1}, real_, BLOCK, even_, BLOCK,
-                  false);
-      multiply<C>(half_, now, places_.pairs, {sines_ + 1, 1, half_ + 1}, imaginary_, BLOCK, odd_ + BLOCK, BLOCK, false);
+      if constexpr (P::PAIRED) {
+        from_frequencies(now, products + first, products + reals_ * product + first, product);
+      } else {
+        combine(products + first, product, now);
+        from_frequencies(now, numbers_, numbers_ + reals_ * BLOCK, BLOCK);
+      }
       for (int64_t h = 0; h <= half_; ++h) {
         C* const after = line(middle_ + h);
         C* const before = h > 0 && middle_ - h >= 0 ? line(middle_ - h) : nullptr;
@@ -157,57 +214,94 @@ class Transform {
     }
   }
 
+  void to_frequencies(int64_t now, C* real, C* imaginary, int64_t row) const {
+    multiply<C>(reals_, now, half_ + 1, {cosines_, half_ + 1, 1}, even_, BLOCK, real, row, false);
+    if (half_ > 0) {
+      multiply<C>(products_.pairs, now, half_, {sines_ + 1, half_ + 1, 1}, odd_ + BLOCK, BLOCK, imaginary, row, false);
+    } else {
+      for (int64_t k = 0; k < products_.pairs; ++k) {
+        set_zero(imaginary + k * row, now);
+      }
+    }
+  }
+
+  void from_frequencies(int64_t now, const C* real, const C* imaginary, int64_t row) const {
+    multiply<C>(half_ + 1, now, reals_, {cosines_, 1, half_ + 1}, real, row, even_, BLOCK, false);
+    multiply<C>(half_, now, products_.pairs, {sines_ + 1, 1, half_ + 1}, imaginary, row, odd_ + BLOCK, BLOCK, false);
+  }
+
+  void add_parts(C* to, int64_t factor, int64_t now) const {
+    for (int64_t k = 0; k < products_.pairs; ++k) {
+      const C* const a = to + (products_.a + k) * factor;
+      const C* const b = to + (products_.b + k) * factor;
+      C* const sum = to + (products_.sum + k) * factor;
+      for (int64_t i = 0; i < now; i += L) {
+        store(sum + i, side_ == Side::input ? load(a + i) + load(b + i) : load(a + i) - load(b + i));
+      }
+    }
+  }
+
   // The real and the imaginary parts of what the products of matrices make, or of the gradients.
   void combine(const C* products, int64_t product, int64_t now) const {
     const bool output = side_ == Side::output;
-    for (int64_t k = 0; k < places_.pairs; ++k) {
-      const C* const a = products + (places_.a + k) * product;
-      const C* const b = products + (places_.b + k) * product;
-      const C* const sum = products + (places_.sum + k) * product;
-      C* const real = real_ + (output ? places_.singles + k : k) * BLOCK;
-      C* const imaginary = imaginary_ + k * BLOCK;
+    for (int64_t k = 0; k < products_.pairs; ++k) {
+      const C* const a = products + (products_.a + k) * product;
+      const C* const b = products + (products_.b + k) * product;
+      const C* const sum = products + (products_.sum + k) * product;
+      C* const real = numbers_ + (first_pair_ + k) * BLOCK;
+      C* const imaginary = numbers_ + (reals_ + k) * BLOCK;
       for (int64_t i = 0; i < now; i += L) {
         // As a matrix of `output` has it, the real part is negative.
         store(real + i, output ? load(b + i) - load(sum + i) : load(a + i) + load(sum + i));
         store(imaginary + i, output ? load(a + i) + load(sum + i) : load(b + i) + load(sum + i));
       }
     }
-    for (int64_t k = 0; k < places_.singles; ++k) {
-      memcpy(real_ + (output ? k : places_.pairs + k) * BLOCK, products + (places_.single + k) * product,
+    for (int64_t k = 0; k < products_.singles; ++k) {
+      memcpy(numbers_ + (first_single_ + k) * BLOCK, products + (products_.single + k) * product,
              sizeof(C) * static_cast<size_t>(now));
     }
   }
 
-  const Places places_;
+  const P products_;
   const Side side_;
   const int64_t length_;
   const int64_t half_ = length_ / 2, middle_ = (length_ - 1) / 2;
-  const Array<C> cosines_{(places_.pairs + places_.singles) * (half_ + 1)};
-  const Array<C> sines_{places_.pairs * (half_ + 1)};
+  const int64_t reals_ = products_.pairs + products_.singles;
+  // Among the rows of cosines; the sines' are those of the pairs.
+  const bool singles_first_ = P::PAIRED || side_ == Side::output;
+  const int64_t first_single_ = singles_first_ ? 0 : products_.pairs;
+  const int64_t first_pair_ = singles_first_ ? products_.singles : 0;
+  const Array<C> cosines_{reals_ * (half_ + 1)};
+  const Array<C> sines_{products_.pairs * (half_ + 1)};
   const Array<C> even_{(half_ + 1) * BLOCK}, odd_{(half_ + 1) * BLOCK};
-  const Array<C> real_{(places_.pairs + places_.singles) * BLOCK}, imaginary_{places_.pairs * BLOCK};
+  const Array<C> numbers_{(reals_ + products_.pairs) * BLOCK};  // real parts, then imaginary ones
 };
 
-// The taps of the weights as factors of the products, (products, taps of a phase): tap i stands on the circle where the
-// input of output u is found, from u on.
-template <class C>
-Array<C> tap_factors(const Problem& problem) {
-  const Places places(problem);
+// The taps of the weights as rows of factors, (numbers, taps of a phase), in the order of the products: tap i stands on
+// the circle where the input of output u is found, from u on.
+template <class P>
+Array<typename P::C> tap_factors(const Problem& problem, const P& products, bool conjugate) {
+  using C = typename P::C;
   const Angles<C> angles(problem.points);
   const int64_t taps = problem.phase_taps;
   Array<C> factors(problem.products() * taps);
   // Windows and tiles lie around the circle's zero with their middles.
   const int64_t first = (problem.tile - 1) / 2 - (problem.window - 1) / 2 - problem.window_first;
   for (int64_t i = 0; i < taps; ++i) {
-    for (int64_t k = 0; k < places.singles; ++k) {
-      factors[(places.single + k) * taps + i] = angles.cosine(frequency_of_single(k, problem.points), first + i);
+    for (int64_t k = 0; k < products.singles; ++k) {
+      factors[(products.total() + k) * taps + i] = angles.cosine(frequency_of_single(k, problem.points), first + i);
     }
-    for (int64_t k = 0; k < places.pairs; ++k) {
+    for (int64_t k = 0; k < products.pairs; ++k) {
       const C real = angles.cosine(frequency_of_pair(k), first + i);
       const C imaginary = angles.sine(frequency_of_pair(k), first + i);
-      factors[(places.sum + k) * taps + i] = real;
-      factors[(places.a + k) * taps + i] = imaginary - real;
-      factors[(places.b + k) * taps + i] = real + imaginary;
+      if constexpr (P::PAIRED) {
+        factors[(products.singles + k) * taps + i] = real;
+        factors[(products.singles + products.pairs + k) * taps + i] = conjugate ? -imaginary : imaginary;
+      } else {
+        factors[(products.sum + k) * taps + i] = real;
+        factors[(products.a + k) * taps + i] = imaginary - real;
+        factors[(products.b + k) * taps + i] = real + imaginary;
+      }
     }
   }
   return factors;

@@ -46,6 +46,7 @@ struct Case {
                           true,
                           true,
                           Order::transform_first,
+                          false,
                           tile_frames,
                           tiles,
                           refined ? count : 0};
@@ -72,7 +73,7 @@ struct Case {
     Values mixings = sums(mixing_size);
     const Strided<double, 5> y{results.y.data(), {0, out * frames * out_joints, frames * out_joints, out_joints, 1}};
     const Strided<const double, 5> grad{grad_y.data(), {y.strides[0], y.strides[1], y.strides[2], y.strides[3], 1}};
-    plain::forward<double>(problem, operands, y, 0, clips * tiles);
+    plain::forward<double>(problem, operands, y, {}, 0, clips * tiles);
     const Gradients<double> gradients{{results.grad_x.data(), {0, in * frames * joints, frames * joints, joints, 1}},
                                       weights.data(),
                                       biases.data(),

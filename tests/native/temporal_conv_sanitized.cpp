@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "pairs.h"
 #include "temporal_conv/kernel.h"
 #include "values.h"
 
@@ -21,7 +22,7 @@ struct Shape {
 };
 
 // The problem in tiles of a size, in the plainest way: no place of a window is left out.
-Problem problem_of(const Shape& shape, int64_t tile) {
+Problem problem_of(const Shape& shape, int64_t tile, bool paired) {
   Problem problem{};
   problem.clips = shape.clips;
   problem.in_channels = shape.in;
@@ -42,6 +43,7 @@ Problem problem_of(const Shape& shape, int64_t tile) {
   problem.tiles = ((problem.out_frames + problem.classes - 1) / problem.classes + tile - 1) / tile;
   problem.window = problem.points = tile + problem.phase_taps - 1;
   problem.clips_at_once = 2;
+  problem.paired = paired;
   return problem;
 }
 
@@ -53,7 +55,9 @@ Strided<S, 4> features(S* data, int64_t channels, int64_t frames, int64_t joints
 }
 
 // What the kernels make for a norm behind y, and a norm before x needs, against what they are of.
-bool agree_moments(const Values& y, const PartialMoments<double>& moments, const Problem& problem, bool channels_last) {
+template <class C>
+bool agree_moments(const Values& y, const PartialMoments<C>& moments, const Problem& problem, bool channels_last,
+                   double tolerance) {
   const int64_t positions = problem.out_frames * problem.joints, channels = problem.out_channels;
   Values means(static_cast<size_t>(problem.clips * channels)), squares(means.size());
   const auto at = [&](int64_t part, int64_t i) {
@@ -68,40 +72,47 @@ bool agree_moments(const Values& y, const PartialMoments<double>& moments, const
       squares[part] += (at(part, i) - means[part]) * (at(part, i) - means[part]);
     }
   }
-  return agree("means", means, Values(moments.means, moments.means + means.size())) &&
-         agree("squares", squares, Values(moments.squares, moments.squares + squares.size()));
+  return agree_for_their_size("means", means, Values(moments.means, moments.means + means.size()), tolerance) &&
+         agree_for_their_size("squares", squares, Values(moments.squares, moments.squares + squares.size()), tolerance);
 }
 
-bool check(const Shape& shape, int64_t tile, bool normed) {
-  const Problem problem = problem_of(shape, tile);
+template <class S>
+bool check(const Shape& shape, int64_t tile, bool normed, double tolerance) {
+  using C = Compute<S>;
+  const Problem problem = problem_of(shape, tile, std::is_same_v<S, BFloat16>);
   const auto [clips, in, out, frames, joints, taps, stride, dilation, padding, last] = shape;
-  const Values x = random_values(clips * in * frames * joints);
-  const Values weight = random_values(out * in * taps), bias = random_values(out);
-  const Values grad_y = random_values(clips * out * problem.out_frames * joints);
-  const Values mean = random_values(in), scale = random_values(in), shift = random_values(in);
-  const Norm<double> norm = normed ? Norm<double>{mean.data(), scale.data(), shift.data()} : Norm<double>{};
-  const auto x_view = features(x.data(), in, frames, joints, last);
-  const auto y_view = features(grad_y.data(), out, problem.out_frames, joints, last);
-  const Strided<const double, 3> weight_view{weight.data(), {in * taps, taps, 1}};
-  Values y(grad_y.size()), grad_x(x.size()), grad_weight(weight.size()), grad_bias(bias.size());
+  Values x = random_values(clips * in * frames * joints), weight = random_values(out * in * taps);
+  Values bias = random_values(out), grad_y = random_values(clips * out * problem.out_frames * joints);
+  Values mean = random_values(in), scale = random_values(in), shift = random_values(in);
+  const std::vector<S> given_x = narrowed<S>(x), given_weight = narrowed<S>(weight), given_bias = narrowed<S>(bias);
+  const std::vector<S> given_grad_y = narrowed<S>(grad_y);
+  const std::vector<C> given_mean = narrowed<C>(mean), given_scale = narrowed<C>(scale),
+                       given_shift = narrowed<C>(shift);
+  const Norm<C> norm = normed ? Norm<C>{given_mean.data(), given_scale.data(), given_shift.data()} : Norm<C>{};
+  const auto x_view = features(given_x.data(), in, frames, joints, last);
+  const auto y_view = features(given_grad_y.data(), out, problem.out_frames, joints, last);
+  const Strided<const S, 3> weight_view{given_weight.data(), {in * taps, taps, 1}};
+  std::vector<S> made_y(grad_y.size()), made_grad_x(x.size()), made_grad_weight(weight.size());
 
-  Values spectrum(static_cast<size_t>(spectrum_size(problem, in, out)));
-  plain::transform_weight<double>(problem, weight_view, false, spectrum.data(), 0, in);
-  Values means(static_cast<size_t>(clips * out)), squares(means.size());
-  const PartialMoments<double> moments{means.data(), squares.data()};
-  plain::forward<double>(problem, x_view, norm, spectrum.data(), bias.data(),
-                         features(y.data(), out, problem.out_frames, joints, last), moments, 0, (clips + 1) / 2);
+  std::vector<C> spectrum(static_cast<size_t>(spectrum_size(problem, in, out)));
+  plain::transform_weight<S>(problem, weight_view, false, spectrum.data(), 0, in);
+  std::vector<C> means(static_cast<size_t>(clips * out)), squares(means.size());
+  const PartialMoments<C> moments{means.data(), squares.data()};
+  plain::forward<S>(problem, x_view, norm, spectrum.data(), given_bias.data(),
+                    features(made_y.data(), out, problem.out_frames, joints, last), moments, 0, (clips + 1) / 2);
 
-  Values back(static_cast<size_t>(spectrum_size(problem, out, in)));
-  plain::transform_weight<double>(problem, weight_view, true, back.data(), 0, out);
+  std::vector<C> back(static_cast<size_t>(spectrum_size(problem, out, in)));
+  plain::transform_weight<S>(problem, weight_view, true, back.data(), 0, out);
   const int64_t chunk_clips = 2, chunks = (clips + 1) / 2;
-  Values weights(spectrum.size() * static_cast<size_t>(chunks));
-  Values biases(static_cast<size_t>(padded_channels(out) * chunks));
-  Values norm_sums(static_cast<size_t>(chunks * in)), norm_products(norm_sums.size());
-  const Gradients<double> gradients{features(grad_x.data(), in, frames, joints, last), weights.data(), biases.data(),
-                                    normed ? norm_sums.data() : nullptr, norm_products.data()};
-  plain::backward<double>(problem, x_view, norm, y_view, back.data(), gradients, chunk_clips, 0, chunks);
-  plain::finish_weight<double>(problem, weights.data(), chunks, grad_weight.data(), 0, in);
+  std::vector<C> weights(static_cast<size_t>(gradient_size(problem) * chunks));
+  std::vector<C> biases(static_cast<size_t>(padded_channels(out) * chunks));
+  std::vector<C> norm_sums(static_cast<size_t>(chunks * in)), norm_products(norm_sums.size());
+  const Gradients<S> gradients{features(made_grad_x.data(), in, frames, joints, last), weights.data(), biases.data(),
+                               normed ? norm_sums.data() : nullptr, norm_products.data()};
+  plain::backward<S>(problem, x_view, norm, y_view, back.data(), gradients, chunk_clips, 0, chunks);
+  plain::finish_weight<S>(problem, weights.data(), chunks, made_grad_weight.data(), 0, in);
+  const Values y = widened(made_y), grad_x = widened(made_grad_x), grad_weight = widened(made_grad_weight);
+  Values grad_bias(bias.size());
   for (int64_t i = 0; i < chunks; ++i) {
     for (int64_t o = 0; o < out; ++o) {
       grad_bias[o] += biases[i * padded_channels(out) + o];
@@ -156,19 +167,21 @@ bool check(const Shape& shape, int64_t tile, bool normed) {
     }
     norm_sums.resize(static_cast<size_t>(in));
     norm_products.resize(static_cast<size_t>(in));
-    if (!agree("sums for the norm", true_norm_sums, norm_sums) ||
-        !agree("products for the norm", true_norm_products, norm_products)) {
+    if (!agree_for_their_size("sums for the norm", true_norm_sums, widened(norm_sums), tolerance) ||
+        !agree_for_their_size("products for the norm", true_norm_products, widened(norm_products), tolerance)) {
       return false;
     }
   }
-  return agree_moments(y, moments, problem, last) && agree("y", true_y, y) &&
-         agree("gradient of x", true_grad_x, grad_x) && agree("gradient of weight", true_grad_weight, grad_weight) &&
-         agree("gradient of bias", true_grad_bias, grad_bias);
+  return agree_moments(y, moments, problem, last, tolerance) && agree_for_their_size("y", true_y, y, tolerance) &&
+         agree_for_their_size("gradient of x", true_grad_x, grad_x, tolerance) &&
+         agree_for_their_size("gradient of weight", true_grad_weight, grad_weight, tolerance) &&
+         agree_for_their_size("gradient of bias", true_grad_bias, grad_bias, tolerance);
 }
 
 }  // namespace
 
 int main() {
+  const bool pairs = multiplies_pairs();
   for (const Shape& shape : {
            Shape{3, 3, 5, 13, 4, 9, 1, 1, 4, false},
            Shape{2, 16, 18, 7, 3, 9, 2, 1, 4, true},
@@ -178,10 +191,12 @@ int main() {
            Shape{2, 5, 1, 6, 2, 1, 2, 1, 1, false},
        }) {
     for (const int64_t tile : {1, 4, 7}) {
-      if (!check(shape, tile, false) || !check(shape, tile, true)) {
-        std::fprintf(stderr, "%lld to %lld channels, tiles of %lld\n", static_cast<long long>(shape.in),
-                     static_cast<long long>(shape.out), static_cast<long long>(tile));
-        return 1;
+      for (const bool normed : {false, true}) {
+        if (!check<double>(shape, tile, normed, 1e-9) || (pairs && !check<BFloat16>(shape, tile, normed, 0.02))) {
+          std::fprintf(stderr, "%lld to %lld channels, tiles of %lld\n", static_cast<long long>(shape.in),
+                       static_cast<long long>(shape.out), static_cast<long long>(tile));
+          return 1;
+        }
       }
     }
   }

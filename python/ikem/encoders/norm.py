@@ -37,7 +37,7 @@ class _Forgotten(torch.autograd.Function):
         )
         update_statistics(norm, x, torch.stack((mean, variance)))
         ctx.settings = dropout, norm.eps
-        ctx.save_for_backward(x, (y > 0).view(torch.int8), weight, mean, variance, seed)
+        ctx.save_for_backward(x, y.bool().view(torch.int8), weight, mean, variance, seed)
         return y
 
     @staticmethod
