@@ -33,13 +33,6 @@ std::vector<S> rounded(const Values& values) {
   return result;
 }
 
-template <class S>
-Values widened(const std::vector<S>& values) {
-  Values result(values.size());
-  std::transform(values.begin(), values.end(), result.begin(), [](S value) { return ikem::widen(value); });
-  return result;
-}
-
 std::vector<int64_t> strides_of(int64_t channels, int64_t frames, const Shape& shape) {
   const int64_t joints = shape.joints, clip = channels * frames * joints;
   return shape.channels_last ? std::vector<int64_t>{clip, 1, joints * channels, channels}

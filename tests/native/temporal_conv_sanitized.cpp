@@ -72,8 +72,10 @@ bool agree_moments(const Values& y, const PartialMoments<C>& moments, const Prob
       squares[part] += (at(part, i) - means[part]) * (at(part, i) - means[part]);
     }
   }
-  return agree_for_their_size("means", means, Values(moments.means, moments.means + means.size()), tolerance) &&
-         agree_for_their_size("squares", squares, Values(moments.squares, moments.squares + squares.size()), tolerance);
+  const double size = largest(y);
+  return agree("means", means, Values(moments.means, moments.means + means.size()), tolerance * size) &&
+         agree("squares", squares, Values(moments.squares, moments.squares + squares.size()),
+               tolerance * size * size * static_cast<double>(positions));
 }
 
 template <class S>

@@ -56,13 +56,17 @@ Values widened(const std::vector<S>& values) {
   return result;
 }
 
-// Whether errors are at most `tolerance` of the largest number.
-bool agree_for_their_size(const char* what, const Values& truth, const Values& values, double tolerance) {
+double largest(const Values& values) {
   double largest = 0;
-  for (const double value : truth) {
+  for (const double value : values) {
     largest = std::max(largest, std::fabs(value));
   }
-  return agree(what, truth, values, tolerance * largest);
+  return largest;
+}
+
+// Whether errors are at most `tolerance` of the largest number.
+bool agree_for_their_size(const char* what, const Values& truth, const Values& values, double tolerance) {
+  return agree(what, truth, values, tolerance * largest(truth));
 }
 
 }  // namespace
