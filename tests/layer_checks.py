@@ -94,6 +94,8 @@ class LayerChecks(ABC):
     operation: ClassVar[str] = "graph_conv"  # one that the unit computes through
     # Of which rounding errors are compared: many where maxima and ReLUs inside let gradients jump at some.
     clips_under_autocast: ClassVar[int] = 3
+    #: By how much gradients under autocast may err more than those of the published formulation.
+    error_under_autocast: ClassVar[float] = 1.5
 
     @abstractmethod
     def units(self) -> Iterator[nn.Module]:
@@ -159,7 +161,7 @@ class LayerChecks(ABC):
             torch.cat([(found[name] - truth[name]).flatten() for name in found if name.startswith("gradient")]).norm()
             for found in (ours, plain)
         )
-        assert error <= 1.5 * allowed
+        assert error <= self.error_under_autocast * allowed
 
     def test_compiles_without_graph_breaks(self) -> None:
         unit, x = self.unit_and_input()

@@ -118,7 +118,8 @@ def test_moments_are_those_of_the_result(
     truth = reference.graph_conv(*(each.detach().double() for each in leaves), moments=True)[1]
     if per == "channel":  # by a pass of their own
         truth = moments_of(y.detach().double())
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    # In bfloat16 what is multiplied may be rounded on the way.
+    tolerance = {torch.float64: 1e-12, torch.bfloat16: 1e-3}.get(dtype, 1e-5)
     torch.testing.assert_close(moments.double(), truth, rtol=tolerance, atol=tolerance * truth.max().item())
 
 

@@ -61,6 +61,9 @@ struct Arguments {
     problem.out_joints = adjacency.size(-1);
     problem.per_clip = adjacency_axes >= 4;
     problem.per_channel = adjacency_axes == 5;
+#ifndef IKEM_CUDA_OPERATIONS
+    problem.paired = x.scalar_type() == ScalarType::BFloat16 && simd_multiplies_bfloat16();
+#endif
     require("weight", weight, {problem.parts, problem.out_channels, problem.in_channels});
     if (bias.has_value()) {
       require("bias", *bias, {problem.parts, problem.out_channels});
@@ -258,13 +261,7 @@ void run_tasks(const Problem& problem, const Operands<S>& operands, const Stride
 }
 
 template <class S>
-bool multiplies_pairs() {
-  return std::is_same_v<S, BFloat16> && simd_multiplies_bfloat16();
-}
-
-template <class S>
 void run_forward(const Arguments&, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, bool) {
-  problem.paired = multiplies_pairs<S>();
   choose_tiles(problem, sizeof(Compute<S>));
   run_tasks(problem, operands, y, {});
 }
@@ -394,7 +391,6 @@ class Backward {
 #else
 
   void run(bool) {
-    problem_.paired = multiplies_pairs<S>();
     choose_tiles(problem_, sizeof(C));
     const Problem& problem = problem_;
     const bool anything = problem.clips * problem.frames > 0;

@@ -171,6 +171,7 @@ def convolved(
         moments: mean and biased variance of each channel of ``x``, (2, C); needed by a norm that `takes_moments`.
 
     Example:
+        >>> from ikem_ext.nn import TemporalConv
         >>> norm, conv, x = nn.BatchNorm2d(8), TemporalConv(8, 4, 9), torch.randn(2, 8, 50, 25)
         >>> moments = torch.stack((x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)))
         >>> y, _ = convolved(norm, conv, x, moments)
