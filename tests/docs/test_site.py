@@ -104,8 +104,10 @@ def test_every_page_is_there(site: Path) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_public_name_is_in_the_reference(module: str, documented: set[str]) -> None:
-    public = set(importlib.import_module(module).__all__) - PACKAGES
-    assert {f"{module}.{each}" for each in public} - documented == set()
+    """Under the module's own name, or, where another of our modules has made it, under that one's."""
+    room = importlib.import_module(module)
+    missing = {name for name in set(room.__all__) - PACKAGES if f"{module}.{name}" not in documented}
+    assert {name for name in missing if f"{getattr(room, name).__module__}.{name}" not in documented} == set()
 
 
 def test_every_command_and_every_section_of_the_configuration_is_in_the_reference(documented: set[str]) -> None:
