@@ -48,7 +48,7 @@ demo: setup ## Runs the whole method on synthetic recordings; the report lands i
 test: setup ## Runs all tests; those that need real recordings look for them in IKEM_SHARED (default ../shared), those of pages for a browser.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -q -rs
 
-# A quarter of an hour is enough: left out is what says little beside the rest. Stage 1 differs from stage 2 by its loss,
+# Twenty-five minutes are enough: left out is what says little beside the rest. Stage 1 differs from stage 2 by its loss,
 # PYSKL's units are the originals' in other clothes, and losses without gradients are seldom asked for.
 BENCH_CASES := ^(?!stage 1|pyskl |.*K=32768, forward$$)
 BENCH_BFLOAT16_CASES := skeleton, 64.*backward|(64|256) channels.*backward|exchange.*backward|stage 2|ST-GCN.*training

@@ -33,8 +33,8 @@ PRESETS = {
         "small",
         OTHER_DATA
         | QUEUES
-        | {"views.shear_amplitude", "views.turn_degrees", "views.tilt_degrees", "views.least_window"}
-        | {"views.scale", "views.jitter", "encoder.base_width", "encoder.feature_width"}
+        | {"views.turn_degrees", "views.least_window", "views.scale", "views.jitter"}
+        | {"encoder.base_width", "encoder.feature_width"}
         | {"pretrain.epochs", "pretrain.exchange_epoch", "pretrain.learning_rate", "pretrain.embedding_width"}
         | {"distill.epochs", "distill.learning_rate"}
         | {"evaluate.epochs", "evaluate.milestones", "evaluate.semi", "evaluate.draws"}
