@@ -216,7 +216,12 @@ def _bars(rows: Sequence[Row]) -> Any:
                     variants.index(row.variant), row.median_ms, xerr=whiskers, color=color, ecolor="#777777"
                 )
                 axis.bar_label(bar, [_label(row)], padding=4, fontsize=8)
-            axis.set_xlim(0, 1.5 * max((row.quartiles_ms[1] for row in shown), default=1))  # room for the labels
+            if shown:
+                axis.set_xlim(0, 1.5 * max(row.quartiles_ms[1] for row in shown))  # room for the labels
+            else:  # not measured
+                axis.set_xticks([])
+                axis.set_title(heading.split("\n")[0] if axis in axes[0] else "", fontsize=9, loc="left")
+                axis.spines["bottom"].set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("median time in ms (times ours), extra memory", fontsize=8)
     _legend(figure, variants)
