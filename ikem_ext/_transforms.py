@@ -101,6 +101,15 @@ FORWARD_MODE = "derivatives in forward mode (torch.func.jvp, jacfwd and lineariz
 SECOND_DERIVATIVES = "second derivatives (those of a gradient or a tangent, as torch.func.hessian takes them)"
 
 
+def register_end(name: str, called: str) -> None:
+    """Has the native operation ``name``, a gradient, refuse to be differentiated, in words about what is ``called``."""
+
+    def refused(*_: Any) -> NoReturn:
+        refuse(called, SECOND_DERIVATIVES)
+
+    register_derivatives(name, setup_context=lambda *_: None, backward=refused, jvp=refused)
+
+
 def register_vmap(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a rule of the operation ``name``, as `torch.library.register_vmap` takes it."""
     return torch.library.register_vmap(f"ikem_ext::{name}")

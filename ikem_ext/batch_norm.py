@@ -12,10 +12,10 @@ from ._checks import Shapes, check_per_channel, check_same, not_for_torchscript
 from ._features import empty_features
 from ._transforms import (
     FORWARD_MODE,
-    SECOND_DERIVATIVES,
     one_by_one,
     refuse,
     register_derivatives,
+    register_end,
     register_vmap,
 )
 
@@ -195,17 +195,8 @@ def _no_forward_mode(*_: Any) -> NoReturn:
     refuse("batch_norm", FORWARD_MODE)
 
 
-def _no_second_derivatives(*_: Any) -> NoReturn:
-    refuse("batch_norm", SECOND_DERIVATIVES)
-
-
 register_derivatives("batch_norm", setup_context=_setup_context, backward=_backward, jvp=_no_forward_mode)
-register_derivatives(
-    "batch_norm_backward",
-    setup_context=lambda *_: None,
-    backward=_no_second_derivatives,
-    jvp=_no_second_derivatives,
-)
+register_end("batch_norm_backward", "batch_norm")
 
 
 @register_vmap("batch_norm")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,9 @@ from . import _library
 from ._checks import Shapes, cast_floating, check_same, not_for_torchscript
 from ._features import empty_features
 from ._transforms import (
-    SECOND_DERIVATIVES,
     one_by_one,
-    refuse,
     register_derivatives,
+    register_end,
     register_vmap,
     save,
     transforms_are_active,
@@ -110,17 +109,8 @@ def _jvp(ctx: Any, saved: Sequence[Tensor], by_x: Tensor | None, _: None) -> Ten
     return torch.einsum("nkctv,nkctw->nkvw", by_a, b) + torch.einsum("nkctv,nkctw->nkvw", a, by_b)
 
 
-def _no_second_derivatives(*_: Any) -> NoReturn:
-    refuse("pairwise_products_backward", SECOND_DERIVATIVES)
-
-
 register_derivatives("pairwise_products", setup_context=_setup_context, backward=_backward, jvp=_jvp)
-register_derivatives(
-    "pairwise_products_backward",
-    setup_context=lambda *_: None,
-    backward=_no_second_derivatives,
-    jvp=_no_second_derivatives,
-)
+register_end("pairwise_products_backward", "pairwise_products_backward")
 
 
 @register_vmap("pairwise_products")

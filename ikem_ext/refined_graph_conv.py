@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,9 @@ from . import _library
 from ._checks import Shapes, cast_floating, check_same, not_for_torchscript
 from ._features import empty_features
 from ._transforms import (
-    SECOND_DERIVATIVES,
     one_by_one,
-    refuse,
     register_derivatives,
+    register_end,
     register_vmap,
     save,
     transforms_are_active,
@@ -149,17 +148,8 @@ def _jvp(ctx: Any, arguments: Sequence[Tensor], *tangents: Tensor | None) -> Ten
     return _tangent((*others, mixed(relations, mixing)), (*along, by_adjacency), False)
 
 
-def _no_second_derivatives(*_: Any) -> NoReturn:
-    refuse("refined_graph_conv_backward", SECOND_DERIVATIVES)
-
-
 register_derivatives("refined_graph_conv", setup_context=_setup_context, backward=_backward, jvp=_jvp)
-register_derivatives(
-    "refined_graph_conv_backward",
-    setup_context=lambda *_: None,
-    backward=_no_second_derivatives,
-    jvp=_no_second_derivatives,
-)
+register_end("refined_graph_conv_backward", "refined_graph_conv_backward")
 
 
 @register_vmap("refined_graph_conv")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, Literal, NoReturn, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -14,11 +14,11 @@ from ._checks import Shapes, cast_floating, check_per_channel, check_same, not_f
 from ._features import empty_features, empty_moments
 from ._transforms import (
     FORWARD_MODE,
-    SECOND_DERIVATIVES,
     mapped_first,
     one_by_one,
     refuse,
     register_derivatives,
+    register_end,
     register_vmap,
     save,
 )
@@ -357,19 +357,10 @@ def _jvp_normed(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tup
     return _tangent(x, weight, (*ctx.settings, False), *tangents[:3]), None
 
 
-def _no_second_derivatives(*_: Any) -> NoReturn:
-    refuse("temporal_conv with a norm", SECOND_DERIVATIVES)
-
-
 register_derivatives(
     "temporal_conv_normed", setup_context=_setup_context_normed, backward=_backward_normed, jvp=_jvp_normed
 )
-register_derivatives(
-    "temporal_conv_normed_backward",
-    setup_context=lambda *_: None,
-    backward=_no_second_derivatives,
-    jvp=_no_second_derivatives,
-)
+register_end("temporal_conv_normed_backward", "temporal_conv with a norm")
 
 
 @register_vmap("temporal_conv")
