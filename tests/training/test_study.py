@@ -163,6 +163,7 @@ def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
         ({"seed": [1]}, "study: expected base, variants.*got seed"),
         ({"variants": None}, "has no variants"),
         ({"base": "nothing"}, "base: config: expected a YAML file or one of demo.*got 'nothing'"),
+        ({"base": {"extends": "nothing"}}, "base: config: expected a YAML file or one of demo.*got 'nothing'"),
         ({"base": {"pretrain": {"epoch": 3}}}, "variants.whole.overrides: .*'epoch'"),
         ({"variants": {"a": {"overrides": {"pretrain.epoch": 3}}}}, "variants.a.overrides: .*'epoch'"),
         ({"variants": {"a": {"overrides": {"pretrain.epochs": 0}}}}, "variants.a.overrides: pretrain.epochs: expected"),
@@ -232,6 +233,13 @@ def test_what_a_merge_brings_may_be_changed_beside_it(study_file: StudyFile) -> 
     one, two, *_ = read_study(path).variants
     assert (one.config.pretrain.topk, one.config.views.jitter) == (2, 0.1)
     assert (two.config.pretrain.topk, two.config.views.jitter) == (2, 0.2)
+
+
+def test_a_base_extends_a_configuration(study_file: StudyFile) -> None:
+    path = study_file(base={"extends": "utd-mhad", "pretrain.topk": 7, "encoder": {"feature_width": 32}})
+    config = read_study(path).variants[0].config
+    assert (config.pretrain.topk, config.encoder.feature_width) == (7, 32)
+    assert (config.views.jitter, config.evaluate.segments) == (0.1, 4)  # of tiny, which utd-mhad extends, and of itself
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in STUDIES.glob("*.yaml") if "base:" in path.read_text()))

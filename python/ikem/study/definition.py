@@ -157,10 +157,17 @@ def _require_possible(where: str, config: Config, steps: Sequence[str], measures
 
 
 def _base(given: Any) -> dict[str, Any]:
-    if not isinstance(given, str):
-        return _nested("base", given, ())
+    if isinstance(given, str):
+        return _of_files(given)
+    options = dict(mapping("base", given))
+    extended = options.pop("extends", None)
+    return _merged({} if extended is None else _of_files(extended), _nested("base", options, ()))
+
+
+def _of_files(name: str) -> dict[str, Any]:
+    """Return the options of a configuration given by name or file, and of those that it extends."""
     with _refusing("base"):
-        files = read_config(given)
+        files = read_config(name)
     base: dict[str, Any] = {}
     for file in files:
         where = f"base: {file.path}"
