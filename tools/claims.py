@@ -1,0 +1,168 @@
+"""What studies of several data sets say of the method's claims: a table, and a picture with a panel for each claim.
+
+    python tools/claims.py results/claims --table results/README.md
+
+reads `results/claims/*.json`, each the `study.json` of a data set's study (results/studies), writes `claims.png` beside
+them and renews the table between the marks in the page. A claim is the difference between two numbers of the same seed,
+in points of accuracy, with the 95 % interval of the paired t test over the seeds. Where a study does not
+ask for a claim's numbers, its place is empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ikem.files import replacing, write_text
+from ikem.report.plots.style import BLACK, BLUE, FONT_SIZE
+from ikem.study.table import summary
+
+BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+
+
+class Number(NamedTuple):
+    """What a study says of one of its variants.
+
+    Attributes:
+        variant: its name.
+        protocol: of the measure.
+        stream: of the measure.
+    """
+
+    variant: str
+    protocol: str = "linear"
+    stream: str = "fused"
+
+
+class Claim(NamedTuple):
+    """That the first number is higher than the second."""
+
+    title: str
+    first: Number
+    second: Number
+
+
+CLAIMS = (
+    Claim("pretraining - random weights, linear", Number("whole"), Number("random-weights")),
+    Claim("pretraining - random weights, 1-NN", Number("whole", "retrieval"), Number("random-weights", "retrieval")),
+    Claim("pretraining - raw coordinates, linear", Number("whole"), Number("coordinates")),
+    Claim("exchange - as many epochs of contrast", Number("whole"), Number("contrast-alone")),
+    Claim("six - three, features joined", Number("whole"), Number("whole", stream="fused3")),
+    Claim(
+        "six - three, weights learned",
+        Number("whole", stream="learned_fused6"),
+        Number("whole", stream="learned_fused3"),
+    ),
+    Claim("student of three - its teacher's six", Number("student"), Number("whole")),
+    Claim("student of three - its teacher's three", Number("student"), Number("whole", stream="fused3")),
+    Claim("student of three - without a teacher", Number("student"), Number("contrast-alone", stream="fused3")),
+    Claim(
+        "10 % of the labels: pretrained - from scratch",
+        Number("few-labels", "finetune"),
+        Number("few-labels-from-scratch", "finetune"),
+    ),
+)
+
+
+def values(study: Mapping[str, Any], number: Number) -> list[float | None]:
+    """Return a number of every seed, None where it is not there; an empty list where the study does not ask for it."""
+    for item in study["measures"]:
+        measure = item["measure"]
+        if (measure["protocol"], measure["stream"], measure["part"]) == (number.protocol, number.stream, "test"):
+            return list(item["variants"].get(number.variant, {"values": []})["values"])
+    return []
+
+
+def difference(study: Mapping[str, Any], claim: Claim) -> dict[str, Any] | None:
+    """Return what `ikem.study.table.summary` says of a claim's difference; None where no seed has both numbers.
+
+    Example:
+        >>> measure = {"protocol": "linear", "stream": "fused", "part": "test"}
+        >>> variants = {"whole": {"values": [0.9, 0.8]}, "random-weights": {"values": [0.7, 0.7]}}
+        >>> round(difference({"measures": [{"measure": measure, "variants": variants}]}, CLAIMS[0])["difference"], 3)
+        0.15
+    """
+    first, second = values(study, claim.first), values(study, claim.second)
+    if len(first) != len(second):
+        return None
+    found = summary(first, second)
+    seeds = [a - b for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    return found | {"differences": seeds} if seeds else None
+
+
+def table(studies: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the differences in points: a row for each claim, a column for each data set."""
+    lines = [
+        "| in points, mean over seeds and 95 % interval | " + " | ".join(studies) + " |",
+        "| --- |" + " ---: |" * len(studies),
+    ]
+    for claim in CLAIMS:
+        cells = [_cell(difference(study, claim)) for study in studies.values()]
+        lines.append(f"| {claim.title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    text = f"{100 * found['difference']:+.1f}"
+    if found["interval"] is None:
+        return f"{text} (one seed)"
+    low, high = found["interval"]
+    text += f" ± {50 * (high - low):.1f}"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def picture(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Return a figure with a panel for each claim: every seed's difference, their mean and its interval."""
+    columns = 2
+    rows = -(-len(CLAIMS) // columns)
+    figure = Figure(figsize=(10, rows * (0.26 * len(studies) + 0.75)), layout="constrained")
+    for axes, claim in zip(figure.subplots(rows, columns, squeeze=False).flat, CLAIMS, strict=False):
+        for place, study in enumerate(studies.values()):
+            if (found := difference(study, claim)) is not None:
+                _draw(axes, place, found)
+        axes.axvline(0, color=BLACK, linewidth=0.8)
+        axes.set_title(claim.title, fontsize=FONT_SIZE, loc="left")
+        axes.set_xlabel("points", fontsize=FONT_SIZE)
+        axes.set_yticks(range(len(studies)), list(studies), fontsize=FONT_SIZE)
+        axes.set_ylim(len(studies) - 0.5, -0.5)
+        axes.tick_params(labelsize=FONT_SIZE)
+    return figure
+
+
+def _draw(axes: Axes, place: int, found: Mapping[str, Any]) -> None:
+    seeds = [100 * value for value in found["differences"]]
+    axes.plot(seeds, [place] * len(seeds), "o", color=BLUE, alpha=0.45)
+    low, high = found["interval"] or (found["difference"], found["difference"])
+    half = 50 * (high - low)
+    axes.errorbar(100 * found["difference"], place, xerr=half, fmt="D", color=BLACK, capsize=3, markersize=5)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the studies, write the picture, and renew the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="with the studies' JSON files, named as their data sets")
+    parser.add_argument("--table", type=Path, help="a page with the marks between which the table is renewed")
+    options = parser.parse_args(arguments)
+    studies = {path.stem: json.loads(path.read_text()) for path in sorted(options.folder.glob("*.json"))}
+    if not studies:
+        parser.error(f"folder: expected *.json of studies in {options.folder}, got none")
+    with replacing(options.folder / "claims.png") as temporary:
+        picture(studies).savefig(temporary, format="png", dpi=110)
+    if options.table is not None:
+        before, _, rest = options.table.read_text().partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not end:
+            parser.error(f"--table: expected {BEGIN} and {END} in {options.table}")
+        write_text(options.table, f"{before}{BEGIN}\n\n{table(studies)}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
