@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,11 +72,16 @@ CLAIMS = (
 
 
 def values(study: Mapping[str, Any], number: Number) -> list[float | None]:
-    """Return a number of every seed, None where it is not there; an empty list where the study does not ask for it."""
+    """Return a number of every seed: where the variant has folds, NAME-fold1 and so on, the mean of all of them.
+
+    What is not there is None; where the study does not ask for it at all, the list is empty.
+    """
     for item in study["measures"]:
         measure = item["measure"]
         if (measure["protocol"], measure["stream"], measure["part"]) == (number.protocol, number.stream, "test"):
-            return list(item["variants"].get(number.variant, {"values": []})["values"])
+            names = [name for name in item["variants"] if re.fullmatch(rf"{number.variant}(-fold\d+)?", name)]
+            seeds = zip(*(item["variants"][name]["values"] for name in names), strict=True)
+            return [None if None in folds else sum(folds) / len(folds) for folds in seeds]
     return []
 
 
