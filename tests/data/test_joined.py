@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ikem.config import DataConfig, ViewsConfig
+from ikem.config import Config, DataConfig, ViewsConfig
 from ikem.data.batches import ClipViews, ShuffledBatches
 from ikem.data.dataset import Clip, PreparedDataset, write_dataset
 from ikem.data.joined import JoinedArrays, JoinedDataset, open_dataset
 from ikem.data.views import RandomViews
+from ikem.training import open_data
 from ikem_ext import get_layout
 
 Write = Callable[..., Path]
@@ -126,6 +128,33 @@ def test_a_list_is_for_trainings_without_labels(write: Write) -> None:
         _ = DataConfig(folders).one_folder
     with pytest.raises(ValueError, match=r"data\.folder: expected a prepared dataset or a list of some, got none"):
         DataConfig(())
+
+
+def test_trainings_learn_from_unlabelled_data_sets(write: Write, tmp_path: Path) -> None:
+    folders = (write("a", 4), write("b", 6))
+    config = DataConfig(write("labelled", 8), "cross-subject", unlabelled=folders, batch_size=2)
+    data = open_data(Config(data=config))
+    assert [clip.name for clip in data.dataset.clips] == [f"a/clip{i}" for i in range(4)] + [
+        f"b/clip{i}" for i in range(6)
+    ]
+    np.testing.assert_array_equal(data.batches.clips, np.arange(10))
+    labelled = open_data(Config(data=replace(config, unlabelled=())))
+    np.testing.assert_array_equal(labelled.batches.clips, np.arange(4))  # the training part
+
+
+def test_a_share_is_drawn_by_the_seed_and_within_a_larger_one(write: Write) -> None:
+    config = DataConfig(write("a", 40), "cross-subject", batch_size=2)
+
+    def drawn(share: float, seed: int = 1) -> set[int]:
+        clips = open_data(Config(seed=seed, data=replace(config, share=share))).batches.clips
+        assert (np.diff(clips) > 0).all()
+        return set(clips.tolist())
+
+    assert (len(drawn(0.25)), len(drawn(0.5)), drawn(1.0)) == (5, 10, set(range(20)))
+    assert drawn(0.25) < drawn(0.5)
+    assert drawn(0.5) == drawn(0.5) != drawn(0.5, seed=2)
+    with pytest.raises(ValueError, match=r"data\.share: expected in \(0, 1\], got 0"):
+        replace(config, share=0)
 
 
 def test_arrays_may_be_empty() -> None:

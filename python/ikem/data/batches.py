@@ -284,12 +284,15 @@ class ContrastiveData(TrainingData):
     """
 
     def __init__(self, config: Config, dataset: PreparedDataset, *, key_encoders: bool = False) -> None:
-        clips = dataset.split(config.data.protocol, "train")
+        _, protocol = config.data.trained_on
+        clips = dataset.split(protocol, "train")
         if not len(clips):
             raise ValueError(
-                f"data.protocol: expected one with training clips, but {config.data.protocol!r} of {dataset.folder} "
-                "has none"
+                f"data.protocol: expected one with training clips, but {protocol!r} of {dataset.folder} has none"
             )
+        if config.data.share < 1:
+            drawn = np.random.default_rng(derive_seed(config.seed, "share of the clips")).permutation(len(clips))
+            clips = np.sort(clips[drawn[: round(config.data.share * len(clips))]])
         shuffles = key_encoders and config.encoder.batch_norm == "shuffle"
         super().__init__(config, dataset, clips, config.data.batch_size, number=2, shuffle_keys=shuffles)
 

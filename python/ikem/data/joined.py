@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ikem.config.data import ALL
 from ikem.data.clips import Clip, Clips
 from ikem.data.dataset import PreparedDataset
-
-ALL = "all"  # the protocol by which all clips of all data sets train
 
 
 class JoinedArrays:

@@ -84,6 +84,7 @@ def _content(config: Config, sections: Sequence[str]) -> dict[str, Any]:
     found = options_of(config, sections)
     folders = config.data.folder
     found["data"]["folder"] = [dataset_digest(each) for each in ([folders] if isinstance(folders, Path) else folders)]
+    found["data"]["unlabelled"] = [dataset_digest(each) for each in config.data.unlabelled]
     for section, option in CHECKPOINTS.items():
         if section in found and (path := found[section][option]) is not None:
             if not Path(path).is_file():

@@ -57,7 +57,12 @@ def study(file: Path, *, overwrite: bool | str = False) -> dict[str, Any]:
 
 def _require_data(runs: Sequence[Run]) -> None:
     """A data set or protocol that is not there would be missed only when it is used."""
-    for folder, protocol in dict.fromkeys((run.config.data.folder, run.config.data.protocol) for run in runs):
+    used = [
+        each
+        for run in runs
+        for each in ((run.config.data.folder, run.config.data.protocol), run.config.data.trained_on)
+    ]
+    for folder, protocol in dict.fromkeys(used):
         open_dataset(folder).split(protocol, "train")
 
 

@@ -243,8 +243,9 @@ def watches(config: Config, dataset: PreparedDataset) -> list[Callback]:
 
 
 def open_data(config: Config, *, key_encoders: bool = False) -> ContrastiveData:
-    """Open the run's prepared dataset, or several, for training; with or without `key_encoders` for the second view."""
-    return ContrastiveData(config, open_dataset(config.data.folder), key_encoders=key_encoders)
+    """Open the dataset or datasets that the run trains on; with or without `key_encoders` for the second view."""
+    folders, _ = config.data.trained_on
+    return ContrastiveData(config, open_dataset(folders), key_encoders=key_encoders)
 
 
 def fit(

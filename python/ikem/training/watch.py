@@ -40,7 +40,8 @@ class Watch(Callback):
     def __init__(self, config: Config, dataset: PreparedDataset) -> None:
         self.config = config
         self.dataset = dataset
-        self.clips = dataset.split(config.data.protocol, "train")
+        _, protocol = config.data.trained_on
+        self.clips = dataset.split(protocol, "train")
         self.fold = self._fold()
 
     def _fold(self) -> Fold | None:
