@@ -1,11 +1,11 @@
-"""What studies of several data sets say of the method's claims: a table, and a picture with a panel for each claim.
+"""What studies of several data sets say of the method's claims: tables, and a picture with a panel for each claim.
 
     python tools/claims.py results/claims --table results/README.md
 
 reads `results/claims/*.json`, each the `study.json` of a data set's study (results/studies), writes `claims.png` beside
-them and renews the table between the marks in the page. A claim is the difference between two numbers of the same seed,
-in points of accuracy, with the 95 % interval of the paired t test over the seeds. Where a study does not
-ask for a claim's numbers, its place is empty.
+them and renews the tables between the marks in the page: the numbers, and the claims. A claim is the difference between
+two numbers of the same seed, in points of accuracy, with the 95 % interval of the paired t test over the seeds. Where a
+study does not ask for what is shown, its place is empty.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,22 @@ class Claim(NamedTuple):
     first: Number
     second: Number
 
+
+NUMBERS = {
+    "raw coordinates, ridge": Number("coordinates"),
+    "random weights, six": Number("random-weights"),
+    "contrast alone, three": Number("contrast-alone", stream="fused3"),
+    "contrast alone, six": Number("contrast-alone"),
+    "with exchange, three": Number("whole", stream="fused3"),
+    "with exchange, six": Number("whole"),
+    "with exchange, six by learned weights": Number("whole", stream="learned_fused6"),
+    "student of three": Number("student"),
+    "1-NN: random weights, six": Number("random-weights", "retrieval"),
+    "1-NN: with exchange, six": Number("whole", "retrieval"),
+    "1-NN: student of three": Number("student", "retrieval"),
+    "10 % of the labels, three, from scratch": Number("few-labels-from-scratch", "finetune"),
+    "10 % of the labels, three, pretrained": Number("few-labels", "finetune"),
+}
 
 CLAIMS = (
     Claim("pretraining - random weights, linear", Number("whole"), Number("random-weights")),
@@ -102,16 +119,32 @@ def difference(study: Mapping[str, Any], claim: Claim) -> dict[str, Any] | None:
     return found | {"differences": seeds} if seeds else None
 
 
-def table(studies: Mapping[str, Mapping[str, Any]]) -> str:
+def numbers_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return accuracies in percent: a row for each number, a column for each data set."""
+    cells = {
+        title: [_number([value for value in values(study, number) if value is not None]) for study in studies.values()]
+        for title, number in NUMBERS.items()
+    }
+    return _table("in %, mean and deviation over seeds", studies, cells)
+
+
+def claims_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the differences in points: a row for each claim, a column for each data set."""
-    lines = [
-        "| in points, mean over seeds and 95 % interval | " + " | ".join(studies) + " |",
-        "| --- |" + " ---: |" * len(studies),
-    ]
-    for claim in CLAIMS:
-        cells = [_cell(difference(study, claim)) for study in studies.values()]
-        lines.append(f"| {claim.title} | " + " | ".join(cells) + " |")
+    cells = {claim.title: [_cell(difference(study, claim)) for study in studies.values()] for claim in CLAIMS}
+    return _table("in points, mean over seeds and 95 % interval", studies, cells)
+
+
+def _table(head: str, studies: Mapping[str, Any], cells: Mapping[str, Sequence[str]]) -> str:
+    lines = [f"| {head} | {' | '.join(studies)} |", "| --- |" + " ---: |" * len(studies)]
+    lines += [f"| {title} | {' | '.join(row)} |" for title, row in cells.items() if any(row)]
     return "\n".join(lines)
+
+
+def _number(seeds: Sequence[float]) -> str:
+    if not seeds:
+        return ""
+    spread = f" ± {100 * statistics.stdev(seeds):.1f}" if len(seeds) > 1 else " (one seed)"
+    return f"{100 * statistics.mean(seeds):.1f}{spread}"
 
 
 def _cell(found: Mapping[str, Any] | None) -> str:
@@ -152,10 +185,10 @@ def _draw(axes: Axes, place: int, found: Mapping[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the studies, write the picture, and renew the table."""
+    """Read the studies, write the picture, and renew the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="with the studies' JSON files, named as their data sets")
-    parser.add_argument("--table", type=Path, help="a page with the marks between which the table is renewed")
+    parser.add_argument("--table", type=Path, help="a page with the marks between which the tables are renewed")
     options = parser.parse_args(arguments)
     studies = {path.stem: json.loads(path.read_text()) for path in sorted(options.folder.glob("*.json"))}
     if not studies:
@@ -167,7 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _, end, after = rest.partition(END)
         if not end:
             parser.error(f"--table: expected {BEGIN} and {END} in {options.table}")
-        write_text(options.table, f"{before}{BEGIN}\n\n{table(studies)}\n\n{END}{after}")
+        write_text(
+            options.table, f"{before}{BEGIN}\n\n{numbers_table(studies)}\n\n{claims_table(studies)}\n\n{END}{after}"
+        )
 
 
 if __name__ == "__main__":
