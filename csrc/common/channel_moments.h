@@ -83,7 +83,7 @@ constexpr int MERGING_THREADS = 256;
 
 // A warp has a channel of a group.
 template <class C>
-__global__ void __launch_bounds__(MERGING_THREADS)
+__global__ void __launch_bounds__(MERGING_THREADS, 2)
     merge_moments_kernel(const __grid_constant__ WantedMoments<C> wanted, int64_t groups, int64_t channels,
                          int64_t parts) {
   const int lane = static_cast<int>(threadIdx.x) % WARP;
