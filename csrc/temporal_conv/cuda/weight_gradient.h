@@ -41,8 +41,8 @@ struct WeightGradientShared {
   using GradientRows = Rows<S, OUTS, ACROSS_PADDING<S>>;  // not rounded: the bias is a sum of them
 
   Place* place;  // in memory, as the products need the registers
-  Compute<S>* bias;
   NormOfChannels<Compute<S>, N> norm;
+  Compute<S>* bias;
   T* zeros;  // a row
   Windows window;
   GradientRows grad_y;
@@ -50,8 +50,8 @@ struct WeightGradientShared {
 
   __host__ __device__ WeightGradientShared(SharedArrays& shared, const Plan& plan, int taps, int warps)
       : place(shared.take<Place>(1)),
-        bias(shared.take<Compute<S>>(warps * OUTS)),
         norm(shared),
+        bias(shared.take<Compute<S>>(warps * OUTS)),
         zeros(shared.take<T>(Windows::LENGTH)) {
     SharedArrays same = shared;
     window = Windows(shared, plan.window_rows);
