@@ -40,7 +40,7 @@ def graph_conv(
         adjacency: A, (K, V, W), or one for each clip, (N, K, V, W), or for each clip and output channel,
             (N, K, C_out, V, W).
         moments: whether the mean and the biased variance of each channel of the result are returned, too, which a batch
-            norm behind it needs: they are made as it is written. On the CPU alone.
+            norm behind it needs: they are made as it is written.
 
         All tensors may carry one more leading dimension G: G independent graph convolutions in one call.
 
@@ -57,14 +57,13 @@ def graph_conv(
         ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps what was set when it compiled.)
 
         With ``moments`` y and a tensor (2, C_out), or (G, 2, C_out), float32 or wider: means and variances of y before
-        it is rounded to its dtype; with an adjacency for each channel after that, by a pass of their own. No gradient
-        goes through them: that of :func:`ikem_ext.temporal_conv` and :func:`ikem_ext.batch_norm`, which take them, has
-        in it that they are made of y.
+        it is rounded to its dtype; on the CPU with an adjacency for each channel after that, by a pass of their own. No
+        gradient goes through them: that of :func:`ikem_ext.temporal_conv` and :func:`ikem_ext.batch_norm`, which take
+        them, has in it that they are made of y.
 
     Raises:
         ValueError: the shapes do not fit together, or the inputs lie on different devices, or neither on the CPU nor
-            on a CUDA device: elsewhere :func:`ikem_ext.reference.graph_conv` does it in plain PyTorch. Moments are
-            asked for on another device than the CPU.
+            on a CUDA device: elsewhere :func:`ikem_ext.reference.graph_conv` does it in plain PyTorch.
         TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
@@ -90,11 +89,9 @@ def graph_conv(
     if dtype is not None:
         x, weight, bias, adjacency = (cast_floating(each, dtype) for each in (x, weight, bias, adjacency))
     check_same(("x", x), weight=weight, bias=bias, adjacency=adjacency)
-    if moments:
-        _library.require_cpu("graph_conv(moments=True)", x)
-        return torch.ops.ikem_ext.graph_conv_moments(x, weight, bias, adjacency)
     _library.require_device("x", x)
-    return torch.ops.ikem_ext.graph_conv(x, weight, bias, adjacency, _library.convolutions_in_tf32(x.device))
+    operation = torch.ops.ikem_ext.graph_conv_moments if moments else torch.ops.ikem_ext.graph_conv
+    return operation(x, weight, bias, adjacency, _library.convolutions_in_tf32(x.device))
 
 
 @torch.library.register_fake("ikem_ext::graph_conv")
@@ -104,7 +101,7 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, adjacency: Tensor, all
 
 @torch.library.register_fake("ikem_ext::graph_conv_moments")
 def _fake_with_moments(*arguments: Any) -> tuple[Tensor, Tensor]:
-    y = _fake(*arguments, False)
+    y = _fake(*arguments)
     return y, empty_moments(y)
 
 
@@ -188,15 +185,15 @@ register_derivatives("graph_conv", setup_context=_setup_context, backward=_backw
 
 def _setup_context_with_moments(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(output[1])
-    _setup_context(ctx, (*inputs, False), output[0])
+    _setup_context(ctx, inputs, output[0])
 
 
 def _backward_with_moments(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, ...]:
-    return _gradients(grad_y, ctx.saved_tensors, ctx.needs_input_grad, ctx.allow_tf32)
+    return _backward(ctx, grad_y)
 
 
 def _jvp_with_moments(ctx: Any, arguments: Sequence[Tensor | None], *tangents: Tensor | None) -> Any:
-    return _tangent(arguments, tangents, ctx.allow_tf32), None
+    return _jvp(ctx, arguments, *tangents), None
 
 
 register_derivatives(

@@ -109,17 +109,16 @@ def temporal_conv(
         convolutions: by default it does, ``torch.backends.cudnn.allow_tf32 = False`` ends it. (``torch.compile`` keeps
         what was set when it compiled.)
 
-        With ``norm``, which is for the CPU alone, it is differentiable once, in reverse mode, in :math:`\gamma` and
-        :math:`\beta`, too.
+        With ``norm`` it is differentiable once, in reverse mode, in :math:`\gamma` and :math:`\beta`, too.
 
-        With ``moments``, which are for the CPU alone, y and a tensor (2, C_out), float32 or wider: means and variances
-        of y before it is rounded to its dtype. No gradient goes through them: that of :func:`ikem_ext.batch_norm`,
-        which takes them, has in it that they are made of y.
+        With ``moments`` y and a tensor (2, C_out), float32 or wider: means and variances of y before it is rounded to
+        its dtype. No gradient goes through them: that of :func:`ikem_ext.batch_norm`, which takes them, has in it that
+        they are made of y.
 
     Raises:
         ValueError: the shapes do not fit together, an argument is out of range, or the inputs lie on different devices,
-            or neither on the CPU nor on a CUDA device, or with ``norm`` or ``moments`` not on the CPU: elsewhere
-            :func:`ikem_ext.reference.temporal_conv` does it in plain PyTorch.
+            or neither on the CPU nor on a CUDA device: elsewhere :func:`ikem_ext.reference.temporal_conv` does it in
+            plain PyTorch.
         TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
@@ -148,15 +147,14 @@ def temporal_conv(
     if dtype is not None:
         x, weight, bias = (cast_floating(each, dtype) for each in (x, weight, bias))
     check_same(("x", x), weight=weight, bias=bias)
+    _library.require_device("x", x)
+    tf32 = _library.convolutions_in_tf32(x.device)
     if norm is None and not moments:
-        _library.require_device("x", x)
-        tf32 = _library.convolutions_in_tf32(x.device)
         return torch.ops.ikem_ext.temporal_conv(x, weight, bias, stride, padding, dilation, tf32)
-    _library.require_cpu("temporal_conv(norm=..., moments=...)", x)
     wide = torch.promote_types(x.dtype, torch.float32)
     *numbers, eps = (None, None, None, 0.0) if norm is None else (*(each.to(wide) for each in norm[:3]), norm[3])
     y, made = torch.ops.ikem_ext.temporal_conv_normed(
-        x, weight, bias, *numbers, eps, training, stride, padding, dilation
+        x, weight, bias, *numbers, eps, training, stride, padding, dilation, tf32
     )
     return (y, made) if moments else y
 
@@ -207,7 +205,7 @@ def _fake(
 
 @torch.library.register_fake("ikem_ext::temporal_conv_normed")
 def _fake_normed(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor]:
-    y = _fake(x, weight, bias, *settings[-3:], False)
+    y = _fake(x, weight, bias, *settings[-4:])
     return y, empty_moments(y)
 
 
@@ -225,7 +223,7 @@ def _fake_backward(grad_y: Tensor, x: Tensor, weight: Tensor, *settings: Any) ->
 def _fake_normed_backward(
     grad_y: Tensor, x: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, *settings: Any
 ) -> tuple[Tensor, ...]:
-    gradients = _fake_backward(grad_y, x, weight, *settings[-6:])
+    gradients = _fake_backward(grad_y, x, weight, *settings[-7:])
     return *gradients, *(each.new_empty(each.shape if settings[-3] else 0) for each in (norm_weight, norm_bias))
 
 
@@ -340,21 +338,21 @@ def _backward_normed(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, 
     x, weight, *norm = ctx.saved_tensors
     for_x, *for_others = ctx.needs_input_grad[:3]
     if not ctx.normed:
-        return *_gradients(grad_y, x, weight, (*ctx.settings, False), (for_x, *for_others)), *(None,) * 8
+        return *_gradients(grad_y, x, weight, ctx.settings, (for_x, *for_others)), *(None,) * 9
     for_norm = ctx.needs_input_grad[3:5]
     wanted = for_x or any(for_norm), *for_others
     made = torch.ops.ikem_ext.temporal_conv_normed_backward(
         grad_y, x, weight, *norm, *ctx.norm_settings, *ctx.settings, *wanted
     )
     asked = for_x, *for_others, *for_norm
-    return *(each if want else None for each, want in zip(made, asked, strict=True)), *(None,) * 6
+    return *(each if want else None for each, want in zip(made, asked, strict=True)), *(None,) * 7
 
 
 def _jvp_normed(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tuple[Tensor | None, None]:
     if ctx.normed:
         refuse("temporal_conv with a norm", FORWARD_MODE)
     x, weight, *_ = saved
-    return _tangent(x, weight, (*ctx.settings, False), *tangents[:3]), None
+    return _tangent(x, weight, ctx.settings, *tangents[:3]), None
 
 
 register_derivatives(

@@ -150,10 +150,11 @@ def test_is_what_pytorch_computes(training: bool, layout: torch.memory_format) -
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_moments_that_are_given_are_not_made_again(layout: torch.memory_format) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_moments_that_are_given_are_not_made_again(device: str, layout: torch.memory_format) -> None:
     """The gradient is that of normalizing by the batch, and the running statistics take part in them."""
-    given = arguments(4, 18, 5, 7, residual=True, layout=layout)
-    running = [(torch.zeros(18).double(), torch.ones(18).double()) for _ in range(2)]
+    given = {name: value.to(device) for name, value in arguments(4, 18, 5, 7, residual=True, layout=layout).items()}
+    running = [(torch.zeros(18).double().to(device), torch.ones(18).double().to(device)) for _ in range(2)]
     results = []
     for statistics, moments in zip(running, (moments_of(given["x"]), None), strict=True):
         leaves = {name: value.detach().requires_grad_() for name, value in given.items()}
@@ -164,8 +165,8 @@ def test_moments_that_are_given_are_not_made_again(layout: torch.memory_format) 
         results.append((y, *torch.autograd.grad(y.square().sum(), list(leaves.values())), *statistics))
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
-    others = torch.stack((torch.zeros(18), torch.ones(18))).double()
-    y = ikem_ext.batch_norm(given["x"], torch.ones(18), torch.zeros(18), eps=0.0, moments=others)
+    others = torch.stack((torch.zeros(18), torch.ones(18))).double().to(device)
+    y = ikem_ext.batch_norm(given["x"], others[1], others[0], eps=0.0, moments=others)
     torch.testing.assert_close(y, given["x"])
 
 

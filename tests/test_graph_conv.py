@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operation_checks import Arguments, OperationChecks, assert_as_accurate, cotangent, non_contiguous
+from operation_checks import DTYPES, Arguments, OperationChecks, assert_as_accurate, cotangent, non_contiguous
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -127,7 +127,7 @@ def test_moments_are_those_of_the_result(
 def test_moments_under_the_checks_of_operations(groups: tuple[int, ...]) -> None:
     values = [torch.randn(*groups, *each.shape, dtype=each.dtype) for each in arguments(2, 3, 5, 6, 4, 4, 2, "shared")]
     torch.library.opcheck(
-        torch.ops.ikem_ext.graph_conv_moments.default, tuple(each.requires_grad_() for each in values)
+        torch.ops.ikem_ext.graph_conv_moments.default, (*(each.requires_grad_() for each in values), False)
     )
     detached = [each.detach() for each in values]
     before = torch.get_num_threads()
@@ -217,6 +217,24 @@ def test_tf32_where_convolutions_may_take_it(monkeypatch: pytest.MonkeyPatch) ->
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(exact, rounded, rtol=0, atol=2e-3 * exact.abs().max().item())
     assert torch.equal(torch.compile(ikem_ext.graph_conv, fullgraph=True, backend="eager")(*values), rounded)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("per", PER)
+@pytest.mark.parametrize("channels", [(3, 16), (16, 16), (256, 64)])
+def test_moments_on_cuda(channels: tuple[int, int], per: str, layout: torch.memory_format, dtype: torch.dtype) -> None:
+    """In either order, of several tiles to a clip; and they change nothing."""
+    torch.manual_seed(0)
+    values = [value.to("cuda", dtype) for value in arguments(9, *channels, 50, 25, 25, 3, per)]
+    values[0], values[2] = values[0].to(memory_format=layout), values[2] + 10
+    y, moments = ikem_ext.graph_conv(*values, moments=True)
+    assert torch.equal(y, ikem_ext.graph_conv(*values))
+    assert torch.equal(moments, ikem_ext.graph_conv(*values, moments=True)[1])
+    plain = reference.graph_conv(*values, moments=True)[1]
+    truth = reference.graph_conv(*(value.double() for value in values), moments=True)[1]
+    assert_as_accurate(moments.to(dtype), plain.to(dtype), truth, "moments", ulps=4)
 
 
 @pytest.mark.gpu

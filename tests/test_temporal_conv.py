@@ -112,24 +112,18 @@ class TestNormed(TestTemporalConv):
         operations = torch.ops.ikem_ext
         x, weight, bias, norm_weight, norm_bias = (arguments[name] for name in self.differentiable)
         moments = moments_of(x.detach())
-        settings = arguments.get("stride", 1), arguments["padding"], 1
+        settings = arguments.get("stride", 1), arguments["padding"], 1, False
         for training in (True, False):
             norm = norm_weight, norm_bias, moments, 1e-5, training
             yield operations.temporal_conv_normed.default, (x, weight, bias, *norm, *settings)
         yield operations.temporal_conv_normed.default, (x, weight, bias, None, None, None, 0.0, True, *settings)
         x, weight, *norm = (each.detach() for each in (x, weight, norm_weight, norm_bias))
-        gradient = torch.ones_like(operations.temporal_conv(x, weight, None, *settings, False))
+        gradient = torch.ones_like(operations.temporal_conv(x, weight, None, *settings))
         for wanted in ((True, True, True), (False, True, False), (True, False, False)):
             yield (
                 operations.temporal_conv_normed_backward.default,
                 (gradient, x, weight, *norm, moments, 1e-5, True, *settings, *wanted),
             )
-
-    # It is for the CPU alone.
-    @pytest.fixture(autouse=True)
-    def _on_the_cpu(self, request: pytest.FixtureRequest) -> None:
-        if request.node.get_closest_marker("gpu"):
-            pytest.skip("not built for CUDA")
 
     test_torchscript_says_what_to_use_instead = None  # type: ignore[assignment]  # which is said of one operation
 
@@ -249,6 +243,39 @@ def test_larger_sizes_on_cuda(sizes: tuple[int, ...], stride: int, dilation: int
         results.append((y, *torch.autograd.grad(y, list(leaves.values()), cotangent(y).to(dtype).to(of))))
     for name, ours, plain, truth in zip(("y", *given), *results, strict=True):
         assert_as_accurate(ours.detach(), plain.detach(), truth.detach(), name, ulps=4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "stride", "training"),
+    [((37, 64, 64, 50, 25, 9), 1, True), ((16, 64, 128, 50, 25, 9), 2, False), ((600, 16, 16, 50, 25, 9), 1, True)],
+)
+def test_norms_on_either_side_on_cuda(
+    sizes: tuple[int, ...], stride: int, training: bool, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    """As accurate as the twin, and the same bits again."""
+    torch.manual_seed(0)
+    given = {name: value.cuda() for name, value in arguments(*sizes, dtype=dtype).items()}
+    # Of few values, none of which the ReLU is near to.
+    given["x"] = ((given["x"] * 3 + 1) * 8).round().div(8).to(memory_format=layout)
+    given |= dict(zip(("norm_weight", "norm_bias"), torch.randn(2, sizes[1]).cuda().to(dtype), strict=True))
+    constant = torch.stack((torch.randn(sizes[1]), torch.rand(sizes[1]) + 0.1)).cuda()
+    moments = moments_of(given["x"].double()) if training else constant.double()
+
+    def run(function: Any, of: torch.dtype) -> tuple[Tensor, ...]:
+        leaves = {name: value.detach().to(of).requires_grad_() for name, value in given.items()}
+        x, weight, bias, norm_weight, norm_bias = leaves.values()
+        norm = norm_weight, norm_bias, moments.to(torch.promote_types(of, torch.float32)), 1e-5
+        y, made = function(x, weight, bias, stride=stride, padding=4, norm=norm, training=training, moments=True)
+        return y, made.to(dtype), *torch.autograd.grad(y, list(leaves.values()), cotangent(y).to(dtype).to(of))
+
+    ours, again = run(ikem_ext.temporal_conv, dtype), run(ikem_ext.temporal_conv, dtype)
+    assert all(torch.equal(*each) for each in zip(ours, again, strict=True))
+    plain, truth = run(reference.temporal_conv, dtype), run(reference.temporal_conv, torch.float64)
+    for name, *each in zip(("y", "moments", *given), ours, plain, truth, strict=True):
+        assert_as_accurate(*(value.detach() for value in each), name, ulps=4)
 
 
 @pytest.mark.gpu

@@ -27,6 +27,21 @@ const char* launch_channels(Kernel kernel, int64_t channels, void* stream, const
   return blocks == 0 ? nullptr : launch(kernel, blocks_for(blocks), THREADS, 0, stream, arguments...);
 }
 
+// The gradients, from the sums of all parts.
+template <class S, int V, bool LAST, class C = Compute<S>>
+const char* finish_walk(const Walk& walk, const Backward<S>& pass, const Parameters<S>& parameters,
+                        const PartialGradientSums<C>* sums, int64_t parts, const FinishWorkspace<C>& workspace,
+                        void* stream) {
+  const Layout& layout = walk.layout;
+  if (const char* error = launch_channels(coefficients_kernel<S>, layout.channels, stream, parameters, layout.channels,
+                                          layout.per_channel(), sums, parts, workspace.by_gradient, workspace.by_x,
+                                          workspace.constant)) {
+    return error;
+  }
+  const Coefficients<C> coefficients{workspace.by_gradient, workspace.by_x, workspace.constant};
+  return launch_walk(gradient_kernel<S, V, LAST>, walk, 0, stream, pass, coefficients, parameters.grad_x);
+}
+
 }  // namespace
 
 template <class S>
@@ -72,38 +87,52 @@ int64_t backward_bytes(const Backward<S>& pass, const Parameters<S>& parameters)
 template <class S>
 const char* backward(Backward<S> pass, const Parameters<S>& parameters, void* memory, void* stream) {
   using C = Compute<S>;
-  const Layout& layout = pass.layout;
   const bool packs = may_use_packs(pass, parameters.grad_x, parameters.grad_residual);
-  return with_walk<S>(layout, packs, [&](const Walk& walk, auto v, auto last) {
+  return with_walk<S>(pass.layout, packs, [&](const Walk& walk, auto v, auto last) {
     constexpr int V = decltype(v)::value;
     constexpr bool LAST = decltype(last)::value;
     SharedArrays arrays(static_cast<unsigned char*>(memory));
     const BackwardWorkspace<C> workspace(arrays, walk);
-    const char* error =
-        launch_walk(gradient_sums_kernel<S, V, LAST>, walk, sizeof(GradientSums<C, Turn<V, LAST>::CHANNELS>), stream,
-                    pass, parameters.grad_residual, workspace.partials);
-    if (error == nullptr) {
-      error = launch_channels(coefficients_kernel<S>, layout.channels, stream, parameters, layout.channels,
-                              layout.per_channel(), workspace.partials, walk.chunks, workspace.by_gradient,
-                              workspace.by_x, workspace.constant);
+    if (const char* error =
+            launch_walk(gradient_sums_kernel<S, V, LAST>, walk, sizeof(OwnSums<C, Turn<V, LAST>::CHANNELS>), stream,
+                        pass, parameters.grad_residual, workspace.partials)) {
+      return error;
     }
     if (parameters.grad_residual != nullptr) {  // which is the gradient behind the ReLU
       pass.grad_y = parameters.grad_residual;
       pass.y = nullptr;
       pass.through = nullptr;
     }
-    const Coefficients<C> coefficients{workspace.by_gradient, workspace.by_x, workspace.constant};
-    return error != nullptr
-               ? error
-               : launch_walk(gradient_kernel<S, V, LAST>, walk, 0, stream, pass, coefficients, parameters.grad_x);
+    return finish_walk<S, V, LAST>(walk, pass, parameters, workspace.partials, walk.chunks, workspace, stream);
   });
 }
 
-#define INSTANTIATE(S)                                                                      \
-  template int64_t forward_bytes<S>(const Forward<S>&);                                     \
-  template const char* forward<S>(Forward<S>, const Statistics<Compute<S>>&, void*, void*); \
-  template int64_t backward_bytes<S>(const Backward<S>&, const Parameters<S>&);             \
-  template const char* backward<S>(Backward<S>, const Parameters<S>&, void*, void*);
+template <class S>
+int64_t finish_bytes(const Layout& layout) {
+  return static_cast<int64_t>(
+      count_bytes([&](SharedArrays& arrays) { FinishWorkspace<Compute<S>>(arrays, layout.channels); }));
+}
+
+template <class S>
+const char* finish(const Backward<S>& pass, const Parameters<S>& parameters,
+                   const PartialGradientSums<Compute<S>>* sums, int64_t parts, void* memory, void* stream) {
+  SharedArrays arrays(static_cast<unsigned char*>(memory));
+  const FinishWorkspace<Compute<S>> workspace(arrays, pass.layout.channels);
+  const bool packs = may_use_packs<S>(pass, parameters.grad_x, nullptr);
+  return with_walk<S>(pass.layout, packs, [&](const Walk& walk, auto v, auto last) {
+    return finish_walk<S, decltype(v)::value, decltype(last)::value>(walk, pass, parameters, sums, parts, workspace,
+                                                                     stream);
+  });
+}
+
+#define INSTANTIATE(S)                                                                                             \
+  template int64_t forward_bytes<S>(const Forward<S>&);                                                            \
+  template const char* forward<S>(Forward<S>, const Statistics<Compute<S>>&, void*, void*);                        \
+  template int64_t backward_bytes<S>(const Backward<S>&, const Parameters<S>&);                                    \
+  template const char* backward<S>(Backward<S>, const Parameters<S>&, void*, void*);                               \
+  template int64_t finish_bytes<S>(const Layout&);                                                                 \
+  template const char* finish<S>(const Backward<S>&, const Parameters<S>&, const PartialGradientSums<Compute<S>>*, \
+                                 int64_t, void*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(BFloat16)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/moments.h"
 #include "common/scalar.h"
 #include "common/simd.h"
 
@@ -114,6 +115,14 @@ template <class S>
 int64_t backward_bytes(const Backward<S>& pass, const Parameters<S>& parameters);
 template <class S>
 const char* backward(Backward<S> pass, const Parameters<S>& parameters, void* memory, void* stream);
+
+// The rest of the backward pass, where the sums over the batch are there, (channels, parts): what the pass reads is the
+// gradient behind the ReLU, perhaps in the place of grad_x.
+template <class S>
+int64_t finish_bytes(const Layout& layout);
+template <class S>
+const char* finish(const Backward<S>& pass, const Parameters<S>& parameters,
+                   const PartialGradientSums<Compute<S>>* sums, int64_t parts, void* memory, void* stream);
 
 }  // namespace cuda
 

@@ -1,4 +1,4 @@
-// Means and variances of channels, as batch norm needs them, merged from those of parts.
+// Means and variances of channels, as batch norm needs them, and the sums that its gradient needs, made part by part.
 #pragma once
 
 #include <cstdint>
@@ -37,5 +37,34 @@ void merge_moments(const PartialMoments<C>& partial, int64_t parts, int64_t chan
     variance[c] = static_cast<C>(total > 0 ? square / total : 0);
   }
 }
+
+// Mean, sum of squared deviations from it, and number of some values.
+template <class C>
+struct Moments {
+  C mean, squares, count;
+};
+
+// Of both together (Chan et al., as above).
+template <class C>
+IKEM_INLINE Moments<C> merged(const Moments<C>& a, const Moments<C>& b) {
+  const C count = a.count + b.count;
+  const C share = count > 0 ? b.count / count : C(0);
+  const C off = b.mean - a.mean;
+  return {a.mean + off * share, a.squares + b.squares + off * off * a.count * share, count};
+}
+
+// For CUDA: where the means and variances of channels go, (groups, 2, channels), and room for the moments of the parts
+// that they are merged from, (groups, channels, parts). Without data: not asked for.
+template <class C>
+struct WantedMoments {
+  C* result = nullptr;
+  Moments<C>* parts = nullptr;
+};
+
+// Sums over some values of a channel: of the gradient at the normalized x, and of its product with x - mean.
+template <class C>
+struct PartialGradientSums {
+  C of_gradient, of_product;
+};
 
 }  // namespace ikem

@@ -108,9 +108,12 @@ struct Results {
   S *weight, *bias, *adjacency;
 };
 
+// The parts of each group that moments of y are made by.
 template <class S>
-const char* forward(const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, bool allow_tf32,
-                    void* stream);
+int64_t count_parts(const Problem& problem);
+template <class S>
+const char* forward(const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y,
+                    const WantedMoments<Compute<S>>& moments, bool allow_tf32, void* stream);
 template <class S>
 Workspace workspace(const Problem& problem);
 template <class S>

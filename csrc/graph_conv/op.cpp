@@ -176,12 +176,29 @@ void choose_order(Problem& problem, const Operands<S>& operands, const Work& agg
 #ifdef IKEM_CUDA_OPERATIONS
 
 template <class S>
-void run_forward(const Arguments& arguments, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y,
-                 bool allow_tf32) {
+void run(const Arguments& arguments, const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y,
+         const WantedMoments<Compute<S>>& moments, bool allow_tf32) {
   const int32_t device = arguments.x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  const char* error = cuda::forward(problem, operands, y, allow_tf32, current_cuda_stream(device));
+  const char* error = cuda::forward(problem, operands, y, moments, allow_tf32, current_cuda_stream(device));
   STD_TORCH_CHECK(error == nullptr, "graph_conv: ", error);
+}
+
+template <class S>
+void run_forward(const Arguments& arguments, Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y,
+                 bool allow_tf32) {
+  run<S>(arguments, problem, operands, y, {}, allow_tf32);
+}
+
+// Makes y, and of each group the mean and the variance of its channels, (G, 2, C_out).
+template <class S, class C = Compute<S>>
+void run_with_moments(const Arguments& arguments, Problem& problem, const Operands<S>& operands, const Tensor& result,
+                      C* moments, bool allow_tf32) {
+  const Strided<S, 5> y = strided<S>(result, {arguments.grouped, true, true, true, true});
+  const int64_t parts = problem.groups * problem.out_channels * cuda::count_parts<S>(problem);
+  const Tensor memory = torch::stable::new_empty(
+      arguments.x, Integers{parts * static_cast<int64_t>(sizeof(Moments<C>))}, ScalarType::Byte);
+  run<S>(arguments, problem, operands, y, {moments, static_cast<Moments<C>*>(memory.mutable_data_ptr())}, allow_tf32);
 }
 
 #else
@@ -233,7 +250,7 @@ int64_t grain(const Problem& problem, int64_t tasks) {
 
 template <class S>
 void forward_tasks(const Problem& problem, const Operands<S>& operands, Strided<S, 5> y,
-                   const PartialMoments<Compute<S> >& moments, int64_t first, int64_t last) {
+                   const PartialMoments<Compute<S>>& moments, int64_t first, int64_t last) {
   IKEM_DISPATCH_SIMD(forward<S>(problem, operands, y, moments, first, last))
 }
 
@@ -253,7 +270,7 @@ int64_t count_tasks(const Problem& problem) {
 
 template <class S>
 void run_tasks(const Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y,
-               const PartialMoments<Compute<S> >& moments) {
+               const PartialMoments<Compute<S>>& moments) {
   const int64_t tasks = count_tasks(problem);
   torch::stable::parallel_for(0, tasks, grain(problem, tasks), [&](int64_t first, int64_t last) {
     forward_tasks(problem, operands, y, moments, first, last);
@@ -267,8 +284,19 @@ void run_forward(const Arguments&, Problem& problem, const Operands<S>& operands
 }
 
 // Makes y, and of each group the mean and the variance of its channels, (G, 2, C_out).
-template <class S, class C = Compute<S> >
-void run_with_moments(Problem& problem, const Operands<S>& operands, const Strided<S, 5>& y, C* moments) {
+template <class S, class C = Compute<S>>
+void run_with_moments(const Arguments& arguments, Problem& problem, const Operands<S>& operands, const Tensor& result,
+                      C* moments, bool) {
+  const Strided<S, 5> y = strided<S>(result, {arguments.grouped, true, true, true, true});
+  if (problem.per_channel) {  // whose kernel has frames in the lanes: the moments take a pass of their own
+    run_forward(arguments, problem, operands, y, false);
+    const batch_norm::Layout layout = batch_norm::layout_of(result);
+    for (int64_t group = 0; group < problem.groups; ++group) {
+      C* const mean = moments + group * 2 * problem.out_channels;
+      batch_norm::find_moments<S>(layout, y.data + group * layout.numel(), mean, mean + problem.out_channels);
+    }
+    return;
+  }
   choose_tiles(problem, sizeof(C));
   const int64_t channels = problem.out_channels;
   std::vector<C> means(static_cast<size_t>(count_tasks(problem) * channels)), squares(means.size());
@@ -303,11 +331,8 @@ Tensor forward_of(const Arguments& arguments, bool allow_tf32) {
   return y;
 }
 
-#ifndef IKEM_CUDA_OPERATIONS
-
-// With an adjacency for each channel, whose kernel has frames in the lanes, the moments take a pass of their own.
 std::tuple<Tensor, Tensor> graph_conv_moments(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
-                                              const Tensor& adjacency) {
+                                              const Tensor& adjacency, bool allow_tf32) {
   const Arguments arguments(x, weight, bias, adjacency);
   const auto& sizes = arguments.problem;
   Tensor y = empty_features(x, arguments.output_sizes());
@@ -320,24 +345,12 @@ std::tuple<Tensor, Tensor> graph_conv_moments(const Tensor& x, const Tensor& wei
   dispatch_floating(x, "x", [&](auto scalar) {
     using S = decltype(scalar);
     const Operands<S> operands = arguments.operands<S>();
-    const Strided<S, 5> to = strided<S>(y, {arguments.grouped, true, true, true, true});
-    auto* const made = static_cast<Compute<S>*>(moments.mutable_data_ptr());
     Problem problem = arguments.problem;
     choose_order(problem, operands, {1, 1, false}, {1, 1, false});
-    if (!problem.per_channel) {
-      return run_with_moments(problem, operands, to, made);
-    }
-    run_forward(arguments, problem, operands, to, false);
-    const batch_norm::Layout layout = batch_norm::layout_of(y);
-    for (int64_t group = 0; group < problem.groups; ++group) {
-      Compute<S>* const mean = made + group * 2 * problem.out_channels;
-      batch_norm::find_moments<S>(layout, to.data + group * layout.numel(), mean, mean + problem.out_channels);
-    }
+    run_with_moments(arguments, problem, operands, y, static_cast<Compute<S>*>(moments.mutable_data_ptr()), allow_tf32);
   });
   return {y, moments};
 }
-
-#endif
 
 // TF32 is for CUDA alone.
 Tensor graph_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& adjacency,
@@ -547,7 +560,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
   library.def(
       "graph_conv_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, bool for_x, "
       "bool for_weight, bool for_bias, bool for_adjacency, bool allow_tf32) -> (Tensor, Tensor, Tensor, Tensor)");
-  library.def("graph_conv_moments(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency) -> (Tensor, Tensor)");
+  library.def(
+      "graph_conv_moments(Tensor x, Tensor weight, Tensor? bias, Tensor adjacency, bool allow_tf32) "
+      "-> (Tensor, Tensor)");
   library.def("refined_graph_conv(Tensor x, Tensor weight, Tensor? bias, Tensor relations, Tensor mixing) -> Tensor");
   library.def(
       "refined_graph_conv_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor relations, "
@@ -559,8 +574,8 @@ STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
 #endif
   library.impl("graph_conv", TORCH_BOX(&ikem::graph_conv::graph_conv));
   library.impl("graph_conv_backward", TORCH_BOX(&ikem::graph_conv::graph_conv_backward));
-#ifndef IKEM_CUDA_OPERATIONS
   library.impl("graph_conv_moments", TORCH_BOX(&ikem::graph_conv::graph_conv_moments));
+#ifndef IKEM_CUDA_OPERATIONS
   library.impl("refined_graph_conv", TORCH_BOX(&ikem::graph_conv::refined_graph_conv));
   library.impl("refined_graph_conv_backward", TORCH_BOX(&ikem::graph_conv::refined_graph_conv_backward));
 #endif

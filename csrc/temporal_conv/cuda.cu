@@ -39,38 +39,58 @@ Workspace workspace(const Problem& problem) {
 }
 
 template <class S>
-const char* forward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 3>& weight, S* packed,
-                    const S* bias, const Strided<S, 4>& y, bool allow_tf32, void* stream) {
-  return convolve(make_convolution(problem, x, /*for_gradient=*/false), weight, packed, bias, y, allow_tf32, stream);
+int64_t count_parts(const Problem& problem, bool for_gradient) {
+  return count_tiles(make_convolution<S>(problem, {}, for_gradient));
 }
 
 template <class S>
-const char* backward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,
-                     const Strided<const S, 3>& weight, S* packed, const Gradients<S>& gradients,
-                     const Results<S>& results, bool allow_tf32, void* stream) {
+const char* forward(const Problem& problem, const Strided<const S, 4>& x, const GivenNorm<Compute<S>>& norm,
+                    const Strided<const S, 3>& weight, S* packed, const S* bias, const Strided<S, 4>& y,
+                    const WantedMoments<Compute<S>>& moments, bool allow_tf32, void* stream) {
+  const Convolution<S> convolution = make_convolution(problem, x, /*for_gradient=*/false);
+  const char* error = find_scale(norm, problem.in_channels, stream);
+  if (error == nullptr) {
+    error = convolve(convolution, weight, packed, bias, y, {norm.norm(), moments.parts, {}}, allow_tf32, stream);
+  }
+  return error != nullptr || moments.result == nullptr
+             ? error
+             : merge_moments(moments, 1, problem.out_channels, count_tiles(convolution), stream);
+}
+
+template <class S>
+const char* backward(const Problem& problem, const Strided<const S, 4>& x, const GivenNorm<Compute<S>>& norm,
+                     const Strided<const S, 4>& grad_y, const Strided<const S, 3>& weight, S* packed,
+                     const Gradients<S>& gradients, const Results<S>& results,
+                     PartialGradientSums<Compute<S>>* norm_sums, bool allow_tf32, void* stream) {
+  if (const char* error = find_scale(norm, problem.in_channels, stream)) {
+    return error;
+  }
   if (gradients.x.data != nullptr) {
     const Strided<const S, 3> transposed{weight.data, {weight.strides[1], weight.strides[0], weight.strides[2]}};
+    const Around<S> around{{}, nullptr, {norm.norm(), x, norm.given() ? norm_sums : nullptr}};
     if (const char* error = convolve<S>(make_convolution(problem, grad_y, /*for_gradient=*/true), transposed, packed,
-                                        nullptr, gradients.x, allow_tf32, stream)) {
+                                        nullptr, gradients.x, around, allow_tf32, stream)) {
       return error;
     }
   }
   if (results.weight == nullptr && results.bias == nullptr) {
     return nullptr;
   }
-  const WeightGradient<S> gradient{make_convolution(problem, x, /*for_gradient=*/false), grad_y,
+  const WeightGradient<S> gradient{make_convolution(problem, x, /*for_gradient=*/false), norm.norm(), grad_y,
                                    static_cast<int>(problem.out_channels)};
   return weight_gradient(problem, gradient, gradients, results, allow_tf32, stream);
 }
 
-#define INSTANTIATE(S)                                                                                           \
-  template int64_t packed_size<S>(const Problem&, bool);                                                         \
-  template Workspace workspace<S>(const Problem&);                                                               \
-  template const char* forward<S>(const Problem&, const Strided<const S, 4>&, const Strided<const S, 3>&, S*,    \
-                                  const S*, const Strided<S, 4>&, bool, void*);                                  \
-  template const char* backward<S>(const Problem&, const Strided<const S, 4>&, const Strided<const S, 4>&,       \
-                                   const Strided<const S, 3>&, S*, const Gradients<S>&, const Results<S>&, bool, \
-                                   void*);
+#define INSTANTIATE(S)                                                                                              \
+  template int64_t packed_size<S>(const Problem&, bool);                                                            \
+  template int64_t count_parts<S>(const Problem&, bool);                                                            \
+  template Workspace workspace<S>(const Problem&);                                                                  \
+  template const char* forward<S>(const Problem&, const Strided<const S, 4>&, const GivenNorm<Compute<S>>&,         \
+                                  const Strided<const S, 3>&, S*, const S*, const Strided<S, 4>&,                   \
+                                  const WantedMoments<Compute<S>>&, bool, void*);                                   \
+  template const char* backward<S>(const Problem&, const Strided<const S, 4>&, const GivenNorm<Compute<S>>&,        \
+                                   const Strided<const S, 4>&, const Strided<const S, 3>&, S*, const Gradients<S>&, \
+                                   const Results<S>&, PartialGradientSums<Compute<S>>*, bool, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(BFloat16)

@@ -110,6 +110,18 @@ struct Workspace {
   int64_t weight, bias;
 };
 
+// A norm before the convolution, as it is given; `scale`, which is made of it, needs memory for C_in numbers. Without
+// mean: none.
+template <class C>
+struct GivenNorm {
+  const C *weight, *bias, *mean, *variance;
+  double eps;
+  C* scale;
+
+  IKEM_INLINE bool given() const { return mean != nullptr; }
+  IKEM_INLINE Norm<C> norm() const { return {mean, scale, bias}; }
+};
+
 // The gradients that are sums of partial sums, contiguous; null: not asked for.
 template <class S>
 struct Results {
@@ -119,15 +131,21 @@ struct Results {
 // The elements of the weights as the products take them, for y or for the gradient of x.
 template <class S>
 int64_t packed_size(const Problem& problem, bool for_gradient);
+// The parts that moments of y, or a norm's sums over the gradient of x, are made by.
+template <class S>
+int64_t count_parts(const Problem& problem, bool for_gradient);
 template <class S>
 Workspace workspace(const Problem& problem);
 template <class S>
-const char* forward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 3>& weight, S* packed,
-                    const S* bias, const Strided<S, 4>& y, bool allow_tf32, void* stream);
+const char* forward(const Problem& problem, const Strided<const S, 4>& x, const GivenNorm<Compute<S>>& norm,
+                    const Strided<const S, 3>& weight, S* packed, const S* bias, const Strided<S, 4>& y,
+                    const WantedMoments<Compute<S>>& moments, bool allow_tf32, void* stream);
+// With a norm the gradient of x is that behind it, as above; its sums are (C_in, parts).
 template <class S>
-const char* backward(const Problem& problem, const Strided<const S, 4>& x, const Strided<const S, 4>& grad_y,
-                     const Strided<const S, 3>& weight, S* packed, const Gradients<S>& gradients,
-                     const Results<S>& results, bool allow_tf32, void* stream);
+const char* backward(const Problem& problem, const Strided<const S, 4>& x, const GivenNorm<Compute<S>>& norm,
+                     const Strided<const S, 4>& grad_y, const Strided<const S, 3>& weight, S* packed,
+                     const Gradients<S>& gradients, const Results<S>& results,
+                     PartialGradientSums<Compute<S>>* norm_sums, bool allow_tf32, void* stream);
 
 }  // namespace cuda
 

@@ -10,12 +10,11 @@
 #include <tuple>
 #include <vector>
 
+#include "batch_norm/passes.h"
 #include "common/tensor.h"
 #include "temporal_conv/kernel.h"
 #ifdef IKEM_CUDA_OPERATIONS
 #include "common/cuda_stream.h"
-#else
-#include "batch_norm/passes.h"
 #endif
 
 namespace ikem::temporal_conv {
@@ -156,6 +155,11 @@ struct Arguments {
     return torch::stable::new_empty(x, Integers{count}, compute_type(x.scalar_type()));
   }
 
+  template <class T>
+  Tensor empty_parts(int64_t count) const {
+    return torch::stable::new_empty(x, Integers{count * static_cast<int64_t>(sizeof(T))}, ScalarType::Byte);
+  }
+
   void require_device(const char* name, const Tensor& tensor) const {
     STD_TORCH_CHECK(tensor.device() == x.device(), name, ": expected to be on the device that x is on");
   }
@@ -188,6 +192,39 @@ Tensor make_output(const Arguments& arguments, const std::optional<Tensor>& bias
 std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
   return tensor.has_value() ? std::optional(torch::stable::contiguous(*tensor)) : std::nullopt;
 }
+
+// A norm and ReLU that x goes through first, by numbers of its channels in the type that it is computed in.
+struct NormTensors {
+  Tensor weight, bias, moments;  // (C_in,), (C_in,), and mean and variance, (2, C_in)
+  double eps;
+  bool training;  // the moments are those of x
+
+  NormTensors(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& moments, double eps,
+              bool training)
+      : weight(numbers("norm_weight", x, weight, false)),
+        bias(numbers("norm_bias", x, bias, false)),
+        moments(numbers("norm_moments", x, moments, true)),
+        eps(eps),
+        training(training) {}
+
+  template <class C>
+  const C* mean() const {
+    return data<C>(moments);
+  }
+  template <class C>
+  const C* variance() const {
+    return mean<C>() + weight.size(0);
+  }
+
+ private:
+  static Tensor numbers(const char* name, const Tensor& x, const Tensor& tensor, bool pairs) {
+    STD_TORCH_CHECK(tensor.dim() == (pairs ? 2 : 1) && (!pairs || tensor.size(0) == 2) &&
+                        tensor.size(-1) == x.size(1) && tensor.scalar_type() == compute_type(x.scalar_type()) &&
+                        tensor.device() == x.device(),
+                    name, ": expected numbers of the channels in the type that x is computed in, on its device");
+    return torch::stable::contiguous(tensor);
+  }
+};
 
 #ifndef IKEM_CUDA_OPERATIONS
 
@@ -228,62 +265,48 @@ Tensor spectrum_of(const Arguments& arguments, bool backward) {
   return spectrum;
 }
 
-// A norm and ReLU that x goes through first, by numbers of its channels in the type that it is computed in.
-struct GivenNorm {
-  Tensor weight, bias, moments;  // (C_in,), (C_in,), and mean and variance, (2, C_in)
-  double eps;
+// By what a norm, if there is one, multiplies each channel.
+template <class C>
+std::vector<C> scale_of(const NormTensors* norm) {
+  std::vector<C> scale(norm != nullptr ? static_cast<size_t>(norm->weight.size(0)) : 0);
+  for (size_t c = 0; c < scale.size(); ++c) {
+    scale[c] = data<C>(norm->weight)[c] * batch_norm::inverse_deviation(norm->variance<C>()[c], norm->eps);
+  }
+  return scale;
+}
 
-  GivenNorm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& moments, double eps)
-      : weight(numbers("norm_weight", x, weight, false)),
-        bias(numbers("norm_bias", x, bias, false)),
-        moments(numbers("norm_moments", x, moments, true)),
-        eps(eps) {}
-
-  template <class C>
-  const C* mean() const {
-    return data<C>(moments);
-  }
-  template <class C>
-  const C* variance() const {
-    return mean<C>() + weight.size(0);
-  }
-  template <class C>
-  std::vector<C> scale() const {
-    std::vector<C> scale(static_cast<size_t>(weight.size(0)));
-    for (size_t c = 0; c < scale.size(); ++c) {
-      scale[c] = data<C>(weight)[c] * batch_norm::inverse_deviation(variance<C>()[c], eps);
-    }
-    return scale;
-  }
-  template <class C>
-  Norm<C> with(const std::vector<C>& scale) const {
-    return {mean<C>(), scale.data(), data<C>(bias)};
-  }
-
- private:
-  static Tensor numbers(const char* name, const Tensor& x, const Tensor& tensor, bool pairs) {
-    STD_TORCH_CHECK(tensor.dim() == (pairs ? 2 : 1) && (!pairs || tensor.size(0) == 2) &&
-                        tensor.size(-1) == x.size(1) && tensor.scalar_type() == compute_type(x.scalar_type()),
-                    name, ": expected numbers of the channels in the type that x is computed in");
-    return torch::stable::contiguous(tensor);
-  }
-};
+template <class C>
+Norm<C> norm_of(const NormTensors* norm, const std::vector<C>& scale) {
+  return norm != nullptr ? Norm<C>{norm->mean<C>(), scale.data(), data<C>(norm->bias)} : Norm<C>{};
+}
 
 template <class S>
-void run_normed(const Arguments& arguments, const std::optional<Tensor>& bias, const Norm<Compute<S>>& norm,
-                const Tensor& y, const PartialMoments<Compute<S>>& moments) {
+void run_tasks(const Arguments& arguments, const std::optional<Tensor>& bias, const NormTensors* norm, const Tensor& y,
+               const PartialMoments<Compute<S>>& moments) {
+  using C = Compute<S>;
   const Problem& problem = arguments.problem;
   const Tensor spectrum = spectrum_of<S>(arguments, /*backward=*/false);
+  const std::vector<C> scale = scale_of<C>(norm);
   const int64_t tasks = divide_up(problem.clips, problem.clips_at_once);
   torch::stable::parallel_for(0, tasks, arguments.grain(tasks), [&](int64_t first, int64_t last) {
-    forward_tasks<S>(problem, strided<const S, 4>(arguments.x), norm, data<Compute<S>>(spectrum),
+    forward_tasks<S>(problem, strided<const S, 4>(arguments.x), norm_of(norm, scale), data<C>(spectrum),
                      bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), moments, first, last);
   });
 }
 
+// `norm` may be null, and so may `made`, where the mean and the variance of each channel of y go.
 template <class S>
-void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool) {
-  run_normed<S>(arguments, bias, {}, y, {});
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const NormTensors* norm,
+                 const Tensor& y, Compute<S>* made, bool) {
+  if (made == nullptr) {
+    return run_tasks<S>(arguments, bias, norm, y, {});
+  }
+  const Problem& problem = arguments.problem;
+  std::vector<Compute<S>> means(static_cast<size_t>(problem.clips * problem.out_channels)), squares(means.size());
+  const PartialMoments<Compute<S>> partial{means.data(), squares.data()};
+  run_tasks<S>(arguments, bias, norm, y, partial);
+  const auto positions = [&](int64_t) { return problem.out_frames * problem.joints; };
+  merge_moments(partial, problem.clips, problem.out_channels, positions, made, made + problem.out_channels);
 }
 
 // Enough chunks for some threads, but none of which the sums take more memory than they are worth.
@@ -297,15 +320,30 @@ int64_t choose_chunk_clips(const Problem& problem, size_t scalar_bytes) {
 
 #else
 
+template <class C>
+cuda::GivenNorm<C> given_norm(const NormTensors* norm, const Tensor& scale) {
+  return norm == nullptr ? cuda::GivenNorm<C>{}
+                         : cuda::GivenNorm<C>{data<C>(norm->weight), data<C>(norm->bias), norm->mean<C>(),
+                                              norm->variance<C>(),   norm->eps,           data<C>(scale)};
+}
+
+// `norm` may be null, and so may `made`, where the mean and the variance of each channel of y go.
 template <class S>
-void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& y, bool allow_tf32) {
+void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, const NormTensors* norm,
+                 const Tensor& y, Compute<S>* made, bool allow_tf32) {
+  using C = Compute<S>;
   const Problem& problem = arguments.problem;
   const Tensor& x = arguments.x;
   const int32_t device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   const Tensor packed = torch::stable::new_empty(x, Integers{cuda::packed_size<S>(problem, /*for_gradient=*/false)});
-  const char* error = cuda::forward<S>(problem, strided<const S, 4>(x), strided<const S, 3>(arguments.weight),
-                                       data<S>(packed), bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y),
+  const Tensor scale = arguments.empty_numbers<C>(norm != nullptr ? problem.in_channels : 0);
+  const Tensor parts = arguments.empty_parts<Moments<C>>(
+      made != nullptr ? problem.out_channels * cuda::count_parts<S>(problem, /*for_gradient=*/false) : 0);
+  const WantedMoments<C> moments{made, made != nullptr ? data<Moments<C>>(parts) : nullptr};
+  const char* error = cuda::forward<S>(problem, strided<const S, 4>(x), given_norm<C>(norm, scale),
+                                       strided<const S, 3>(arguments.weight), data<S>(packed),
+                                       bias.has_value() ? data<S>(*bias) : nullptr, strided<S, 4>(y), moments,
                                        allow_tf32, current_cuda_stream(device));
   STD_TORCH_CHECK(error == nullptr, "temporal_conv: ", error);
 }
@@ -318,13 +356,19 @@ Tensor temporal_conv(const Tensor& x, const Tensor& weight, std::optional<Tensor
   const Arguments arguments(x, weight, stride, padding, dilation);
   const Tensor y = make_output(arguments, bias);
   if (y.numel() > 0) {
-    dispatch_floating(x, "x",
-                      [&](auto scalar) { run_forward<decltype(scalar)>(arguments, dense(bias), y, allow_tf32); });
+    dispatch_floating(x, "x", [&](auto scalar) {
+      run_forward<decltype(scalar)>(arguments, dense(bias), nullptr, y, nullptr, allow_tf32);
+    });
   }
   return y;
 }
 
-// The backward pass of one dtype, without a norm or up to it.
+// Of a norm's weight and bias.
+struct NormGradients {
+  Tensor weight, bias;
+};
+
+// The backward pass.
 class Backward {
  public:
   Backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding,
@@ -349,57 +393,66 @@ class Backward {
 
 #ifdef IKEM_CUDA_OPERATIONS
 
+  // `norm` may be null; then there are no gradients of it.
   template <class S>
-  void run(bool allow_tf32) {
+  void run(const NormTensors* norm, const NormGradients* of_norm, bool allow_tf32) {
     using C = Compute<S>;
     const Problem& problem = arguments_.problem;
     const Tensor& input = arguments_.x;
     const int32_t device = input.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(device);
     const cuda::Workspace sizes = cuda::workspace<S>(problem);
-    const bool for_x = x.numel() > 0;
+    const bool for_x = x.numel() > 0, for_norm = for_x && norm != nullptr;
     const Tensor packed =
         torch::stable::new_empty(input, Integers{for_x ? cuda::packed_size<S>(problem, /*for_gradient=*/true) : 0});
     const Tensor weights = arguments_.empty_numbers<C>(weight.numel() > 0 ? sizes.weight : 0);
     const Tensor biases = arguments_.empty_numbers<C>(bias.numel() > 0 ? sizes.bias : 0);
+    const Tensor scale = arguments_.empty_numbers<C>(norm != nullptr ? problem.in_channels : 0);
+    const int64_t parts = for_norm ? cuda::count_parts<S>(problem, /*for_gradient=*/true) : 0;
+    const Tensor sums = arguments_.empty_parts<PartialGradientSums<C>>(problem.in_channels * parts);
     const Gradients<S> partials{for_x ? strided<S, 4>(x) : Strided<S, 4>{}, data<C>(weights), data<C>(biases)};
-    const char* error = cuda::backward<S>(problem, strided<const S, 4>(input), strided<const S, 4>(grad_y_),
-                                          strided<const S, 3>(arguments_.weight), data<S>(packed), partials,
-                                          {data<S>(weight), data<S>(bias)}, allow_tf32, current_cuda_stream(device));
+    void* const stream = current_cuda_stream(device);
+    const char* error =
+        cuda::backward<S>(problem, strided<const S, 4>(input), given_norm<C>(norm, scale), strided<const S, 4>(grad_y_),
+                          strided<const S, 3>(arguments_.weight), data<S>(packed), partials,
+                          {data<S>(weight), data<S>(bias)}, data<PartialGradientSums<C>>(sums), allow_tf32, stream);
+    if (error == nullptr && for_norm) {
+      const auto pass = pass_through<S>(*norm);
+      const Tensor memory = arguments_.empty_parts<char>(batch_norm::cuda::finish_bytes<S>(pass.layout));
+      error = batch_norm::cuda::finish(pass, parameters_of<S>(*norm, *of_norm), data<PartialGradientSums<C>>(sums),
+                                       parts, data<char>(memory), stream);
+    }
     STD_TORCH_CHECK(error == nullptr, "temporal_conv_backward: ", error);
   }
 
 #else
 
+  // `norm` may be null; then there are no gradients of it.
   template <class S>
-  void run(bool) {
-    run_normed<S>({}, nullptr);
-  }
-
-  // `sums`, unless null, receives what a norm's gradients are made of.
-  template <class S>
-  void run_normed(const Norm<Compute<S>>& norm, batch_norm::GradientSums* sums) {
+  void run(const NormTensors* norm, const NormGradients* of_norm, bool) {
     using C = Compute<S>;
     const Problem& problem = arguments_.problem;
     const bool for_x = x.numel() > 0, for_weight = weight.numel() > 0, for_bias = bias.numel() > 0;
+    const bool for_norm = for_x && norm != nullptr;
     const Tensor spectrum = for_x ? spectrum_of<S>(arguments_, /*backward=*/true) : arguments_.empty_numbers<C>(0);
     const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
     const int64_t chunks = divide_up(problem.clips, chunk_clips);
     const Tensor weights = arguments_.empty_numbers<C>(for_weight ? chunks * gradient_size(problem) : 0);
     const int64_t bias_size = padded_channels(problem.out_channels);
     const Tensor biases = arguments_.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
-    std::vector<C> norm_sums(static_cast<size_t>(sums != nullptr ? chunks * problem.in_channels : 0)),
+    std::vector<C> norm_sums(static_cast<size_t>(for_norm ? chunks * problem.in_channels : 0)),
         norm_products(norm_sums.size());
+    const std::vector<C> scale = scale_of<C>(norm);
     Gradients<S> gradients{};
     if (for_x) {
       gradients.x = strided<S, 4>(x);
     }
     gradients.weight = data<C>(weights);
     gradients.bias = data<C>(biases);
-    gradients.norm_sums = sums != nullptr ? norm_sums.data() : nullptr;
+    gradients.norm_sums = for_norm ? norm_sums.data() : nullptr;
     gradients.norm_products = norm_products.data();
     torch::stable::parallel_for(0, chunks, arguments_.grain(chunks), [&](int64_t first, int64_t last) {
-      backward_chunks<S>(problem, strided<const S, 4>(arguments_.x), norm, strided<const S, 4>(grad_y_),
+      backward_chunks<S>(problem, strided<const S, 4>(arguments_.x), norm_of(norm, scale), strided<const S, 4>(grad_y_),
                          data<C>(spectrum), gradients, chunk_clips, first, last);
     });
     if (for_weight) {
@@ -415,8 +468,10 @@ class Backward {
       }
       data<S>(bias)[o] = narrow<S>(sum);
     }
-    if (sums != nullptr) {
-      sums->add(norm_sums, norm_products);
+    if (for_norm) {
+      batch_norm::GradientSums sums(problem.in_channels);
+      sums.add(norm_sums, norm_products);
+      batch_norm::finish_gradients<S>(pass_through<S>(*norm), sums, parameters_of<S>(*norm, *of_norm));
     }
   }
 
@@ -425,6 +480,30 @@ class Backward {
   Tensor x, weight, bias;  // the gradients
 
  private:
+  // Through the norm, in the place of the gradient behind it; x is dense.
+  template <class S>
+  batch_norm::Backward<S> pass_through(const NormTensors& norm) const {
+    return {batch_norm::layout_of(arguments_.x),
+            data<S>(x),
+            /*y=*/nullptr,
+            /*through=*/nullptr,
+            data<S>(arguments_.x),
+            norm.mean<Compute<S>>(),
+            /*dropout=*/{}};
+  }
+  template <class S>
+  batch_norm::Parameters<S> parameters_of(const NormTensors& norm, const NormGradients& gradients) const {
+    using C = Compute<S>;
+    return {data<C>(norm.weight),
+            norm.variance<C>(),
+            norm.eps,
+            norm.training,
+            data<S>(x),
+            /*grad_residual=*/nullptr,
+            data<C>(gradients.weight),
+            data<C>(gradients.bias)};
+  }
+
   const Arguments arguments_;
   const Tensor& grad_y_;
 };
@@ -434,81 +513,52 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(const Tensor& grad_y, 
                                                           bool allow_tf32, bool for_x, bool for_weight, bool for_bias) {
   Backward backward(grad_y, x, weight, stride, padding, dilation, for_x, for_weight, for_bias);
   if (!backward.is_empty()) {
-    dispatch_floating(x, "x", [&](auto scalar) { backward.run<decltype(scalar)>(allow_tf32); });
+    dispatch_floating(x, "x", [&](auto scalar) { backward.run<decltype(scalar)>(nullptr, nullptr, allow_tf32); });
   }
   return {backward.x, backward.weight, backward.bias};
 }
 
-#ifndef IKEM_CUDA_OPERATIONS
-
 // Of x, or where there is a norm of relu(norm(x)); also the mean and the variance of each channel of y, (2, C_out).
 std::tuple<Tensor, Tensor> temporal_conv_normed(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
                                                 std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
-                                                std::optional<Tensor> norm_moments, double eps, bool /* training */,
-                                                int64_t stride, int64_t padding, int64_t dilation) {
+                                                std::optional<Tensor> norm_moments, double eps, bool training,
+                                                int64_t stride, int64_t padding, int64_t dilation, bool allow_tf32) {
   const Arguments arguments(x, weight, stride, padding, dilation);
-  const Problem& problem = arguments.problem;
   const Tensor y = make_output(arguments, bias);
-  bias = dense(bias);
-  const int64_t channels = problem.out_channels;
-  const Tensor moments = torch::stable::new_zeros(x, Integers{2, channels}, compute_type(x.scalar_type()));
+  const Tensor moments =
+      torch::stable::new_zeros(x, Integers{2, arguments.problem.out_channels}, compute_type(x.scalar_type()));
   STD_TORCH_CHECK(norm_weight.has_value() == norm_bias.has_value() && norm_bias.has_value() == norm_moments.has_value(),
                   "norm_weight, norm_bias, norm_moments: expected all or none");
-  if (y.numel() == 0) {
-    return {y, moments};
+  std::optional<NormTensors> norm;
+  if (norm_weight.has_value()) {
+    norm.emplace(x, *norm_weight, *norm_bias, *norm_moments, eps, training);
   }
-  dispatch_floating(x, "x", [&](auto scalar) {
-    using S = decltype(scalar);
-    using C = Compute<S>;
-    std::vector<C> means(static_cast<size_t>(problem.clips * channels)), squares(means.size());
-    const PartialMoments<C> partial{means.data(), squares.data()};
-    if (norm_weight.has_value()) {
-      const GivenNorm norm(x, *norm_weight, *norm_bias, *norm_moments, eps);
-      const std::vector<C> scale = norm.template scale<C>();
-      run_normed<S>(arguments, bias, norm.with(scale), y, partial);
-    } else {
-      run_normed<S>(arguments, bias, {}, y, partial);
-    }
-    C* const mean = data<C>(moments);
-    const auto positions = [&](int64_t) { return problem.out_frames * problem.joints; };
-    merge_moments(partial, problem.clips, channels, positions, mean, mean + channels);
-  });
+  if (y.numel() > 0) {
+    dispatch_floating(x, "x", [&](auto scalar) {
+      using S = decltype(scalar);
+      run_forward<S>(arguments, dense(bias), norm.has_value() ? &*norm : nullptr, y, data<Compute<S>>(moments),
+                     allow_tf32);
+    });
+  }
   return {y, moments};
 }
 
-// With a norm; `for_x` is for its own gradients, too, which are the last two. `training`: its mean and variance are
-// those of x.
+// With a norm; `for_x` is for its own gradients, too, which are the last two.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> temporal_conv_normed_backward(
     const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& norm_weight, const Tensor& norm_bias,
     const Tensor& norm_moments, double eps, bool training, int64_t stride, int64_t padding, int64_t dilation,
-    bool for_x, bool for_weight, bool for_bias) {
-  const auto format = batch_norm::format_of(x);
-  const Tensor dense = for_x ? torch::stable::contiguous(x, format) : x;
+    bool allow_tf32, bool for_x, bool for_weight, bool for_bias) {
+  const Tensor dense = for_x ? torch::stable::contiguous(x, batch_norm::format_of(x)) : x;
   Backward backward(grad_y, dense, weight, stride, padding, dilation, for_x, for_weight, for_bias);
-  const GivenNorm norm(x, norm_weight, norm_bias, norm_moments, eps);
-  const Tensor grad_norm_weight = torch::stable::new_zeros(norm.weight, Integers{for_x ? x.size(1) : 0});
-  const Tensor grad_norm_bias = torch::stable::new_zeros(norm.weight, Integers{for_x ? x.size(1) : 0});
+  const NormTensors norm(x, norm_weight, norm_bias, norm_moments, eps, training);
+  const Integers sizes{for_x ? x.size(1) : 0};
+  const NormGradients of_norm{torch::stable::new_zeros(norm.weight, sizes),
+                              torch::stable::new_zeros(norm.weight, sizes)};
   if (!backward.is_empty()) {
-    dispatch_floating(x, "x", [&](auto scalar) {
-      using S = decltype(scalar);
-      using C = Compute<S>;
-      const std::vector<C> scale = norm.template scale<C>();
-      batch_norm::GradientSums sums(x.size(1));
-      backward.template run_normed<S>(norm.with(scale), for_x ? &sums : nullptr);
-      if (for_x) {  // in the place of the gradient behind the norm
-        const batch_norm::Backward<S> pass{
-            batch_norm::layout_of(dense), data<S>(backward.x), nullptr, nullptr, data<S>(dense), norm.mean<C>(), {}};
-        batch_norm::finish_gradients<S>(
-            pass, sums,
-            {data<C>(norm.weight), norm.variance<C>(), eps, training, data<S>(backward.x),
-             /*grad_residual=*/nullptr, data<C>(grad_norm_weight), data<C>(grad_norm_bias)});
-      }
-    });
+    dispatch_floating(x, "x", [&](auto scalar) { backward.run<decltype(scalar)>(&norm, &of_norm, allow_tf32); });
   }
-  return {backward.x, backward.weight, backward.bias, grad_norm_weight, grad_norm_bias};
+  return {backward.x, backward.weight, backward.bias, of_norm.weight, of_norm.bias};
 }
-
-#endif
 
 }  // namespace
 }  // namespace ikem::temporal_conv
@@ -525,17 +575,18 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ikem_ext, library) {
       "bool allow_tf32, bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)");
   library.def(
       "temporal_conv_normed(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, "
-      "Tensor? norm_moments, float eps, bool training, int stride, int padding, int dilation) -> (Tensor, Tensor)");
+      "Tensor? norm_moments, float eps, bool training, int stride, int padding, int dilation, bool allow_tf32) "
+      "-> (Tensor, Tensor)");
   library.def(
       "temporal_conv_normed_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor norm_weight, Tensor norm_bias, "
-      "Tensor norm_moments, float eps, bool training, int stride, int padding, int dilation, bool for_x, "
-      "bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor norm_moments, float eps, bool training, int stride, int padding, int dilation, bool allow_tf32, "
+      "bool for_x, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ikem_ext, CPU, library) {
-  library.impl("temporal_conv_normed", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed));
-  library.impl("temporal_conv_normed_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed_backward));
 #endif
   library.impl("temporal_conv", TORCH_BOX(&ikem::temporal_conv::temporal_conv));
   library.impl("temporal_conv_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_backward));
+  library.impl("temporal_conv_normed", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed));
+  library.impl("temporal_conv_normed_backward", TORCH_BOX(&ikem::temporal_conv::temporal_conv_normed_backward));
 }

@@ -80,6 +80,7 @@ def _temporal_conv_normed(
     stride: int,
     padding: int,
     dilation: int,
+    allow_tf32: bool,
 ) -> tuple[Tensor, Tensor]:
     _require_evaluation(training)
     options = {"stride": stride, "padding": padding, "dilation": dilation}

@@ -66,6 +66,7 @@ bool check(const Shape& shape, int dtype, bool allow_tf32, double tolerance) {
   const auto grad_y = random_values<S>(clips * out * frames * out_joints);
 
   Values<S> results[2][5];
+  Values<Compute<S>> moments[2];
   for (int64_t transform_first = per_channel ? 1 : 0; transform_first < 2; ++transform_first) {
     const Arguments arguments{1,
                               clips,
@@ -93,7 +94,9 @@ bool check(const Shape& shape, int dtype, bool allow_tf32, double tolerance) {
     grad_weight = weight;
     grad_bias = bias;
     grad_adjacency = adjacency;
-    const char* error = graph_conv_forward(dtype, &arguments, y.data(), y_strides.data());
+    moments[transform_first].resize(2 * out);
+    const char* error =
+        graph_conv_forward(dtype, &arguments, y.data(), y_strides.data(), moments[transform_first].data());
     if (error == nullptr) {
       error = graph_conv_backward(dtype, &arguments, grad_y.data(), y_strides.data(), grad_x.data(), grad_weight.data(),
                                   grad_bias.data(), grad_adjacency.data());
@@ -108,7 +111,7 @@ bool check(const Shape& shape, int dtype, bool allow_tf32, double tolerance) {
   for (int i = 0; i < 5; ++i) {
     good = good && agree(names[i], results[per_channel ? 1 : 0][i], results[1][i], tolerance);
   }
-  return good;
+  return good && agree("moments", moments[per_channel ? 1 : 0], moments[1], tolerance);
 }
 
 bool check_dtypes(const Shape& shape) {

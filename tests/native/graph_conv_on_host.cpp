@@ -46,10 +46,17 @@ Operands<S> make_operands(const Arguments& a) {
 
 extern "C" {
 
-const char* graph_conv_forward(int dtype, const Arguments* a, void* y, const int64_t* y_strides) {
+// Without `moments`, (groups, 2, C_out), none are made.
+const char* graph_conv_forward(int dtype, const Arguments* a, void* y, const int64_t* y_strides, void* moments) {
   return dispatch(dtype, [&](auto scalar) {
     using S = decltype(scalar);
-    return cuda::forward<S>(make_problem(*a), make_operands<S>(*a), strided<5, S>(y, y_strides), a->allow_tf32 != 0,
+    using C = Compute<S>;
+    const Problem problem = make_problem(*a);
+    const int64_t parts = moments != nullptr ? cuda::count_parts<S>(problem) : 0;
+    std::vector<ikem::Moments<C>> memory(static_cast<size_t>(problem.groups * problem.out_channels * parts),
+                                         ikem::Moments<C>{NAN, NAN, NAN});
+    const ikem::WantedMoments<C> wanted{static_cast<C*>(moments), moments != nullptr ? memory.data() : nullptr};
+    return cuda::forward<S>(problem, make_operands<S>(*a), strided<5, S>(y, y_strides), wanted, a->allow_tf32 != 0,
                             nullptr);
   });
 }

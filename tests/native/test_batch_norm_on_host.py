@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from on_host import SANITIZE, address
+from on_host import SANITIZE
+from on_host.batch_norm import EPS, HostBatchNorm
 from operation_checks import DTYPES, assert_as_accurate
 from test_batch_norm import LAYOUTS, arguments
 from torch import Tensor
@@ -20,89 +20,6 @@ from ikem_ext.reference.batch_norm import dropout_mask
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
-EPS = 1e-5
-
-
-class Arguments(ctypes.Structure):
-    """The structure of the same name in batch_norm_on_host.cpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in "outer channels inner training relu seed".split()),
-        *((name, ctypes.c_double) for name in "dropout eps".split()),
-        *((name, ctypes.c_void_p) for name in "x weight bias mean variance residual".split()),
-    )
-
-
-class HostBatchNorm:
-    """`batch_norm` and its gradients by the CUDA kernels on the host."""
-
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-        self._library.batch_norm_forward.restype = ctypes.c_char_p
-        self._library.batch_norm_backward.restype = ctypes.c_char_p
-
-    def __call__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        mean: Tensor | None = None,
-        variance: Tensor | None = None,
-        *,
-        seed: int = 0,
-        dropout: float = 0.0,
-        residual: Tensor | None = None,
-        relu: bool = False,
-        as_bytes: bool = False,
-    ) -> Tensor:
-        """The output, differentiable; by the batch unless mean and variance are given. ``as_bytes``: the backward pass
-        learns from bytes what went through the ReLU, else from the output.
-        """
-        options = {"relu": relu, "seed": seed, "dropout": dropout, "eps": EPS}
-
-        class OnHost(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
-                y = empty_like(x)
-                used = torch.full_like(weight, torch.nan), torch.full_like(weight, torch.nan)
-                call = self._arguments(x, weight, bias, mean, variance, residual, **options)
-                self._run("forward", x, call, y, *used)
-                through = y if relu and not as_bytes else None
-                positive = (y > 0).view(torch.int8) if relu and as_bytes else None
-                ctx.save_for_backward(x, weight, bias, residual, through, positive, *used)
-                return y
-
-            @staticmethod
-            def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-                x, weight, bias, residual, y, through, *used = ctx.saved_tensors
-                call = self._arguments(x, weight, bias, *used, residual, training=mean is None, **options)
-                grads = [empty_like(x), *(torch.full_like(weight, torch.nan) for _ in range(2))]
-                grads.append(None if residual is None else empty_like(x))
-                self._run("backward", x, call, torch.empty_like(x).copy_(grad_y), y, through, *grads)
-                return tuple(grads)
-
-        return OnHost.apply(x, weight, bias, residual)
-
-    def _run(self, name: str, x: Tensor, arguments: Arguments, *tensors: Tensor | None) -> None:
-        function = getattr(self._library, f"batch_norm_{name}")
-        pointers = (ctypes.c_void_p(address(tensor)) for tensor in tensors)
-        error = function(DTYPES.index(x.dtype), ctypes.byref(arguments), *pointers)
-        assert error is None, error
-
-    def _arguments(self, x: Tensor, *tensors: Tensor | None, training: bool = False, **options: Any) -> Arguments:
-        n, channels, *positions = x.shape
-        inner = positions[0] * positions[1]
-        last = channels > 1 and x.stride(1) == 1 and not x.is_contiguous()
-        sizes = (n * inner, channels, 1) if last else (n, channels, inner)
-        settings = {**options, "training": training}
-        return Arguments(
-            *sizes, *(settings[name] for name, _ in Arguments._fields_[3:8]), address(x), *map(address, tensors)
-        )
-
-
-def empty_like(x: Tensor) -> Tensor:
-    """Filled with NaN, in memory as x is."""
-    return torch.empty_like(x).fill_(torch.nan)
 
 
 @pytest.fixture(scope="module")

@@ -2,116 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from on_host import SANITIZE, address, empty_like_x, pointer
+from on_host import SANITIZE
+from on_host.graph_conv import NAMES, ORDERS, HostGraphConv
 from operation_checks import DTYPES, assert_as_accurate, non_contiguous
-from test_graph_conv import NAMES, PER, Golden, arguments, check_golden_layer_of_st_gcn
+from test_graph_conv import PER, Golden, arguments, check_golden_layer_of_st_gcn
 from torch import Tensor
 
 from ikem_ext import reference
 
 HERE = Path(__file__).parent
-ORDERS = ("aggregate first", "transform first")
-
-
-class Arguments(ctypes.Structure):
-    """The structure of the same name in graph_conv_on_host.cpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in "groups clips parts in_channels out_channels frames joints".split()),
-        *((name, ctypes.c_int64) for name in "out_joints per_clip per_channel transform_first allow_tf32".split()),
-        *((name, ctypes.c_void_p) for name in NAMES),
-        *((f"{name}_strides", ctypes.c_void_p) for name in NAMES),
-    )
-
-
-class HostGraphConv:
-    """`graph_conv` and its gradients by the CUDA kernels on the host."""
-
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-        self._library.graph_conv_forward.restype = ctypes.c_char_p
-        self._library.graph_conv_backward.restype = ctypes.c_char_p
-
-    def __call__(self, *values: Tensor | None, order: str, allow_tf32: bool = False) -> Tensor:
-        """The output, differentiable in all inputs."""
-
-        class OnHost(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, *values: Tensor | None) -> Tensor:
-                ctx.save_for_backward(*values)
-                return self.forward(values, order, allow_tf32)
-
-            @staticmethod
-            def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-                return self.backward(grad_y, ctx.saved_tensors, ctx.needs_input_grad, order, allow_tf32)
-
-        return OnHost.apply(*values)
-
-    def forward(self, values: tuple[Tensor | None, ...], order: str, allow_tf32: bool) -> Tensor:
-        x, weight, _, adjacency = values
-        y = empty_like_x(x, (*x.shape[:-3], weight.shape[-2], x.shape[-2], adjacency.shape[-1]))
-        arguments, _strides = self._arguments(values, order, allow_tf32)
-        strides = strides_of(y, x.dim() == 5)
-        error = self._library.graph_conv_forward(
-            DTYPES.index(x.dtype), ctypes.byref(arguments), pointer(y), ctypes.c_void_p(strides.data_ptr())
-        )
-        assert error is None, error
-        return y
-
-    def backward(
-        self,
-        grad_y: Tensor,
-        values: tuple[Tensor | None, ...],
-        wanted: tuple[bool, ...],
-        order: str,
-        allow_tf32: bool,
-    ) -> tuple[Tensor | None, ...]:
-        arguments, _strides = self._arguments(values, order, allow_tf32)
-        x = values[0]
-        strides = strides_of(grad_y, x.dim() == 5)
-        gradients = [
-            torch.full_like(value, torch.nan, memory_format=torch.contiguous_format) if asked else None
-            for value, asked in zip(values, wanted, strict=True)
-        ]
-        if wanted[0]:
-            gradients[0] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).fill_(torch.nan)
-        error = self._library.graph_conv_backward(
-            DTYPES.index(x.dtype), ctypes.byref(arguments), pointer(grad_y), ctypes.c_void_p(strides.data_ptr()),
-            *(pointer(gradient) for gradient in gradients),
-        )  # fmt: skip
-        assert error is None, error
-        return tuple(gradients)
-
-    def _arguments(self, values: tuple[Tensor | None, ...], order: str, allow_tf32: bool) -> tuple[Arguments, Any]:
-        x, weight, _, adjacency = values
-        grouped = x.dim() == 5
-        per_clip, per_channel = (adjacency.dim() - grouped >= axes for axes in (4, 5))
-        strides = [
-            strides_of(x, grouped), strides_of(weight, grouped),
-            None if values[2] is None else strides_of(values[2], grouped),
-            strides_of(adjacency, grouped, per_clip, True, per_channel, True, True),
-        ]  # fmt: skip
-        sizes = (
-            x.shape[0] if grouped else 1, x.shape[-4], weight.shape[-3], x.shape[-3], weight.shape[-2], x.shape[-2],
-            x.shape[-1], adjacency.shape[-1], per_clip, per_channel, order == ORDERS[1], allow_tf32,
-        )  # fmt: skip
-        return Arguments(*sizes, *(address(value) for value in values), *(address(each) for each in strides)), strides
-
-
-def strides_of(tensor: Tensor, grouped: bool, *present: bool) -> Tensor:
-    """Strides by axis, 0 for those that the tensor does not have."""
-    own = iter(tensor.stride())
-    present = present or (True,) * (tensor.dim() - grouped)
-    return torch.tensor([next(own) if axis else 0 for axis in (grouped, *present)])
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +51,17 @@ def check(
         assert_as_accurate(*each, f"{order}, {name}", ulps)
 
 
+def check_moments(on_host: HostGraphConv, values: tuple[Tensor | None, ...], order: str) -> None:
+    """As accurate as the twin's, in the dtype of what is multiplied; and the output is what it is without them."""
+    found: list[Tensor] = []
+    y = on_host(*values, order=order, found=found)
+    assert torch.equal(y, on_host(*values, order=order))
+    wide = [None if value is None else value.double() for value in values]
+    plain, truth = (reference.graph_conv(*each, moments=True)[1] for each in (values, wide))
+    dtype = values[0].dtype
+    assert_as_accurate(found[0].to(dtype), plain.to(dtype), truth, f"{order}, moments", ulps=4)
+
+
 def sparse(values: tuple[Tensor, ...], seed: int = 0) -> tuple[Tensor, ...]:
     """With an adjacency of which half is zero."""
     kept = torch.rand(values[-1].shape, generator=torch.Generator().manual_seed(seed)) < 0.5
@@ -164,6 +81,26 @@ def test_matches_the_plain_twin(on_host: HostGraphConv, per: str, dtype: torch.d
         for c_in, c_out in ((3, 18), (18, 3), (16, 16)):
             values = sparse(arguments(3, c_in, c_out, 5, 6, 7, 3, per))
             check(on_host, tuple(value.to(dtype) for value in values), order)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("per", PER)
+def test_moments(on_host: HostGraphConv, per: str, dtype: torch.dtype) -> None:
+    """Several tiles to a clip, more columns than a block has, and numbers far from zero."""
+    torch.manual_seed(0)
+    for order in ORDERS[per == "channel" :]:
+        for sizes in ((3, 3, 18, 5, 6, 7, 3), (2, 18, 70, 40, 5, 5, 1), (1, 5, 3, 1, 2, 1, 2)):
+            x, weight, bias, adjacency = (value.to(dtype) for value in sparse(arguments(*sizes, per)))
+            check_moments(on_host, (x, weight, bias + 10, adjacency), order)
+            check_moments(on_host, (x.to(memory_format=torch.channels_last), weight, None, adjacency), order)
+
+
+def test_moments_of_groups_and_of_more_joints_than_rows_of_a_block(on_host: HostGraphConv) -> None:
+    torch.manual_seed(0)
+    groups = [arguments(2, 3, 20, 5, 6, 7, 3, "shared") for _ in range(3)]
+    for order in ORDERS:
+        check_moments(on_host, tuple(torch.stack(each) for each in zip(*groups, strict=True)), order)
+        check_moments(on_host, arguments(1, 3, 2, 2, 2, 150, 2, "shared", torch.float32), order)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,104 +11,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from on_host import SANITIZE, address, empty_like_x, pointer
+from on_host import SANITIZE
+from on_host.temporal_conv import HostTemporalConv
 from operation_checks import DTYPES, assert_as_accurate, non_contiguous
 from test_temporal_conv import arguments
 from torch import Tensor
 
 from ikem_ext import reference
+from ikem_ext.reference.batch_norm import moments_of
 
 HERE = Path(__file__).parent
-OPTIONS = ("stride", "padding", "dilation")
-NAMES = ("x", "weight", "bias")
 
 Given = dict[str, Any]
-
-
-class Arguments(ctypes.Structure):
-    """The structure of the same name in temporal_conv_on_host.cpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in "clips in_channels out_channels frames out_frames joints taps".split()),
-        *((name, ctypes.c_int64) for name in "stride dilation padding allow_tf32".split()),
-        *((name, ctypes.c_void_p) for name in "x weight bias x_strides weight_strides".split()),
-    )
-
-
-class HostTemporalConv:
-    """`temporal_conv` and its gradients by the CUDA kernels on the host."""
-
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-        self._library.temporal_conv_forward.restype = ctypes.c_char_p
-        self._library.temporal_conv_backward.restype = ctypes.c_char_p
-
-    def __call__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        allow_tf32: bool = False,
-    ) -> Tensor:
-        """The output, differentiable in all inputs."""
-        settings = stride, padding, dilation, allow_tf32
-
-        class OnHost(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, *values: Tensor | None) -> Tensor:
-                ctx.save_for_backward(*values)
-                return self.forward(values, *settings)
-
-            @staticmethod
-            def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-                return self.backward(grad_y, ctx.saved_tensors, ctx.needs_input_grad, *settings)
-
-        return OnHost.apply(x, weight, bias)
-
-    def forward(self, values: tuple[Tensor | None, ...], *settings: int) -> Tensor:
-        arguments, _strides = self._arguments(values, *settings)
-        x = values[0]
-        y = empty_like_x(x, (arguments.clips, arguments.out_channels, arguments.out_frames, arguments.joints))
-        self._call("temporal_conv_forward", arguments, y)
-        return y
-
-    def backward(
-        self, grad_y: Tensor, values: tuple[Tensor | None, ...], wanted: tuple[bool, ...], *settings: int
-    ) -> tuple[Tensor | None, ...]:
-        arguments, _strides = self._arguments(values, *settings)
-        gradients = [
-            torch.full_like(value, torch.nan, memory_format=torch.contiguous_format) if asked else None
-            for value, asked in zip(values, wanted, strict=True)
-        ]
-        if wanted[0]:
-            x = values[0]
-            gradients[0] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).fill_(torch.nan)
-        self._call("temporal_conv_backward", arguments, grad_y, *gradients)
-        return tuple(gradients)
-
-    def _arguments(
-        self, values: tuple[Tensor | None, ...], stride: int, padding: int, dilation: int, allow_tf32: bool
-    ) -> tuple[Arguments, Any]:
-        x, weight, bias = values
-        clips, in_channels, frames, joints = x.shape
-        out_channels, _, taps = weight.shape
-        out_frames = (frames + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
-        strides = torch.tensor(x.stride()), torch.tensor(weight.stride())
-        sizes = (
-            clips, in_channels, out_channels, frames, out_frames, joints, taps, stride, dilation, padding, allow_tf32,
-        )  # fmt: skip
-        return Arguments(*sizes, *map(address, (x, weight, bias, *strides))), strides
-
-    def _call(self, function: str, arguments: Arguments, y: Tensor, *gradients: Tensor | None) -> None:
-        strides = torch.tensor(y.stride())
-        error = getattr(self._library, function)(
-            DTYPES.index(y.dtype), ctypes.byref(arguments), pointer(y), pointer(strides), *map(pointer, gradients)
-        )
-        assert error is None, error
 
 
 @pytest.fixture(scope="module")
@@ -271,9 +184,10 @@ def test_no_channels_bias_or_clips(on_host: HostTemporalConv) -> None:
         given = converted(arguments(0, 3, 4, 5, 6, 3), dtype)
         y = on_host(**given)
         assert y.shape == (0, 4, 3, 6)
-        gradients = on_host.backward(y, tuple(given.values()), (True, True, True), 1, 0, 1, False)
-        for value, gradient in zip(given.values(), gradients, strict=True):
-            assert gradient.shape == value.shape
+        without_norm = None, None, None, 0.0, True
+        gradients = on_host.backward(y, given["x"], given["weight"], *without_norm, 1, 0, 1, False, *(True,) * 3)
+        for value, gradient in zip(given.values(), gradients[:3], strict=True):
+            assert gradient is not None and gradient.shape == value.shape
             assert not gradient.any()
     given = arguments(2, 3, 4, 5, 6, 3)
     check(on_host, {"x": given["x"], "weight": given["weight"]})
@@ -291,6 +205,137 @@ def test_infinity_stays_with_the_taps_and_channels_that_meet_it(on_host: HostTem
             ours = run(lambda allowed=allow_tf32, **leaves: on_host(**leaves, allow_tf32=allowed), given)
             for mine, plain in zip(ours, twins, strict=True):
                 assert torch.equal(mine.isfinite(), plain.isfinite())
+
+
+def normed(given: Given, layout: torch.memory_format = torch.contiguous_format) -> Given:
+    """With a norm before the convolution, of features that are far from zero, and behind it none so near to it that
+    one precision has it pass the ReLU and another has not.
+    """
+    x = ((given["x"] * 3 + 5) * 8).round().div(8).to(memory_format=layout)
+    numbers = torch.randn(2, x.shape[1], dtype=torch.float64).to(x.dtype)
+    return {**given, "x": x, "norm_weight": numbers[0], "norm_bias": numbers[1]}
+
+
+def check_normed(
+    on_host: HostTemporalConv, given: Given, training: bool = True, allow_tf32: bool = False, ulps: float = 4
+) -> None:
+    """Output, moments and gradients as accurate as the twin's, the norm's own among them."""
+    dtype, x = given["x"].dtype, given["x"].double()
+    constant = torch.stack((torch.randn(x.shape[1]), torch.rand(x.shape[1]) + 0.1)).double()
+    moments = moments_of(x) if training else constant
+    found = []
+
+    def call(function: Callable[..., Any], **options: Any) -> Callable[..., Tensor]:
+        def run(*, norm_weight: Tensor, norm_bias: Tensor, **leaves: Any) -> Tensor:
+            wide = torch.promote_types(leaves["x"].dtype, torch.float32)
+            norm = norm_weight, norm_bias, moments.to(wide), 1e-5
+            y, made = function(**leaves, **options, norm=norm, training=training, moments=True)
+            found.append(made)
+            return y
+
+        return run
+
+    ours = run(call(on_host, allow_tf32=allow_tf32), given)
+    plain = run(call(reference.temporal_conv), given)
+    truth = run(call(reference.temporal_conv), converted(given, torch.float64), dtype)
+    names = ("output", *(name for name, value in given.items() if isinstance(value, Tensor)))
+    for name, *each in zip(names, ours, plain, truth, strict=True):
+        assert_as_accurate(*each, name, ulps)
+    # Of x behind a norm, which is rounded before it is multiplied.
+    assert_as_accurate(*(each.to(dtype) for each in found[:2]), found[2], "moments", ulps)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_norms_on_either_side(on_host: HostTemporalConv, dtype: torch.dtype, layout: torch.memory_format) -> None:
+    """Blocks of each width, several slices of the channels, and tiles that share out a clip."""
+    torch.manual_seed(0)
+    for c_in, c_out, frames in ((3, 18, 7), (18, 3, 13), (20, 40, 60)):
+        given = normed(converted(arguments(2, c_in, c_out, frames, 5, 9), dtype), layout)
+        check_normed(on_host, {**given, "padding": 4}, training=c_in != 3)
+    check_normed(on_host, normed(converted(arguments(1, 70, 40, 3, 3, 3), dtype), layout))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes, st.integers(1, 11), *(st.integers(1, 4) for _ in range(2)), st.integers(0, 9), st.booleans(), st.booleans()
+)  # fmt: skip
+def test_norms_at_any_size(
+    on_host: HostTemporalConv,
+    sizes: tuple[int, ...],
+    taps: int,
+    stride: int,
+    dilation: int,
+    padding: int,
+    channels_last: bool,
+    training: bool,
+) -> None:
+    frames = max(sizes[3], dilation * (taps - 1) + 1 - 2 * padding, 2)
+    given = normed(
+        arguments(max(sizes[0], 1), *sizes[1:3], frames, sizes[4], taps),
+        torch.channels_last if channels_last else torch.contiguous_format,
+    )
+    check_normed(on_host, {**given, "stride": stride, "dilation": dilation, "padding": padding}, training)
+
+
+@pytest.mark.parametrize(("frames", "joints", "taps"), [(3, 300, 3), (40, 67, 9)])
+def test_norms_where_a_tile_has_some_of_the_joints(
+    on_host: HostTemporalConv, frames: int, joints: int, taps: int
+) -> None:
+    torch.manual_seed(0)
+    given = normed(arguments(1, 2, 3, frames, joints, taps, torch.float32))
+    check_normed(on_host, {**given, "padding": taps // 2})
+
+
+def test_norms_where_float32_is_rounded_to_tf32(on_host: HostTemporalConv) -> None:
+    torch.manual_seed(0)
+    given = {**normed(arguments(2, 20, 40, 11, 7, 9, torch.float32)), "padding": 4}
+    check_normed(on_host, given, allow_tf32=True, ulps=2e-3 / torch.finfo(torch.float32).eps)
+
+
+def test_norms_with_strided_features_and_without_bias(on_host: HostTemporalConv) -> None:
+    torch.manual_seed(0)
+    given = normed(arguments(2, 5, 6, 12, 7, 3, torch.float32))
+    del given["bias"]
+    check_normed(on_host, {**given, "x": non_contiguous(given["x"]), "stride": 2})
+
+
+def test_norm_gives_the_same_bits_each_time_and_for_some_inputs_alone(on_host: HostTemporalConv) -> None:
+    torch.manual_seed(0)
+    given = normed(arguments(300, 5, 6, 8, 5, 3, torch.float32))
+    leaves = [given[name].requires_grad_() for name in ("x", "weight", "bias", "norm_weight", "norm_bias")]
+    moments = moments_of(given["x"].detach())
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor, *norm: Tensor) -> tuple[Tensor, Tensor]:
+        return on_host(x, weight, bias, norm=(*norm, moments, 1e-5), moments=True)
+
+    (y, of_y), again = call(*leaves), call(*leaves)
+    assert torch.equal(y, again[0]) and torch.equal(of_y, again[1])
+    together = torch.autograd.grad(y.square().sum(), leaves)
+    for i, leaf in enumerate(leaves):
+        others = [other.detach() if other is not leaf else leaf for other in leaves]
+        (alone,) = torch.autograd.grad(call(*others)[0].square().sum(), [leaf])
+        assert torch.equal(alone, together[i])
+
+
+def test_moments_of_numbers_far_from_zero(on_host: HostTemporalConv) -> None:
+    """A sum of squares minus the square of the sum would leave nothing."""
+    torch.manual_seed(0)
+    weight, bias = torch.zeros(3, 2, 1), torch.full((3,), 1e4)
+    weight[:, 0] = 1
+    x = torch.randn(8, 2, 40, 25)
+    y, moments = on_host(x, weight, bias, moments=True)
+    assert torch.equal(y, on_host(x, weight, bias))
+    torch.testing.assert_close(moments[1], y.double().var((0, 2, 3), correction=0).float(), rtol=1e-3, atol=0)
+
+
+def test_what_is_not_a_number_stays_behind_the_norm(on_host: HostTemporalConv) -> None:
+    given = normed(arguments(1, 3, 4, 9, 2, 3))
+    given["x"][0, 1, 4, 1] = torch.nan
+    y = on_host(
+        given["x"], given["weight"], norm=(given["norm_weight"], given["norm_bias"], torch.ones(2, 3), 1e-5), padding=1
+    )
+    assert torch.equal(y.isnan().any(1)[0], torch.arange(9)[:, None].sub(4).abs().le(1) & torch.tensor([False, True]))
 
 
 def test_formula_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:

@@ -35,12 +35,12 @@ __device__ void load_gradient(const Backward<S>& pass, const Window<V, LAST>& wi
   }
 }
 
-// Sums over some positions of the gradient at the normalized x, and of its product with x - mean.
+// The sums of a thread's channels.
 template <class C, int CHANNELS>
-struct GradientSums {
+struct OwnSums {
   C of_gradient[CHANNELS] = {}, of_product[CHANNELS] = {};
 
-  __device__ void add(const GradientSums& other) {
+  __device__ void add(const OwnSums& other) {
 #pragma unroll
     for (int i = 0; i < CHANNELS; ++i) {
       of_gradient[i] += other.of_gradient[i];
@@ -53,10 +53,10 @@ struct GradientSums {
 template <class S, int V, bool LAST>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE<V>)
     gradient_sums_kernel(const __grid_constant__ Walk walk, const __grid_constant__ Backward<S> pass, S* grad_residual,
-                         GradientSums<Compute<S>, 1>* partials) {
+                         PartialGradientSums<Compute<S>>* partials) {
   using C = Compute<S>;
   constexpr int CHANNELS = Turn<V, LAST>::CHANNELS;
-  using Own = GradientSums<C, CHANNELS>;
+  using Own = OwnSums<C, CHANNELS>;
   IKEM_DYNAMIC_SHARED(memory);
   const Turn<V, LAST> turn(walk);
   const PerChannel<C, V, LAST> mean(pass.mean, turn);
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE<V>)
   if (turn.row == 0 && turn.active) {
 #pragma unroll
     for (int i = 0; i < CHANNELS; ++i) {
-      partials[(turn.channel + i) * walk.chunks + turn.chunk] = {{own.of_gradient[i]}, {own.of_product[i]}};
+      partials[(turn.channel + i) * walk.chunks + turn.chunk] = {own.of_gradient[i], own.of_product[i]};
     }
   }
 }
@@ -85,15 +85,15 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE<V>)
 template <class S, class C = Compute<S>>
 __global__ void __launch_bounds__(THREADS, 2)
     coefficients_kernel(const __grid_constant__ Parameters<S> parameters, int64_t channels, int64_t per_channel,
-                        const GradientSums<C, 1>* partials, int64_t chunks, C* by_gradient, C* by_x, C* constant) {
+                        const PartialGradientSums<C>* partials, int64_t chunks, C* by_gradient, C* by_x, C* constant) {
   const int lane = static_cast<int>(threadIdx.x) % WARP;
   for (int64_t c = (blockIdx.x * int64_t{THREADS} + threadIdx.x) / WARP; c < channels;
        c += gridDim.x * int64_t{THREADS / WARP}) {
     double of_gradient = 0, of_product = 0;
     for (int64_t j = lane; j < chunks; j += WARP) {
-      const GradientSums<C, 1> more = partials[c * chunks + j];
-      of_gradient += more.of_gradient[0];
-      of_product += more.of_product[0];
+      const PartialGradientSums<C> more = partials[c * chunks + j];
+      of_gradient += more.of_gradient;
+      of_product += more.of_product;
     }
     const auto plus = [](double a, double b) { return a + b; };
     of_gradient = reduce_warp(of_gradient, plus);
@@ -138,16 +138,22 @@ bool may_use_packs(const Backward<S>& pass, const S* grad_x, const S* grad_resid
 }
 
 template <class C>
-struct BackwardWorkspace {
-  GradientSums<C, 1>* partials;
+struct FinishWorkspace {
   C *by_gradient, *by_x, *constant;
 
-  BackwardWorkspace(SharedArrays& arrays, const Walk& walk) {
-    const int64_t channels = walk.layout.channels;
-    partials = arrays.take<GradientSums<C, 1>>(channels * walk.chunks);
+  FinishWorkspace(SharedArrays& arrays, int64_t channels) {
     by_gradient = arrays.take<C>(channels);
     by_x = arrays.take<C>(channels);
     constant = arrays.take<C>(channels);
+  }
+};
+
+template <class C>
+struct BackwardWorkspace : FinishWorkspace<C> {
+  PartialGradientSums<C>* partials;
+
+  BackwardWorkspace(SharedArrays& arrays, const Walk& walk) : FinishWorkspace<C>(arrays, walk.layout.channels) {
+    partials = arrays.take<PartialGradientSums<C>>(walk.layout.channels * walk.chunks);
   }
 };
 

@@ -2,25 +2,10 @@
 #pragma once
 
 #include "batch_norm/cuda/walk.h"
-#include "common/warp.h"
+#include "common/channel_moments.h"
 
 namespace ikem::batch_norm::cuda {
 namespace {
-
-// Mean, sum of squared deviations from it, and number of some values.
-template <class C>
-struct Moments {
-  C mean, squares, count;
-};
-
-// Of both together (Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
-template <class C>
-__device__ Moments<C> merged(const Moments<C>& a, const Moments<C>& b) {
-  const C count = a.count + b.count;
-  const C share = count > 0 ? b.count / count : C(0);
-  const C off = b.mean - a.mean;
-  return {a.mean + off * share, a.squares + b.squares + off * off * a.count * share, count};
-}
 
 // The moments of a thread's channels, one value of each after another (Welford, 1962), or of the values of a pack.
 template <class C, int V, bool LAST>
@@ -112,16 +97,7 @@ __global__ void __launch_bounds__(THREADS, 2)
       mean = statistics.given_mean[c];
       variance = statistics.given_variance[c];
     } else {
-      Moments<double> total{};
-      for (int64_t j = lane; j < chunks; j += WARP) {
-        const Moments<C> more = partials[c * chunks + j];
-        total = merged<double>(total, {more.mean, more.squares, more.count});
-      }
-      for (int mask = WARP / 2; mask > 0; mask /= 2) {
-        const auto from_lane = [&](double value) { return __shfl_xor_sync(ALL_LANES, value, mask); };
-        const Moments<double> other{from_lane(total.mean), from_lane(total.squares), from_lane(total.count)};
-        total = merged(total, other);
-      }
+      const Moments<double> total = merge_parts(partials + c * chunks, chunks);
       mean = static_cast<C>(total.mean);
       variance = static_cast<C>(total.count > 0 ? total.squares / total.count : 0);
     }

@@ -1,6 +1,7 @@
 // The graph convolution that sums over the joints first: y = sum over k of (x A[k]) W[k].
 #pragma once
 
+#include "common/channel_moments.h"
 #include "common/product.h"
 #include "graph_conv/cuda/launch.h"
 #include "graph_conv/cuda/sum_over_joints.h"
@@ -33,7 +34,7 @@ struct AggregateShared {
 template <class S, bool TENSOR, int N>
 __global__ void __launch_bounds__(MAX_THREADS, 2)
     aggregate_kernel(const __grid_constant__ Layer<S> layer, const __grid_constant__ Strided<S, 5> y,
-                     const __grid_constant__ Plan plan) {
+                     Moments<Compute<S>>* moments, const __grid_constant__ Plan plan) {
   using C = Compute<S>;
   constexpr int L = PACK<C>;
   using WarpProduct = Product<S, TENSOR, N>;
@@ -47,10 +48,10 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
   const int column_tiles = divide_up(layer.out_channels, columns);
   const int task = static_cast<int>(blockIdx.x);
   const int group = task / column_tiles / plan.tiles.per_clip() / layer.clips;
+  const int tiles = plan.tiles.per_clip() * layer.clips, tile = task / column_tiles % tiles;
   const Place& place = *shared.place;
   if (threadIdx.x == 0) {
-    *shared.place = Place(plan.tiles, task / column_tiles % (plan.tiles.per_clip() * layer.clips), layer.frames,
-                          layer.edges.targets);
+    *shared.place = Place(plan.tiles, tile, layer.frames, layer.edges.targets);
   }
   __syncthreads();
   const int first_out = task % column_tiles * columns;
@@ -109,19 +110,37 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
         }
       }
       store_pack(to, at, c, sums.values);
+      if (moments != nullptr) {
+        out.pack(self.index, c) = sums;
+      }
     }
+  }
+  if (moments != nullptr) {
+    __syncthreads();
+    moments_of_rows(out, rows, self.index, [&](int column, const Moments<C>& of_tile) {
+      if (column < own_outs) {
+        const int64_t channel = int64_t{group} * layer.out_channels + first_out + self.slice * N + column;
+        moments[channel * tiles + tile] = of_tile;
+      }
+    });
   }
 }
 
+template <class S, int N>
+Plan plan_aggregate(const Layer<S>& layer) {
+  return plan_layer<AggregateShared<S, N>>(layer, share_out(divide_up(layer.out_channels, N)), /*split_joints=*/true);
+}
+
 template <class S>
-const char* aggregate(const Layer<S>& layer, const Strided<S, 5>& y, bool allow_tf32, void* stream) {
+const char* aggregate(const Layer<S>& layer, const Strided<S, 5>& y, Moments<Compute<S>>* moments, bool allow_tf32,
+                      void* stream) {
   return dispatch<S>(allow_tf32, columns_for<S>(layer.out_channels), [&](auto tensor, auto n) {
     constexpr int N = decltype(n)::value;
-    using Shared = AggregateShared<S, N>;
-    const Plan plan = plan_layer<Shared>(layer, share_out(divide_up(layer.out_channels, N)), /*split_joints=*/true);
+    const Plan plan = plan_aggregate<S, N>(layer);
     const int64_t tasks =
         int64_t{layer.groups} * layer.clips * plan.tiles.per_clip() * divide_up(layer.out_channels, plan.slices * N);
-    return launch<Shared>(aggregate_kernel<S, decltype(tensor)::value, N>, tasks, stream, layer, plan, y, plan);
+    return launch<AggregateShared<S, N>>(aggregate_kernel<S, decltype(tensor)::value, N>, tasks, stream, layer, plan, y,
+                                         moments, plan);
   });
 }
 

@@ -40,13 +40,14 @@ const char* launch(Kernel kernel, int64_t blocks, void* stream, const Operation&
 }
 
 template <class Shared, class S>
-Plan plan_layer(const Layer<S>& layer, int slices, bool split_joints) {
+Plan plan_layer(const Layer<S>& layer, int slices, bool split_joints, bool keep = false) {
   return plan_for<Shared>(layer, [&](int frames) {
     Plan plan;
     plan.tiles = make_tiles(layer.frames, frames, layer.edges.targets, split_joints);
     plan.source_rows = round_up(plan.tiles.frames * layer.edges.sources, WARP);
     plan.target_rows = round_up(plan.tiles.frames * plan.tiles.joints, WARP);
     plan.slices = slices;
+    plan.kept_rows = keep ? plan.target_rows : 0;
     return plan;
   });
 }

@@ -44,6 +44,7 @@ struct Plan {
   Tiles tiles;
   int source_rows, target_rows;  // of a tile, rounded up
   int slices;                    // of ROWS threads
+  int kept_rows = 0;             // of what is written, where they are kept for its moments and nothing else keeps them
 };
 
 // Channels of the sum over channels that are in shared memory at once, where a warp has N columns.

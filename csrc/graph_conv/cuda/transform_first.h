@@ -1,6 +1,7 @@
 // The graph convolution that sums over the channels first: y = sum over k of (x W[k]) A[k].
 #pragma once
 
+#include "common/channel_moments.h"
 #include "graph_conv/cuda/launch.h"
 #include "graph_conv/cuda/sum_over_joints.h"
 #include "graph_conv/cuda/transform.h"
@@ -10,19 +11,23 @@ namespace {
 
 template <class S, int N>
 struct TransformShared {
-  Place* place;  // in memory, as the products need the registers
+  Place* place;              // in memory, as the products need the registers
+  Rows<Compute<S>, N> kept;  // what is written, for its moments; at a place that takes no register
   SumOverJoints<S> joints;
   Transform<S, Compute<S>, N> transform;
 
   __host__ __device__ TransformShared(SharedArrays& shared, const Layer<S>& layer, const Plan& plan)
-      : place(shared.take<Place>(1)), joints(layer.edges, shared), transform(shared, layer, plan, layer.edges.parts) {}
+      : place(shared.take<Place>(1)),
+        kept(shared, plan.kept_rows),
+        joints(layer.edges, shared),
+        transform(shared, layer, plan, layer.edges.parts) {}
 };
 
 // A block has N output channels; the slices share out the packs of each row of them.
 template <class S, bool TENSOR, int N>
 __global__ void __launch_bounds__(MAX_THREADS, 2)
     transform_kernel(const __grid_constant__ Layer<S> layer, const __grid_constant__ Strided<S, 5> y,
-                     const __grid_constant__ Plan plan) {
+                     Moments<Compute<S>>* moments, const __grid_constant__ Plan plan) {
   using C = Compute<S>;
   constexpr int L = PACK<C>;
   IKEM_DYNAMIC_SHARED(memory);
@@ -58,30 +63,55 @@ __global__ void __launch_bounds__(MAX_THREADS, 2)
     const C* frame = wide.at(row / targets * layer.edges.sources);
 #pragma unroll 1
     for (int c = self.slice * L; c < outs; c += plan.slices * L) {
-      C sums[L] = {};
+      Pack<C, L> sums{};
 #pragma unroll 1
       for (int k = 0; k < parts; ++k) {
         shared.joints.add(k, row % targets, frame + k * plan.source_rows * wide.LENGTH + c, wide.LENGTH, first_out + c,
-                          layer.out_channels, sums);
+                          layer.out_channels, sums.values);
       }
-      store_pack(to, at, c, sums);
+      store_pack(to, at, c, sums.values);
+      if (moments != nullptr) {
+        shared.kept.pack(row, c) = sums;
+      }
     }
+  }
+  if (moments != nullptr) {
+    __syncthreads();
+    const int tiles = plan.tiles.per_clip() * layer.clips;
+    const int tile = static_cast<int>(blockIdx.x) / column_tiles % tiles;
+    moments_of_rows(shared.kept, to.positions(), static_cast<int>(threadIdx.x),
+                    [&](int column, const Moments<C>& of_tile) {
+                      if (column < outs) {
+                        const int64_t channel = int64_t{group} * layer.out_channels + first_out + column;
+                        moments[channel * tiles + tile] = of_tile;
+                      }
+                    });
   }
 }
 
+template <class S, int N>
+Plan plan_transform(const Layer<S>& layer, bool keep) {
+  return plan_layer<TransformShared<S, N>>(layer, share_out(layer.edges.parts), /*split_joints=*/false, keep);
+}
+
+// Many joints leave room for few channels.
 template <class S>
-const char* transform(const Layer<S>& layer, const Strided<S, 5>& y, bool allow_tf32, void* stream) {
-  const int slices = share_out(layer.edges.parts);
-  // Many joints leave room for few channels.
-  const bool many = shared_bytes<TransformShared<S, 32>>(
-                        layer, plan_layer<TransformShared<S, 32>>(layer, slices, false)) > PREFERRED_BYTES;
-  return dispatch<S>(allow_tf32, many ? 16 : columns_for<S>(layer.out_channels), [&](auto tensor, auto n) {
+int transform_columns(const Layer<S>& layer, bool keep) {
+  const Plan plan = plan_transform<S, 32>(layer, keep);
+  return shared_bytes<TransformShared<S, 32>>(layer, plan) > PREFERRED_BYTES ? 16 : columns_for<S>(layer.out_channels);
+}
+
+template <class S>
+const char* transform(const Layer<S>& layer, const Strided<S, 5>& y, Moments<Compute<S>>* moments, bool allow_tf32,
+                      void* stream) {
+  const bool keep = moments != nullptr;
+  return dispatch<S>(allow_tf32, transform_columns(layer, keep), [&](auto tensor, auto n) {
     constexpr int N = decltype(n)::value;
-    using Shared = TransformShared<S, N>;
-    const Plan plan = plan_layer<Shared>(layer, slices, /*split_joints=*/false);
+    const Plan plan = plan_transform<S, N>(layer, keep);
     const int64_t tasks =
         int64_t{layer.groups} * layer.clips * plan.tiles.per_clip() * divide_up(layer.out_channels, N);
-    return launch<Shared>(transform_kernel<S, decltype(tensor)::value, N>, tasks, stream, layer, plan, y, plan);
+    return launch<TransformShared<S, N>>(transform_kernel<S, decltype(tensor)::value, N>, tasks, stream, layer, plan, y,
+                                         moments, plan);
   });
 }
 

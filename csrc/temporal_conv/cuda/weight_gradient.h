@@ -7,7 +7,7 @@
 
 #include "common/product.h"
 #include "common/reduction.h"
-#include "temporal_conv/cuda/features.h"
+#include "temporal_conv/cuda/norm.h"
 
 namespace ikem::temporal_conv::cuda {
 namespace {
@@ -18,6 +18,7 @@ constexpr int OUTS = WARP;  // output channels of a block
 template <class S>
 struct WeightGradient {
   Convolution<S> convolution;
+  Norm<Compute<S>> norm;  // x goes through it, if it is given
   Strided<const S, 4> grad_y;
   int out_channels;
 };
@@ -40,6 +41,7 @@ struct WeightGradientShared {
   using GradientRows = Rows<S, OUTS, ACROSS_PADDING<S>>;  // not rounded: the bias is a sum of them
 
   Place* place;  // in memory, as the products need the registers
+  NormOfChannels<Compute<S>, N> norm;
   Compute<S>* bias;
   T* zeros;  // a row
   Windows window;
@@ -48,6 +50,7 @@ struct WeightGradientShared {
 
   __host__ __device__ WeightGradientShared(SharedArrays& shared, const Plan& plan, int taps, int warps)
       : place(shared.take<Place>(1)),
+        norm(shared),
         bias(shared.take<Compute<S>>(warps * OUTS)),
         zeros(shared.take<T>(Windows::LENGTH)) {
     SharedArrays same = shared;
@@ -102,6 +105,7 @@ __global__ void __launch_bounds__(MAX_WARPS* WARP, 2)
   for (int i = thread; i < Shared::Windows::LENGTH; i += static_cast<int>(blockDim.x)) {
     shared.zeros[i] = T{};
   }
+  shared.norm.load(gradient.norm, first_in, ins);
   const Place& place = *shared.place;
   const int64_t tiles = convolution.clips * plan.plan.tiles.per_clip(frames);
   const int64_t first_tile = int64_t{chunk} * plan.chunks.tiles;
@@ -118,11 +122,14 @@ __global__ void __launch_bounds__(MAX_WARPS* WARP, 2)
     const int rows = place.rows();
     const int padded = round_up(rows, WarpProduct::STEP);
     const Window window(frames, place, first_tap, taps);
-    load_rows(Features<const S>(gradient.grad_y, place, first_out, outs), frames.out, place.joints, rows, shared.grad_y,
-              padded, OUTS, [&](int slot) { return place.class_ + frames.out_step * (place.first + slot); });
+    load_rows(
+        Features<const S>(gradient.grad_y, place, first_out, outs), frames.out, place.joints, rows, shared.grad_y,
+        padded, OUTS, [&](int slot) { return place.class_ + frames.out_step * (place.first + slot); }, AsItIs<S>());
     if (weight != nullptr) {
-      load_rows(Features<const S>(convolution.x, place, first_in, ins), frames.in, place.joints, window.rows(),
-                shared.window, window.rows(), N, [&](int slot) { return window.frame(slot); });
+      load_rows(
+          Features<const S>(convolution.x, place, first_in, ins), frames.in, place.joints, window.rows(), shared.window,
+          window.rows(), N, [&](int slot) { return window.frame(slot); },
+          ThroughNorm<T, C, N>{shared.norm, gradient.norm.given()});
     }
     __syncthreads();
     const int share = round_up(divide_up(rows, plan.turns), WarpProduct::STEP);

@@ -153,6 +153,7 @@ class _ConvOfNormed(torch.autograd.Function):
             *numbers,
             *ctx.norm_settings,
             *ctx.conv.settings.values(),
+            False,
             any(wanted) or any(for_norm),
             for_weight,
             for_bias,

@@ -1,4 +1,6 @@
-"""What the tests of CUDA kernels on the host share: tensors as plain C functions take them."""
+"""The CUDA kernels compiled for the host (tests/native/cuda_host_shim), a family a module, and what these share:
+tensors as plain C functions take them.
+"""
 
 from __future__ import annotations
 
@@ -23,5 +25,9 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 def empty_like_x(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Features filled with NaN; channels last where x is."""
     y = torch.full(sizes, torch.nan, dtype=x.dtype)
-    last = x.shape[-3] > 1 and x.stride(-3) == 1 and not x.is_contiguous()
-    return y.movedim(-3, -1).contiguous().movedim(-1, -3) if last else y
+    return y.movedim(-3, -1).contiguous().movedim(-1, -3) if is_channels_last(x) else y
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether features lie in memory with the channels innermost."""
+    return x.shape[-3] > 1 and x.stride(-3) == 1 and not x.is_contiguous()
