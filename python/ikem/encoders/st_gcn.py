@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
 from ikem.encoders.norm import batch_norm
-from ikem.encoders.recomputation import conv_of_normed, conv_of_remade, norm_of_remade, remade
+from ikem.encoders.recomputation import conv_of_normed, conv_of_remade, norm_of_conv, remade
 from ikem_ext import graph_conv
 from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.folding import Shift, scale_and_shift
@@ -123,7 +123,7 @@ class Block(nn.Module):
             return self.projected(x)
         conv, norm = self.residual
         if computes_natively(norm, x):
-            return norm_of_remade(conv, cast(nn.BatchNorm2d, norm), x, conv.parameters())
+            return norm_of_conv(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm), x)
         return remade(self.projected, x, self.residual.parameters())
 
     def projected(self, x: Tensor, update: bool = True) -> Tensor:
