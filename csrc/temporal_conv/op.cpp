@@ -112,7 +112,7 @@ void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
 }
 
 // Of a single tap frequencies would spare nothing, and of few channels in pairs less than their transforms cost, which
-// stay in float32 (docs/performance.md, "Few channels").
+// stay in float32 (docs/performance.md, "Few channels, and one tap").
 void choose_form(Problem& problem, size_t scalar_bytes) {
   constexpr int64_t FEW_CHANNELS = 8, MOST_TAPS = 9;
   const bool few = problem.paired && problem.taps <= MOST_TAPS && problem.in_channels <= FEW_CHANNELS &&
