@@ -190,7 +190,7 @@ def convolved(
     return made
 
 
-def convolved_before(norm: nn.Module | None, conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def convolved_before(norm: nn.Module | None, conv: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """``conv(x)``, and, if the module behind it, if any, is a norm that `takes_moments`, its moments, or None.
 
     Example:

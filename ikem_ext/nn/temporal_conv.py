@@ -71,7 +71,7 @@ class TemporalConv(nn.Conv2d):
         return settings(self)
 
 
-def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
     """What a two-dimensional convolution of any make gives.
 
     On the CPU PyTorch's own, where it spans frames alone, computes as :class:`TemporalConv` does.

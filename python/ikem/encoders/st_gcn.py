@@ -15,7 +15,7 @@ from ikem.encoders.recomputation import conv_of_normed, conv_of_remade, norm_of_
 from ikem_ext import graph_conv
 from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.folding import Shift, scale_and_shift
-from ikem_ext.nn.normalized import computes_natively, convolved, takes_moments
+from ikem_ext.nn.normalized import computes_natively, convolved, convolved_before, takes_moments
 from ikem_ext.skeleton import SkeletonLayout
 
 
@@ -129,7 +129,8 @@ class Block(nn.Module):
     def projected(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply the residual's 1x1 convolution and batch normalization; see `batch_norm` for ``update``."""
         conv, norm = cast(nn.Sequential, self.residual)
-        return batch_norm(norm, conv(x), update=update)
+        y, moments = convolved_before(norm, conv, x)
+        return batch_norm(norm, y, update=update, moments=moments)
 
     def fold_norms(self) -> None:
         """Make the norms parts of the convolutions, of the graph's but the scale: see :func:`ikem_ext.nn.folded`."""
