@@ -77,7 +77,8 @@ def temporal_conv(
     being taken as a circle; each frequency is a product of matrices over the channels. This takes a quarter to a half
     of the multiplications of nine taps, with an error of the same size, since the transforms are orthogonal. In
     bfloat16, on processors that multiply it, what is multiplied in frequencies is rounded to it, too: the error is up
-    to twice that of a sum over taps. On CUDA it is one product of matrices over taps and channels, on tensor cores
+    to twice that of a sum over taps. A single tap, and few channels in bfloat16, are summed as
+    it is written. On CUDA it is one product of matrices over taps and channels, on tensor cores
     where the dtype allows, for which a tile of ``x`` is read once for all taps.
 
     Batch norms on either side need no passes over memory of their own: with ``norm`` the convolution sees

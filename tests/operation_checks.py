@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 import torch
@@ -37,6 +37,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 
 Arguments = Mapping[str, Any]
+Made = TypeVar("Made")
 
 
 def assert_as_accurate(ours: Tensor, plain: Tensor, truth: Tensor, what: str = "", ulps: float = 1) -> None:
@@ -112,6 +113,19 @@ def _module(operation: Callable[..., Tensor], arguments: Arguments) -> tuple[tor
             return operation(**{**arguments, **dict(zip(names, values, strict=True))})
 
     return Operation(), names
+
+
+def by_threads(make: Callable[[], Made], numbers: tuple[int, ...] = (1, 2, 4)) -> list[Made]:
+    """What is made with each of these numbers of threads."""
+    before = torch.get_num_threads()
+    made = []
+    try:
+        for threads in numbers:
+            torch.set_num_threads(threads)
+            made.append(make())
+    finally:
+        torch.set_num_threads(before)
+    return made
 
 
 class OperationChecks(ABC):
@@ -219,17 +233,10 @@ class OperationChecks(ABC):
 
     def test_same_bits_for_any_number_of_threads(self) -> None:
         arguments = self.inputs(torch.float32)
-        before = torch.get_num_threads()
-        results = []
-        try:
-            for threads in (1, 2, 4):
-                torch.set_num_threads(threads)
-                results.append(self.run(self.operation, arguments))
-        finally:
-            torch.set_num_threads(before)
-        for output, gradients in results[1:]:
-            assert torch.equal(output, results[0][0])
-            assert all(torch.equal(gradients[name], results[0][1][name]) for name in gradients)
+        (first, first_gradients), *others = by_threads(lambda: self.run(self.operation, arguments))
+        for output, gradients in others:
+            assert torch.equal(output, first)
+            assert all(torch.equal(gradients[name], first_gradients[name]) for name in gradients)
 
     @pytest.mark.parametrize("device", DEVICES)
     def test_tensors_on_different_devices_are_refused(self, device: str) -> None:

@@ -11,7 +11,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operation_checks import DTYPES, Arguments, OperationChecks, assert_as_accurate, cotangent, non_contiguous
+from operation_checks import (
+    DTYPES,
+    Arguments,
+    OperationChecks,
+    assert_as_accurate,
+    by_threads,
+    cotangent,
+    non_contiguous,
+)
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -130,14 +138,7 @@ def test_moments_under_the_checks_of_operations(groups: tuple[int, ...]) -> None
         torch.ops.ikem_ext.graph_conv_moments.default, (*(each.requires_grad_() for each in values), False)
     )
     detached = [each.detach() for each in values]
-    before = torch.get_num_threads()
-    made = []
-    try:
-        for threads in (1, 2, 4):
-            torch.set_num_threads(threads)
-            made.append(ikem_ext.graph_conv(*detached, moments=True)[1])
-    finally:
-        torch.set_num_threads(before)
+    made = by_threads(lambda: ikem_ext.graph_conv(*detached, moments=True)[1])
     assert all(torch.equal(each, made[0]) for each in made)
     compiled = torch.compile(ikem_ext.graph_conv, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(*detached, moments=True)[1], made[0])
@@ -293,15 +294,12 @@ def test_same_bits_for_any_number_of_threads_of_a_large_problem(per: str, clips:
     values = arguments(clips, 16, 20, frames, 25, 25, 3, per, torch.float32)
     leaves = [value.requires_grad_() for value in values]
     cotangent = torch.randn(clips, 20, frames, 25)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 4, 3):
-            torch.set_num_threads(threads)
-            y = ikem_ext.graph_conv(*leaves)
-            results.append((y, *torch.autograd.grad(y, leaves, cotangent)))
-    finally:
-        torch.set_num_threads(before)
+
+    def run() -> list[Tensor]:
+        y = ikem_ext.graph_conv(*leaves)
+        return [y, *torch.autograd.grad(y, leaves, cotangent)]
+
+    results = by_threads(run, (1, 2, 4, 3))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
     wide = [leaf.detach().double().requires_grad_() for leaf in leaves]

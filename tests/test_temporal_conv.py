@@ -78,6 +78,13 @@ class TestDilation(TestTemporalConv):
     taps = 3
 
 
+class TestOneTap(TestTemporalConv):
+    """As a block's residual has it."""
+
+    options: ClassVar[dict[str, int]] = {"padding": 0, "stride": 2}
+    taps = 1
+
+
 class TestNormed(TestTemporalConv):
     """With a norm on either side, whose moments come from the operation that made x."""
 
@@ -130,6 +137,11 @@ class TestNormed(TestTemporalConv):
 
 class TestNormedWithStride(TestNormed):
     options: ClassVar[dict[str, int]] = {"padding": 4, "stride": 2}
+
+
+class TestNormedOneTap(TestNormed):
+    options: ClassVar[dict[str, int]] = {"padding": 0, "stride": 2}
+    taps = 1
 
 
 sizes = st.tuples(st.integers(0, 3), *(st.integers(1, 20) for _ in range(2)), st.integers(1, 70), st.integers(1, 5))
@@ -293,12 +305,16 @@ def test_tf32_on_cuda_only_where_pytorch_allows_it() -> None:
 @pytest.mark.parametrize(
     ("channels", "frames", "taps", "options"),
     [
+        (7, 50, 9, {"padding": 4}),
+        (8, 50, 9, {"padding": 4, "stride": 2}),
+        (8, 20, 5, {"padding": 4, "dilation": 2}),
         (16, 50, 9, {"padding": 4}),
         (33, 50, 9, {"padding": 4, "stride": 2}),
         (64, 13, 9, {"padding": 4}),
         (256, 13, 9, {"padding": 4}),
         (18, 20, 5, {"padding": 4, "dilation": 2}),
         (7, 5, 1, {}),
+        (64, 25, 1, {"stride": 2}),
     ],
 )
 def test_bfloat16_errs_at_most_twice_as_much_as_pytorchs_own(

@@ -7,7 +7,7 @@
 // nothing is rounded on the way, and it is faster than to imitate the pairs.
 #pragma once
 
-#include "common/vector.h"
+#include "common/planes.h"
 
 namespace ikem::IKEM_SIMD_LEVEL {
 namespace {
@@ -60,11 +60,13 @@ inline void pair_columns(const float* from, int64_t from_row, int64_t rows, int6
   }
 }
 
-// Pairs of two rows each, zero after the last row.
-inline void pair_rows(const float* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
+// Pairs of two rows each, zero after the last row. S: float, or bfloat16 as it is.
+template <class S>
+void pair_rows(const S* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
+  const auto read = [](const S* at) { return load_widened<float>(at); };
   for (int64_t r = 0; r < rows; r += 2, from += 2 * from_row, to += to_row) {
     for (int64_t c = 0; c < columns; c += lanes<float>) {
-      store(to + c, pairs_of(load(from + c), r + 1 < rows ? load(from + from_row + c) : Vector<float>{}));
+      store(to + c, pairs_of(read(from + c), r + 1 < rows ? read(from + from_row + c) : Vector<float>{}));
     }
   }
 }
@@ -95,6 +97,29 @@ struct PairSums {
   int64_t row, part;
 };
 
+// As `add_product` in common/vector.h.
+template <Pairs KIND, int R, int V, class Between>
+IKEM_INLINE void add_pairs(Vector<float> (&sum)[R][V * SUMS<KIND>], int64_t depth, Factor<Pair> a, const Pair* b,
+                           int64_t b_row, Between& between) {
+  constexpr int L = lanes<float>, S = SUMS<KIND>;
+  for (int64_t now; depth > 0; depth -= now) {
+    now = depth < Between::STEPS ? depth : Between::STEPS;
+    for (int64_t d = 0; d < now; ++d, a.data += a.column, b += b_row) {
+      Vector<Pair> right[V * S];
+      for_each_sum<1, V * S>([&](auto, auto i) { right[i] = right_factor<KIND, i % S>(load(b + i / S * L)); });
+      for_each_sum<R, V * S>(
+          [&](auto r, auto i) { sum[r][i] = add_products(sum[r][i], Vector<Pair>{} + a.data[r * a.row], right[i]); });
+    }
+    between(now * R * V * S);
+  }
+}
+
+template <int R, int V, class Between>
+IKEM_INLINE void add_product(Vector<float> (&sum)[R][V], int64_t depth, Factor<Pair> a, const Pair* b, int64_t b_row,
+                             Between& between) {
+  add_pairs<Pairs::dot, R, V>(sum, depth, a, b, b_row, between);
+}
+
 template <Pairs KIND, int R, int V, class Between>
 void multiply_pairs_block(int64_t depth, Factor<Pair> a, const Pair* b, int64_t b_row, const PairSums& out,
                           bool accumulate, Between& between) {
@@ -106,16 +131,7 @@ void multiply_pairs_block(int64_t depth, Factor<Pair> a, const Pair* b, int64_t 
   } else {
     for_each_sum<R, V * S>([&](auto r, auto i) { sum[r][i] = Vector<float>{}; });
   }
-  for (int64_t now; depth > 0; depth -= now) {
-    now = depth < Between::STEPS ? depth : Between::STEPS;
-    for (int64_t d = 0; d < now; ++d, a.data += a.column, b += b_row) {
-      Vector<Pair> right[V * S];
-      for_each_sum<1, V * S>([&](auto, auto i) { right[i] = right_factor<KIND, i % S>(load(b + i / S * L)); });
-      for_each_sum<R, V * S>(
-          [&](auto r, auto i) { sum[r][i] = add_products(sum[r][i], Vector<Pair>{} + a.data[r * a.row], right[i]); });
-    }
-    between(now * R * V * S);
-  }
+  add_pairs<KIND, R, V>(sum, depth, a, b, b_row, between);
   for_each_sum<R, V * S>([&](auto r, auto i) { store(place(r, i), sum[r][i]); });
 }
 

@@ -134,17 +134,11 @@ struct Nothing {
   void operator()(int64_t) const {}
 };
 
-// R rows by V vectors of the product stay in registers while the sum runs.
+// sum += a b, of R rows by V vectors that stay in registers.
 template <int R, int V, class C, class Between>
-void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* out, int64_t out_row, bool accumulate,
-                    Between& between) {
+IKEM_INLINE void add_product(Vector<C> (&sum)[R][V], int64_t depth, Factor<C> a, const C* b, int64_t b_row,
+                             Between& between) {
   constexpr int L = lanes<C>;
-  Vector<C> sum[R][V];
-  if (accumulate) {
-    for_each_sum<R, V>([&](auto r, auto v) { sum[r][v] = load(out + r * out_row + v * L); });
-  } else {
-    for_each_sum<R, V>([&](auto r, auto v) { sum[r][v] = Vector<C>{}; });
-  }
   for (int64_t now; depth > 0; depth -= now) {
     now = depth < Between::STEPS ? depth : Between::STEPS;
     for (int64_t d = 0; d < now; ++d, a.data += a.column, b += b_row) {
@@ -156,6 +150,26 @@ void multiply_block(int64_t depth, Factor<C> a, const C* b, int64_t b_row, C* ou
     }
     between(now * R * V);
   }
+}
+
+// What a sum begins with: rows `row` apart, or zeros where there are no data.
+template <class C>
+struct Start {
+  const C* data = nullptr;
+  int64_t row = 0;
+};
+
+// Has `add(sum)` add to R rows by V vectors, which are `out` then, while they are in registers.
+template <int R, int V, class C, class F>
+IKEM_INLINE void in_registers(const Start<C>& start, C* out, int64_t out_row, F add) {
+  constexpr int L = lanes<C>;
+  Vector<C> sum[R][V];
+  if (start.data != nullptr) {
+    for_each_sum<R, V>([&](auto r, auto v) { sum[r][v] = load(start.data + r * start.row + v * L); });
+  } else {
+    for_each_sum<R, V>([&](auto r, auto v) { sum[r][v] = Vector<C>{}; });
+  }
+  add(sum);
   for_each_sum<R, V>([&](auto r, auto v) { store(out + r * out_row + v * L, sum[r][v]); });
 }
 
@@ -209,8 +223,42 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, Factor<C> a, const C
               int64_t out_row, bool accumulate, Between&& between = {}) {
   constexpr int64_t L = lanes<C>;
   for_each_block<1>(rows, round_up(columns, L) / L, [&](auto r, auto v, int64_t row, int64_t vector) {
-    multiply_block<r, v>(depth, Factor<C>{a.data + row * a.row, a.row, a.column}, b + vector * L, b_row,
-                         out + row * out_row + vector * L, out_row, accumulate, between);
+    C* const to = out + row * out_row + vector * L;
+    in_registers<r, v>({accumulate ? to : nullptr, out_row}, to, out_row, [&](Vector<C>(&sum)[r][v]) {
+      add_product(sum, depth, Factor<C>{a.data + row * a.row, a.row, a.column}, b + vector * L, b_row, between);
+    });
+  });
+}
+
+// One of the products that a sum consists of.
+template <class T>
+struct Term {
+  const T *a, *b;
+  int64_t depth;
+};
+template <class T>
+struct Terms {
+  const Term<T>* data;
+  int64_t count;
+};
+
+// Likewise for the sum of some products, of factors that lie alike: no more is written than the sum. The data of `a`
+// are those of the terms. T: the numbers that are multiplied, C, or pairs of bfloat16 (common/bfloat16_product.h).
+template <class T, class C>
+void multiply_sum(int64_t rows, int64_t columns, const Terms<T>& terms, Factor<T> a, int64_t b_row,
+                  const Start<C>& start, C* out, int64_t out_row) {
+  constexpr int64_t L = lanes<C>;
+  for_each_block<1>(rows, round_up(columns, L) / L, [&](auto r, auto v, int64_t row, int64_t vector) {
+    C* const to = out + row * out_row + vector * L;
+    const C* const from = start.data != nullptr ? start.data + row * start.row + vector * L : nullptr;
+    in_registers<r, v>({from, start.row}, to, out_row, [&](Vector<C>(&sum)[r][v]) {
+      Nothing nothing;
+      for (int64_t i = 0; i < terms.count; ++i) {
+        const Term<T>& term = terms.data[i];
+        add_product(sum, term.depth, Factor<T>{term.a + row * a.row, a.row, a.column}, term.b + vector * L, b_row,
+                    nothing);
+      }
+    });
   });
 }
 

@@ -1,63 +1,18 @@
 // Compiled once per SIMD level (see common/simd.h).
 //
-// Some clips at a time are taken to frequencies (spectrum.h), multiplied there with the weights, and brought back.
-// All of it is products of matrices (common/vector.h), the transforms included. What lies in between stays in the
-// cache.
+// Either the sum over taps is made as it is written (direct.h), or some clips at a time are taken to frequencies
+// (spectrum.h), multiplied there with the weights, and brought back. All of it is products of matrices
+// (common/vector.h), the transforms included. What lies in between stays in the cache.
 //
-// A line holds one frame, joint by joint, in rows of channels that are padded with zeros to whole vectors. In
-// frequencies the rows are those of all lines of the task, (factors or products, phases, lines, joints, channels).
-#include "common/planes.h"
-#include "common/row_moments.h"
+// In frequencies rows of channels are those of all lines of the task, (factors or products, phases, lines, joints,
+// channels).
+#include "temporal_conv/clips.h"
+#include "temporal_conv/direct.h"
 #include "temporal_conv/kernel.h"
 #include "temporal_conv/spectrum.h"
 
 namespace ikem::temporal_conv::IKEM_SIMD_LEVEL {
 namespace {
-
-template <class S>
-Plane<S> plane_of_clip(const Strided<S, 4>& tensor, int64_t clip, int64_t channels, int64_t frames, int64_t joints) {
-  const int64_t* strides = tensor.strides;
-  return {tensor.data + clip * strides[0], channels, strides[1], frames, strides[2], joints, strides[3]};
-}
-
-// The lines of a clip: those of the tensor itself, or rows that it is read from or written to.
-template <class C>
-struct Lines {
-  C* data;
-  int64_t frame;
-
-  C* at(int64_t index) const { return data + index * frame; }
-};
-
-// Whether a clip's frames lie in memory as lines do.
-template <class C, class S>
-bool has_lines(const Plane<S>& plane) {
-  return std::is_same_v<std::remove_const_t<S>, C> && plane.channel_stride == 1 &&
-         plane.joint_stride == plane.channels && plane.channels == padded_channels(plane.channels);
-}
-
-template <class C, class S>
-Lines<const C> read_lines(const Plane<const S>& plane, int64_t row, C* buffer) {
-  if constexpr (std::is_same_v<S, C>) {
-    if (has_lines<C>(plane)) {
-      return {plane.data, plane.frame_stride};
-    }
-  }
-  read_rows(plane, buffer, row);
-  return {buffer, plane.joints * row};
-}
-
-// Calls make(lines), and has the tensor hold what it made.
-template <class C, class S, class F>
-void write_lines(const Plane<S>& plane, int64_t row, C* buffer, F make) {
-  if constexpr (std::is_same_v<S, C>) {
-    if (has_lines<C>(plane)) {
-      return make(Lines<C>{plane.data, plane.frame_stride});
-    }
-  }
-  make(Lines<C>{buffer, plane.joints * row});
-  write_rows<S, C>(buffer, row, plane);
-}
 
 // For Ahead.
 template <class C>
@@ -65,27 +20,24 @@ Plane<const C> run_of(const C* data, int64_t size) {
   return {data, 1, size, 1, size, size, 1};
 }
 
-// What both passes share: sizes, the lines of a clip, and which of them a window or a tile holds.
-template <class S, class P>
-class Pass {
+// What both passes share: which lines of a clip a window or a tile holds, and the way of x to frequencies. `Clips` is
+// the pass without its convolution.
+template <class S, class P, class Clips>
+class InFrequencies : protected Clips {
  public:
   using C = Compute<S>;
   using Number = typename P::Number;
 
-  Pass(const Problem& problem, const Norm<C>& norm) : problem_(problem), normed_(norm.given()), products_(problem) {
-    for (int64_t c = 0; normed_ && c < problem.in_channels; ++c) {
-      mean_[c] = norm.mean[c];
-      scale_[c] = norm.scale[c];
-      shift_[c] = norm.shift[c];
-    }
-  }
+  template <class... Given>
+  explicit InFrequencies(const Problem& problem, const Given&... given)
+      : Clips(problem, given...), products_(problem) {}
 
  protected:
   // Calls f(class, tile, line) for each line that a clip becomes in frequencies; `first` is its first one's number.
   template <class F>
   void for_each_line(int64_t first, F f) const {
-    for (int64_t residue = 0; residue < problem_.classes; ++residue) {
-      for (int64_t tile = 0; tile < problem_.tiles; ++tile) {
+    for (int64_t residue = 0; residue < this->problem_.classes; ++residue) {
+      for (int64_t tile = 0; tile < this->problem_.tiles; ++tile) {
         f(residue, tile, first++);
       }
     }
@@ -94,94 +46,49 @@ class Pass {
   // The i-th input frame of a window, or null for zeros.
   template <class T>
   T* input_line(const Lines<T>& lines, int64_t residue, int64_t tile, int64_t phase, int64_t i) const {
-    const int64_t place = problem_.window_first + tile * problem_.tile + i;
-    const int64_t frame = problem_.frame_step * place + problem_.stride * residue + problem_.phase_offset(phase);
-    return frame >= 0 && frame < problem_.frames ? lines.at(frame) : nullptr;
+    const Problem& problem = this->problem_;
+    const int64_t place = problem.window_first + tile * problem.tile + i;
+    const int64_t frame = problem.frame_step * place + problem.stride * residue + problem.phase_offset(phase);
+    return frame >= 0 && frame < problem.frames ? lines.at(frame) : nullptr;
   }
 
   // The i-th output frame of a tile, or null where the tile reaches beyond the last.
   template <class T>
   T* output_line(const Lines<T>& lines, int64_t residue, int64_t tile, int64_t i) const {
-    const int64_t frame = problem_.classes * (tile * problem_.tile + i) + residue;
-    return frame < problem_.out_frames ? lines.at(frame) : nullptr;
+    const int64_t frame = this->problem_.classes * (tile * this->problem_.tile + i) + residue;
+    return frame < this->problem_.out_frames ? lines.at(frame) : nullptr;
   }
 
-  template <class T>
-  Plane<T> input_plane(const Strided<T, 4>& x, int64_t clip) const {
-    return plane_of_clip(x, clip, problem_.in_channels, problem_.frames, problem_.joints);
-  }
-  template <class T>
-  Plane<T> output_plane(const Strided<T, 4>& y, int64_t clip) const {
-    return plane_of_clip(y, clip, problem_.out_channels, problem_.out_frames, problem_.joints);
-  }
-
-  // The lines that the convolution sees.
-  Lines<const C> input_lines(const Strided<const S, 4>& x, int64_t clip) const {
-    const Lines<const C> lines = read_lines<C>(input_plane(x, clip), in_row_, +in_lines_);
-    if (!normed_) {
-      return lines;
-    }
-    for (int64_t t = 0; t < problem_.frames; ++t) {
-      const C* const from = lines.at(t);
-      C* const to = in_lines_ + t * in_line_;
-      for (int64_t v = 0; v < in_line_; v += in_row_) {
-        for (int64_t c = 0; c < in_row_; c += L) {
-          const Vector<C> normed = (load(from + v + c) - load(mean_ + c)) * load(scale_ + c) + load(shift_ + c);
-          store(to + v + c, normed < 0 ? Vector<C>{} : normed);  // so that what is not a number stays
-        }
-      }
-    }
-    return {in_lines_, in_line_};
-  }
-
-  void analyze_input(const Strided<const S, 4>& x, int64_t clip, int64_t first_line) const {
-    const Lines<const C> lines = input_lines(x, clip);
+  void analyze_input(int64_t clip, int64_t first_line) const {
+    const Lines<const C> lines = this->input_lines(clip);
     for_each_line(first_line, [&](int64_t residue, int64_t tile, int64_t line) {
-      for (int64_t phase = 0; phase < problem_.phases; ++phase) {
-        input_.analyze([&](int64_t i) { return input_line(lines, residue, tile, phase, i); }, in_line_,
-                       in_factors_ + phase * in_phase_ + line * in_line_, in_product_);
+      for (int64_t phase = 0; phase < this->problem_.phases; ++phase) {
+        input_.analyze([&](int64_t i) { return input_line(lines, residue, tile, phase, i); }, this->in_line_,
+                       in_factors_ + phase * in_phase_ + line * this->in_line_, in_product_);
       }
     });
   }
 
-  static constexpr int64_t L = lanes<C>;
-
-  const Problem& problem_;
-  const bool normed_;
   const P products_;
-  const int64_t in_row_ = padded_channels(problem_.in_channels), out_row_ = padded_channels(problem_.out_channels);
-  const int64_t in_line_ = problem_.joints * in_row_, out_line_ = problem_.joints * out_row_;
-  const int64_t lines_per_clip_ = problem_.classes * problem_.tiles;
-  const int64_t lines_ = problem_.clips_at_once * lines_per_clip_;
-  const int64_t in_phase_ = lines_ * in_line_, in_product_ = problem_.phases * in_phase_;
-  const int64_t out_product_ = lines_ * out_line_;
-  // The least vector of a SIMD level divides a padded row; zeros beyond it are never written over.
-  const Array<C> in_lines_{problem_.frames * in_line_ + lanes<C>};
-  const Array<C> out_lines_{problem_.out_frames * out_line_ + lanes<C>};
-  const Array<Number> in_factors_{problem_.factors() * in_product_};
-  const Transform<P> input_{problem_, products_, Side::input}, output_{problem_, products_, Side::output};
-  // The norm; zeros beyond the channels stay zeros.
-  const int64_t norm_size_ = normed_ ? in_row_ : 0;
-  const Array<C> mean_{norm_size_}, scale_{norm_size_}, shift_{norm_size_};
+  const int64_t lines_per_clip_ = this->problem_.classes * this->problem_.tiles;
+  const int64_t lines_ = this->problem_.clips_at_once * lines_per_clip_;
+  const int64_t in_phase_ = lines_ * this->in_line_, in_product_ = this->problem_.phases * in_phase_;
+  const int64_t out_product_ = lines_ * this->out_line_;
+  const Array<Number> in_factors_{this->problem_.factors() * in_product_};
+  const Transform<P> input_{this->problem_, products_, Side::input}, output_{this->problem_, products_, Side::output};
 };
 
 template <class S, class P>
-class Forward : Pass<S, P> {
+class Forward : InFrequencies<S, P, ForwardClips<S>> {
  public:
   using C = Compute<S>;
   using Number = typename P::Number;
 
   Forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C>& norm, const Number* spectrum,
           const S* bias, const Strided<S, 4>& y, const PartialMoments<C>& moments)
-      : Pass<S, P>(problem, norm),
-        x_(x),
-        spectrum_(spectrum),
-        y_(y),
-        moments_(moments),
-        of_clip_(problem.out_channels),
-        has_bias_(bias != nullptr) {
-    for (int64_t o = 0; has_bias_ && o < problem.out_channels; ++o) {
-      bias_[o] = widen(bias[o]) * static_cast<C>(problem.points);
+      : InFrequencies<S, P, ForwardClips<S>>(problem, x, norm, bias, y, moments), spectrum_(spectrum) {
+    for (int64_t o = 0; o < problem.out_channels; ++o) {
+      this->bias_[o] *= static_cast<C>(problem.points);
     }
   }
 
@@ -190,17 +97,16 @@ class Forward : Pass<S, P> {
     const int64_t first = task * problem.clips_at_once;
     const int64_t last = smaller(first + problem.clips_at_once, problem.clips);
     for (int64_t clip = first; clip < last; ++clip) {
-      this->analyze_input(x_, clip, (clip - first) * this->lines_per_clip_);
+      this->analyze_input(clip, (clip - first) * this->lines_per_clip_);
     }
     multiply_by_weights((last - first) * this->lines_per_clip_ * problem.joints);
     for (int64_t clip = first; clip < last; ++clip) {
-      write_lines(this->output_plane(y_, clip), this->out_row_, +this->out_lines_, [&](const Lines<C>& lines) {
+      this->write(clip, [&](const Lines<C>& lines) {
         this->for_each_line((clip - first) * this->lines_per_clip_, [&](int64_t residue, int64_t tile, int64_t line) {
           this->output_.synthesize(
               out_products_ + line * this->out_line_, this->out_product_, this->out_line_,
               [&](int64_t i) { return this->output_line(lines, residue, tile, i); }, /*add=*/false);
         });
-        add_moments(clip, lines);
       });
     }
   }
@@ -210,7 +116,7 @@ class Forward : Pass<S, P> {
     const Problem& problem = this->problem_;
     const int64_t row = spectrum_row(problem.out_channels);
     for (int64_t factor = 0; factor < problem.factors(); ++factor) {
-      const bool biased = has_bias_ && factor == this->products_.total();  // the sum over all frames
+      const bool biased = this->has_bias_ && factor == this->products_.total();  // the sum over all frames
       if (biased) {
         start_with_bias(rows);
       }
@@ -229,87 +135,48 @@ class Forward : Pass<S, P> {
     }
   }
 
-  void add_moments(int64_t clip, const Lines<C>& lines) {
-    const Problem& problem = this->problem_;
-    if (moments_.wanted()) {
-      for (int64_t t = 0; t < problem.out_frames; ++t) {
-        of_clip_.add(lines.at(t), this->out_row_, problem.joints);
-      }
-      of_clip_.finish(moments_.at(clip, problem.out_channels));
-    }
-  }
-
   void start_with_bias(int64_t rows) {
     C* const totals = out_products_ + this->products_.total() * this->out_product_;
     for (int64_t i = 0; i < rows; ++i) {
-      memcpy(totals + i * this->out_row_, bias_, sizeof(C) * static_cast<size_t>(this->out_row_));
+      memcpy(totals + i * this->out_row_, +this->bias_, sizeof(C) * static_cast<size_t>(this->out_row_));
     }
     if (P::PAIRED && this->products_.singles == 2) {  // what is made beside them
       set_zero(totals + this->out_product_, rows * this->out_row_);
     }
   }
 
-  const Strided<const S, 4>& x_;
   const Number* const spectrum_;
-  const Strided<S, 4>& y_;
-  const PartialMoments<C>& moments_;
-  RowMoments<C> of_clip_;
-  const bool has_bias_;
-  const Array<C> bias_{this->out_row_};
   const Array<C> out_products_{this->problem_.products() * this->out_product_};
 };
 
 template <class S, class P>
-class Backward : Pass<S, P> {
+class Backward : InFrequencies<S, P, BackwardClips<S>> {
  public:
   using C = Compute<S>;
   using Number = typename P::Number;
 
   Backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C>& norm, const Strided<const S, 4>& grad_y,
            const Number* spectrum, const Gradients<S>& gradients)
-      : Pass<S, P>(problem, norm), x_(x), grad_y_(grad_y), spectrum_(spectrum), gradients_(gradients) {}
+      : InFrequencies<S, P, BackwardClips<S>>(problem, x, norm, grad_y, gradients), spectrum_(spectrum) {}
 
   void run(int64_t chunk, int64_t chunk_clips) {
-    const Problem& problem = this->problem_;
-    start_chunk(chunk);
-    const int64_t end = smaller((chunk + 1) * chunk_clips, problem.clips);
-    for (int64_t first = chunk * chunk_clips; first < end; first += problem.clips_at_once) {
-      run_clips(first, smaller(first + problem.clips_at_once, end));
-    }
-    if (gradients_.norm_sums != nullptr) {
-      write_run(+norm_sums_, problem.in_channels, gradients_.norm_sums + chunk * problem.in_channels);
-      write_run(+norm_products_, problem.in_channels, gradients_.norm_products + chunk * problem.in_channels);
-    }
+    this->run_chunk(chunk, chunk_clips, [&](int64_t first, int64_t last) { run_clips(first, last); });
   }
 
  private:
-  void start_chunk(int64_t chunk) {
-    const Problem& problem = this->problem_;
-    if (gradients_.weight != nullptr) {
-      const int64_t size = gradient_size(problem);
-      grad_weight_ = gradients_.weight + chunk * size;
-      set_zero(grad_weight_, size);
-    }
-    if (gradients_.bias != nullptr) {
-      grad_bias_ = gradients_.bias + chunk * this->out_row_;
-      set_zero(grad_bias_, this->out_row_);
-    }
-    set_zero(+norm_sums_, norm_sums_.size());
-    set_zero(+norm_products_, norm_products_.size());
-  }
-
   void run_clips(int64_t first, int64_t last) {
     const Problem& problem = this->problem_;
     const int64_t rows = (last - first) * this->lines_per_clip_ * problem.joints;
     for (int64_t clip = first; clip < last; ++clip) {
       read_gradient(clip, (clip - first) * this->lines_per_clip_);
-      if (grad_weight_ != nullptr) {
-        this->analyze_input(x_, clip, (clip - first) * this->lines_per_clip_);
+      if (this->grad_weight_ != nullptr) {
+        this->analyze_input(clip, (clip - first) * this->lines_per_clip_);
       }
     }
     if constexpr (!P::PAIRED) {
-      if (grad_bias_ != nullptr) {  // the sum over all frames is among the frequencies
-        add_bias(out_factors_ + this->products_.total() * this->out_product_, rows, static_cast<C>(problem.points));
+      if (this->grad_bias_ != nullptr) {  // the sum over all frames is among the frequencies
+        this->add_bias(out_factors_ + this->products_.total() * this->out_product_, rows,
+                       static_cast<C>(problem.points));
       }
     }
     for (int64_t factor = 0; factor < problem.factors(); ++factor) {
@@ -317,7 +184,7 @@ class Backward : Pass<S, P> {
         multiply_back(factor, phase, rows);
       }
     }
-    if (gradients_.x.data != nullptr) {
+    if (this->gradients_.x.data != nullptr) {
       for (int64_t clip = first; clip < last; ++clip) {
         write_gradient(clip, (clip - first) * this->lines_per_clip_);
       }
@@ -325,11 +192,9 @@ class Backward : Pass<S, P> {
   }
 
   void read_gradient(int64_t clip, int64_t first_line) {
-    const Lines<const C> lines = read_lines<C>(this->output_plane(grad_y_, clip), this->out_row_, +this->out_lines_);
-    if (grad_bias_ != nullptr && P::PAIRED) {  // where it is not rounded yet
-      for (int64_t t = 0; t < this->problem_.out_frames; ++t) {
-        add_bias(lines.at(t), this->problem_.joints, C(1));
-      }
+    const Lines<const C> lines = this->gradient_lines(clip);
+    if (this->grad_bias_ != nullptr && P::PAIRED) {  // where it is not rounded yet
+      this->add_bias(lines);
     }
     this->for_each_line(first_line, [&](int64_t residue, int64_t tile, int64_t line) {
       this->output_.analyze([&](int64_t i) { return this->output_line(lines, residue, tile, i); }, this->out_line_,
@@ -337,24 +202,18 @@ class Backward : Pass<S, P> {
     });
   }
 
-  void add_bias(const C* gradients, int64_t rows, C factor) {
-    for (int64_t i = 0; i < rows; ++i) {
-      add_scaled(grad_bias_, gradients + i * this->out_row_, factor, this->out_row_);
-    }
-  }
-
   void multiply_back(int64_t factor, int64_t phase, int64_t rows) {
     const Problem& problem = this->problem_;
     const int64_t place = factor * problem.phases + phase;
     const Number* const grad_y = out_factors_ + factor * this->out_product_;
-    if (grad_weight_ != nullptr) {
+    if (this->grad_weight_ != nullptr) {
       const int64_t row = spectrum_row(problem.out_channels), phase_size = problem.in_channels * row;
       this->products_.multiply(factor, problem.in_channels, problem.out_channels, rows,
                                {this->in_factors_ + place * this->in_phase_, 1, this->in_row_}, grad_y, this->out_row_,
-                               grad_weight_ + phase * phase_size, problem.phases * phase_size, row,
+                               this->grad_weight_ + phase * phase_size, problem.phases * phase_size, row,
                                /*accumulate=*/true, Nothing());
     }
-    if (gradients_.x.data != nullptr) {
+    if (this->gradients_.x.data != nullptr) {
       const int64_t row = spectrum_row(problem.in_channels);
       Ahead ahead;
       if (const int64_t next = place + 1; next < problem.factors() * problem.phases) {
@@ -378,7 +237,7 @@ class Backward : Pass<S, P> {
 
   void write_gradient(int64_t clip, int64_t first_line) {
     const Problem& problem = this->problem_;
-    write_lines(this->input_plane(gradients_.x, clip), this->in_row_, +this->in_lines_, [&](const Lines<C>& lines) {
+    this->write(clip, [&](const Lines<C>& lines) {
       for (int64_t t = 0; t < problem.frames; ++t) {
         set_zero(lines.at(t), this->in_line_);
       }
@@ -389,40 +248,10 @@ class Backward : Pass<S, P> {
               [&](int64_t i) { return this->input_line(lines, residue, tile, phase, i); }, /*add=*/true);
         }
       });
-      if (this->normed_) {
-        through_relu(lines, read_lines<C>(this->input_plane(x_, clip), this->in_row_, +x_lines_));
-      }
     });
   }
 
-  // Leaves of the gradient what goes through the ReLU of the norm, while it is still in the cache, and adds it up.
-  void through_relu(const Lines<C>& gradient, const Lines<const C>& x) {
-    constexpr int64_t L = Pass<S, P>::L;
-    for (int64_t t = 0; t < this->problem_.frames; ++t) {
-      for (int64_t c = 0; c < this->in_row_; c += L) {
-        const Vector<C> mean = load(this->mean_ + c), scale = load(this->scale_ + c), shift = load(this->shift_ + c);
-        Vector<C> sum = {}, product = {};
-        for (int64_t at = c; at < this->in_line_; at += this->in_row_) {
-          const Vector<C> off = load(x.at(t) + at) - mean;
-          const Vector<C> through = off * scale + shift > 0 ? load(gradient.at(t) + at) : Vector<C>{};
-          store(gradient.at(t) + at, through);
-          sum += through;
-          product += through * off;
-        }
-        store(norm_sums_ + c, load(norm_sums_ + c) + sum);
-        store(norm_products_ + c, load(norm_products_ + c) + product);
-      }
-    }
-  }
-
-  const Strided<const S, 4>&x_, &grad_y_;
   const Number* const spectrum_;
-  const Gradients<S>& gradients_;
-  C* grad_weight_ = nullptr;
-  C* grad_bias_ = nullptr;
-  const Array<C> norm_sums_{this->norm_size_}, norm_products_{this->norm_size_};
-  // x as it came, where `in_lines_` has its gradient.
-  const Array<C> x_lines_{this->normed_ ? this->in_lines_.size() : 0};
   const Array<Number> out_factors_{this->problem_.factors() * this->out_product_};
   const Array<C> in_products_{P::PAIRED ? this->problem_.products() * this->in_product_ : 0};
 };
@@ -445,6 +274,27 @@ void with_products(const Problem& problem, F f) {
   f(RealProducts<Compute<S>>(problem));
 }
 
+// A row of each tap's weights, that of channel `s`, as DirectForward and DirectBackward take them.
+template <class P>
+void write_taps(const typename P::C* lines, int64_t taps, int64_t row, int64_t s, int64_t summed,
+                typename P::Number* factors) {
+  const int64_t depth = FactorLines<P>::count(summed);
+  for (int64_t k = 0; k < taps; ++k, lines += row) {
+    auto* const to = factors + (k * depth + s / FactorLines<P>::TOGETHER) * row;
+    if constexpr (P::PAIRED) {  // the other half may be another thread's
+      auto* const halves = reinterpret_cast<BFloat16*>(to);
+      for (int64_t i = 0; i < row; ++i) {
+        halves[2 * i + s % 2] = narrow<BFloat16>(lines[i]);
+        if (s % 2 == 0 && s + 1 == summed) {
+          halves[2 * i + 1] = {};
+        }
+      }
+    } else {
+      memcpy(to, lines, sizeof(*to) * static_cast<size_t>(row));
+    }
+  }
+}
+
 }  // namespace
 
 template <class S>
@@ -462,7 +312,8 @@ void transform_weight(const Problem& problem, const Strided<const S, 3>& weight,
   const Array<C> lines(AT_ONCE * problem.taps * row);
   with_products<S>(problem, [&](const auto& products) {
     using P = std::decay_t<decltype(products)>;
-    const Array<C> of_taps = tap_factors(problem, products, /*conjugate=*/!backward);
+    auto* const factors = reinterpret_cast<typename P::Number*>(spectrum);
+    const Array<C> of_taps = problem.direct ? Array<C>() : tap_factors(problem, products, /*conjugate=*/!backward);
     const Array<C> numbers(P::PAIRED ? problem.products() * row : 0);
     for (int64_t s = first_summed; s < last_summed; ++s) {
       const int64_t read = (s - first_summed) % AT_ONCE;
@@ -470,6 +321,10 @@ void transform_weight(const Problem& problem, const Strided<const S, 3>& weight,
         read_rows(Plane<const S>{weight.data + s * summed_stride, made, made_stride, smaller(AT_ONCE, last_summed - s),
                                  summed_stride, problem.taps, weight.strides[2]},
                   +lines, row);
+      }
+      if (problem.direct) {
+        write_taps<P>(lines + read * problem.taps * row, problem.taps, row, s, summed, factors);
+        continue;
       }
       for (int64_t phase = 0; phase < problem.phases; ++phase) {
         const auto transform = [&](C* to, int64_t product) {
@@ -480,7 +335,6 @@ void transform_weight(const Problem& problem, const Strided<const S, 3>& weight,
         const int64_t place = (phase * summed + s) * row;
         if constexpr (P::PAIRED) {
           transform(numbers, row);
-          auto* const factors = reinterpret_cast<typename P::Number*>(spectrum);
           products.pack(numbers, row, padded_channels(made), factors + place, factor);
         } else {
           transform(spectrum + place, factor);
@@ -496,9 +350,16 @@ void forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Co
              const PartialMoments<Compute<S>>& moments, int64_t first_task, int64_t last_task) {
   with_products<S>(problem, [&](const auto& products) {
     using P = std::decay_t<decltype(products)>;
-    Forward<S, P> pass(problem, x, norm, reinterpret_cast<const typename P::Number*>(spectrum), bias, y, moments);
-    for (int64_t task = first_task; task < last_task; ++task) {
-      pass.run(task);
+    const auto run = [&](auto pass) {
+      for (int64_t task = first_task; task < last_task; ++task) {
+        pass.run(task);
+      }
+    };
+    const auto* const factors = reinterpret_cast<const typename P::Number*>(spectrum);
+    if (problem.direct) {
+      run(DirectForward<S, P>(problem, x, norm, factors, bias, y, moments));
+    } else {
+      run(Forward<S, P>(problem, x, norm, factors, bias, y, moments));
     }
   });
 }
@@ -509,9 +370,16 @@ void backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C
               int64_t chunk_clips, int64_t first_chunk, int64_t last_chunk) {
   with_products<S>(problem, [&](const auto& products) {
     using P = std::decay_t<decltype(products)>;
-    Backward<S, P> pass(problem, x, norm, grad_y, reinterpret_cast<const typename P::Number*>(spectrum), gradients);
-    for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-      pass.run(chunk, chunk_clips);
+    const auto run = [&](auto pass) {
+      for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+        pass.run(chunk, chunk_clips);
+      }
+    };
+    const auto* const factors = reinterpret_cast<const typename P::Number*>(spectrum);
+    if (problem.direct) {
+      run(DirectBackward<S, P>(problem, x, norm, grad_y, factors, gradients));
+    } else {
+      run(Backward<S, P>(problem, x, norm, grad_y, factors, gradients));
     }
   });
 }
@@ -523,8 +391,10 @@ void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t c
   const int64_t row = spectrum_row(problem.out_channels);
   const int64_t size = gradient_size(problem);
   Array<C> factors;
-  with_products<S>(problem,
-                   [&](const auto& products) { factors = tap_factors(problem, products, /*conjugate=*/true); });
+  if (!problem.direct) {
+    with_products<S>(problem,
+                     [&](const auto& products) { factors = tap_factors(problem, products, /*conjugate=*/true); });
+  }
   const Array<C> sums(problem.products() * row), lines(problem.phase_taps * row);
   for (int64_t c = first_channel; c < last_channel; ++c) {
     for (int64_t phase = 0; phase < problem.phases; ++phase) {
@@ -536,12 +406,15 @@ void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t c
         }
       }
       const int64_t taps = taps_of(problem, phase);
-      multiply<C>(taps, problem.out_channels, problem.products(), {factors, 1, problem.phase_taps}, sums, row, lines,
-                  row, /*accumulate=*/false);
+      if (!problem.direct) {
+        multiply<C>(taps, problem.out_channels, problem.products(), {factors, 1, problem.phase_taps}, sums, row, lines,
+                    row, /*accumulate=*/false);
+      }
+      const C* const of_taps = problem.direct ? sums : lines;
       for (int64_t i = 0; i < taps; ++i) {
         S* const to = grad_weight + c * problem.taps + phase + problem.phases * i;
         for (int64_t o = 0; o < problem.out_channels; ++o) {
-          to[o * problem.in_channels * problem.taps] = narrow<S>(lines[i * row + o]);
+          to[o * problem.in_channels * problem.taps] = narrow<S>(of_taps[i * row + o]);
         }
       }
     }

@@ -35,12 +35,13 @@ struct Problem {
   int64_t window_first, window, points;             // the window's first u + i, and its length
   int64_t clips_at_once;
   bool paired;  // bfloat16 multiplied as such (see spectrum.h)
+  bool direct;  // the sum over taps as it is written: a single class, phase and clip at once
 
   IKEM_INLINE int64_t single_frequencies() const { return points % 2 == 0 ? 2 : 1; }
   IKEM_INLINE int64_t pairs() const { return (points - 1) / 2; }
   // Matrices of numbers that are multiplied, and of their products.
-  IKEM_INLINE int64_t factors() const { return paired ? pairs() + 1 : products(); }
-  IKEM_INLINE int64_t products() const { return paired ? points : 3 * pairs() + single_frequencies(); }
+  IKEM_INLINE int64_t factors() const { return paired && !direct ? pairs() + 1 : products(); }
+  IKEM_INLINE int64_t products() const { return direct ? taps : paired ? points : 3 * pairs() + single_frequencies(); }
   IKEM_INLINE int64_t phase_offset(int64_t phase) const { return dilation * phase - padding; }
 };
 

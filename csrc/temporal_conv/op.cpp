@@ -110,6 +110,22 @@ void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
   problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 
+// Of a single tap frequencies would spare nothing, and of few channels in pairs less than their transforms cost, which
+// stay in float32 (docs/performance.md, "Few channels, and one tap").
+void choose_form(Problem& problem, size_t scalar_bytes) {
+  constexpr int64_t FEW_CHANNELS = 8, MOST_TAPS = 9;
+  const bool few = problem.paired && problem.taps <= MOST_TAPS && problem.in_channels <= FEW_CHANNELS &&
+                   problem.out_channels <= FEW_CHANNELS;
+  problem.direct = problem.taps == 1 || few;
+  if (problem.direct) {
+    problem.classes = problem.phases = problem.clips_at_once = 1;
+    problem.phase_taps = problem.taps;
+  } else {
+    choose_tiles(problem);
+    choose_clips_at_once(problem, scalar_bytes);
+  }
+}
+
 #endif
 
 struct Arguments {
@@ -143,8 +159,7 @@ struct Arguments {
     problem.phase_taps = divide_up(problem.taps, problem.phases);
 #ifndef IKEM_CUDA_OPERATIONS
     problem.paired = x.scalar_type() == ScalarType::BFloat16 && simd_multiplies_bfloat16();
-    choose_tiles(problem);
-    choose_clips_at_once(problem, x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float));
+    choose_form(problem, x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float));
 #endif
   }
 

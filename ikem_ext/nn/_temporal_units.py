@@ -16,7 +16,7 @@ from .folding import fold_slots
 from .multi_scale import MaxOverFrames
 from .normalized import followed
 from .pointwise_conv import PointwiseConv
-from .temporal_conv import over_time
+from .temporal_conv import TemporalConv
 
 
 class TemporalUnit(nn.Module, ABC):
@@ -48,7 +48,7 @@ class NormalizedConv(TemporalUnit):
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
     ) -> None:
         super().__init__()
-        self.conv = over_time(in_channels, out_channels, kernel_size, stride, dilation)
+        self.conv = TemporalConv(in_channels, out_channels, kernel_size, stride, dilation=dilation)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
 
     def with_residual(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:

@@ -9,11 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..temporal_conv import temporal_conv
 from .folding import Slot
 from .multi_scale import max_over_frames, multi_scale_conv
-from .normalized import convolved, followed, normalized, normalized_apart, takes_moments
-from .temporal_conv import convolve, is_over_frames, settings
+from .normalized import convolved, convolved_before, followed, normalized, normalized_apart
 
 __all__ = ["branched", "chained", "layers", "slots"]
 
@@ -65,9 +63,8 @@ def chained(
 ) -> Tensor:
     """What layers give one after another; then, if wanted, the sum with a residual, and ReLU.
 
-    On the CPU convolutions over time compute as :class:`ikem_ext.nn.TemporalConv` and
-    :class:`ikem_ext.nn.PointwiseConv`, and a batch norm takes what follows it along, in one pass
-    (:func:`ikem_ext.nn.normalized`): dropout, ReLU and, behind the last layer, the residual.
+    On the CPU convolutions over time compute as :class:`ikem_ext.nn.TemporalConv`, and a batch norm takes what follows
+    it along, in one pass (:func:`ikem_ext.nn.normalized`): dropout, ReLU and, behind the last layer, the residual.
 
     Args:
         x: (N, C, T, V).
@@ -85,7 +82,7 @@ def chained(
     while rest:
         layer = rest.pop(0)
         if isinstance(layer, nn.Conv2d):
-            y, moments = _convolved(layer, y, before=rest[0] if rest else None)
+            y, moments = convolved_before(rest[0] if rest else None, layer, y)
         elif isinstance(layer, nn.BatchNorm2d) and _begin_with_relu_and_convolution(rest):
             rest.pop(0)
             y, moments = convolved(layer, cast(nn.Conv2d, rest.pop(0)), y, moments)
@@ -104,13 +101,6 @@ def chained(
     if y is x and (residual is not None or relu):
         y = x.clone()  # `followed` may write over it
     return followed(y, dropout=0.0, residual=residual, relu=relu, fresh=False)
-
-
-def _convolved(conv: nn.Conv2d, x: Tensor, before: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-    """What a convolution gives, and its moments, if the layer that it stands before takes some."""
-    if before is None or not takes_moments(before, x) or not is_over_frames(conv):
-        return convolve(conv, x), None
-    return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv), moments=True)
 
 
 def _begin_with_relu_and_convolution(layers: Sequence[nn.Module]) -> bool:

@@ -83,7 +83,8 @@ def shortened(shortcut: nn.Module, x: Tensor) -> Tensor:
     if type(shortcut) is not nn.Sequential or len(shortcut) != 2:
         return shortcut(x)
     conv, norm = shortcut
-    return normalized(norm, conv(x))
+    y, moments = convolved_before(norm, conv, x)
+    return normalized(norm, y, moments=moments)
 
 
 def normalized_apart(
@@ -187,6 +188,19 @@ def convolved(
     if isinstance(norm, nn.BatchNorm2d) and norm.training and moments is not None:
         update_statistics(norm, x, moments)
     return made
+
+
+def convolved_before(norm: nn.Module | None, conv: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """``conv(x)``, and, if the module behind it, if any, is a norm that `takes_moments`, its moments, or None.
+
+    Example:
+        >>> y, moments = convolved_before(nn.BatchNorm2d(4), nn.Conv2d(8, 4, (3, 1)), torch.randn(2, 8, 50, 25))
+        >>> y.shape, moments.shape
+        (torch.Size([2, 4, 48, 25]), torch.Size([2, 4]))
+    """
+    if norm is None or not takes_moments(norm, x) or not is_over_frames(conv):
+        return convolve(conv, x), None
+    return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv), moments=True)
 
 
 def prologue(norm: nn.Module, x: Tensor, moments: Tensor | None) -> Norm | None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from .temporal_conv import TemporalConv
 
 
-class PointwiseConv(nn.Conv2d):
-    r"""A 1x1 convolution with a stride in time: on the CPU it takes every s-th frame and convolves without a stride.
+class PointwiseConv(TemporalConv):
+    r"""A 1x1 convolution with a stride in time: on the CPU it computes through :func:`ikem_ext.temporal_conv`.
 
     .. math:: y[n,:,t,v] = W\, x[n,:,s t,v] + b
 
-    Results, names in the state dict, shapes and initialization are those of ``Conv2d(C_in, C_out, 1, (s, 1))``, which
-    other devices run. On the CPU PyTorch's own (oneDNN, with AVX-512) writes beyond its memory: where channels are
-    innermost and fewer than 16, and frames many, the backward pass gathers the frames that the stride leaves into a
-    scratchpad that is too small for them.
+    Results, to rounding, names in the state dict, shapes and initialization are those of
+    ``Conv2d(C_in, C_out, 1, (s, 1))``, which other devices run. On the CPU PyTorch's own (oneDNN) sums the gradient of
+    the weight in an order that depends on the number of threads and, with AVX-512, writes beyond its memory: where
+    channels are innermost and fewer than 16, and frames many, the backward pass gathers the frames that the stride
+    leaves into a scratchpad that is too small for them.
 
     Args:
         in_channels: C_in.
@@ -29,19 +28,4 @@ class PointwiseConv(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, 1, (stride, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C_in, T, V) to (N, C_out, ceil(T / s), V), in the memory layout of the input."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        return conv2d(every(self.stride[0], x), self.weight, self.bias)
-
-
-def every(step: int, x: Tensor) -> Tensor:
-    """The frames 0, step, 2 step, ... of (N, C, T, V), dense, in its memory layout; so is the gradient."""
-    if step == 1:
-        return x
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1)[:, ::step].contiguous().permute(0, 3, 1, 2)
-    return x[:, :, ::step].contiguous()
+        super().__init__(in_channels, out_channels, 1, stride)

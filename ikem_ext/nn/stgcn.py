@@ -18,7 +18,7 @@ from ._temporal_units import end_of_block
 from ._units import graph_parts
 from .normalized import takes_moments
 from .pointwise_conv import PointwiseConv
-from .temporal_conv import over_time
+from .temporal_conv import TemporalConv
 
 __all__ = ["ConvTemporalGraphical", "Model", "graph_adjacency", "st_gcn"]
 
@@ -142,7 +142,7 @@ class st_gcn(nn.Module):
         self.tcn = nn.Sequential(
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
-            over_time(out_channels, out_channels, frames, stride),
+            TemporalConv(out_channels, out_channels, frames, stride),
             nn.BatchNorm2d(out_channels),
             nn.Dropout(dropout, inplace=True),
         )

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TypedDict, TypeGuard, cast
 
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 
 from ..temporal_conv import temporal_conv
-from .pointwise_conv import PointwiseConv, every
 
 
 class Settings(TypedDict):
@@ -73,24 +71,14 @@ class TemporalConv(nn.Conv2d):
         return settings(self)
 
 
-def over_time(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A convolution over time, of all frames but for a stride; over single frames a :class:`PointwiseConv`."""
-    if kernel_size == 1:
-        return PointwiseConv(in_channels, out_channels, stride)
-    return TemporalConv(in_channels, out_channels, kernel_size, stride, dilation=dilation)
-
-
-def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
     """What a two-dimensional convolution of any make gives.
 
-    On the CPU PyTorch's own, where it spans frames alone, computes as :class:`TemporalConv` and
-    :class:`PointwiseConv` do.
+    On the CPU PyTorch's own, where it spans frames alone, computes as :class:`TemporalConv` does.
     """
-    if x.device.type != "cpu" or not _spans_frames_alone(conv):
+    if x.device.type != "cpu" or not is_over_frames(conv):
         return conv(x)
-    if is_over_frames(conv):
-        return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv))
-    return conv2d(every(conv.stride[0], x), conv.weight, conv.bias)
+    return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv))
 
 
 def settings(conv: nn.Conv2d) -> Settings:
@@ -100,17 +88,14 @@ def settings(conv: nn.Conv2d) -> Settings:
 
 
 def is_over_frames(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether :func:`ikem_ext.temporal_conv` does on the CPU what the module does, and more frames than one meet."""
-    if type(conv) is TemporalConv:
-        return True
-    return isinstance(conv, nn.Conv2d) and conv.kernel_size[0] > 1 and _spans_frames_alone(conv)
+    """Whether :func:`ikem_ext.temporal_conv` does on the CPU what the module does, and not slower.
 
-
-def _spans_frames_alone(conv: nn.Conv2d) -> bool:
-    """Whether it is PyTorch's own, over single joints, with zeros around, and all channels together."""
-    if type(conv).forward is not nn.Conv2d.forward:
-        return False
+    A :class:`TemporalConv`, or PyTorch's own over single joints, with zeros around, and all channels together; not one
+    over all single frames, which PyTorch's does as fast.
+    """
+    if not isinstance(conv, nn.Conv2d) or type(conv).forward is not nn.Conv2d.forward:
+        return type(conv).forward is TemporalConv.forward
     if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return False
-    (frames, joints), padding = conv.kernel_size, conv.padding
-    return joints == conv.stride[1] == 1 and padding[1] == 0 and (frames > 1 or padding[0] == 0)
+    joints_alone = conv.kernel_size[1] == conv.stride[1] == 1 and conv.padding[1] == 0
+    return joints_alone and max(conv.kernel_size[0], conv.stride[0]) > 1

@@ -21,6 +21,9 @@ struct Shape {
   bool channels_last;
 };
 
+// Instead of the size of tiles: the sum over taps.
+constexpr int64_t DIRECT = 0;
+
 // The problem in tiles of a size, in the plainest way: no place of a window is left out.
 Problem problem_of(const Shape& shape, int64_t tile, bool paired) {
   Problem problem{};
@@ -34,6 +37,13 @@ Problem problem_of(const Shape& shape, int64_t tile, bool paired) {
   problem.dilation = shape.dilation;
   problem.padding = shape.padding;
   problem.out_frames = (shape.frames + 2 * shape.padding - shape.dilation * (shape.taps - 1) - 1) / shape.stride + 1;
+  problem.paired = paired;
+  if (tile == DIRECT) {
+    problem.direct = true;
+    problem.classes = problem.phases = problem.clips_at_once = 1;
+    problem.phase_taps = shape.taps;
+    return problem;
+  }
   const int64_t divisor = std::gcd(shape.stride, shape.dilation);
   problem.classes = shape.dilation / divisor;
   problem.phases = std::min(shape.stride / divisor, shape.taps);
@@ -43,7 +53,6 @@ Problem problem_of(const Shape& shape, int64_t tile, bool paired) {
   problem.tiles = ((problem.out_frames + problem.classes - 1) / problem.classes + tile - 1) / tile;
   problem.window = problem.points = tile + problem.phase_taps - 1;
   problem.clips_at_once = 2;
-  problem.paired = paired;
   return problem;
 }
 
@@ -101,7 +110,8 @@ bool check(const Shape& shape, int64_t tile, bool normed, double tolerance) {
   std::vector<C> means(static_cast<size_t>(clips * out)), squares(means.size());
   const PartialMoments<C> moments{means.data(), squares.data()};
   plain::forward<S>(problem, x_view, norm, spectrum.data(), given_bias.data(),
-                    features(made_y.data(), out, problem.out_frames, joints, last), moments, 0, (clips + 1) / 2);
+                    features(made_y.data(), out, problem.out_frames, joints, last), moments, 0,
+                    (clips + problem.clips_at_once - 1) / problem.clips_at_once);
 
   std::vector<C> back(static_cast<size_t>(spectrum_size(problem, out, in)));
   plain::transform_weight<S>(problem, weight_view, true, back.data(), 0, out);
@@ -192,7 +202,7 @@ int main() {
            Shape{2, 4, 4, 9, 2, 4, 3, 2, 0, true},
            Shape{2, 5, 1, 6, 2, 1, 2, 1, 1, false},
        }) {
-    for (const int64_t tile : {1, 4, 7}) {
+    for (const int64_t tile : {DIRECT, int64_t{1}, int64_t{4}, int64_t{7}}) {
       for (const bool normed : {false, true}) {
         if (!check<double>(shape, tile, normed, 1e-9) || (pairs && !check<BFloat16>(shape, tile, normed, 0.02))) {
           std::fprintf(stderr, "%lld to %lld channels, tiles of %lld\n", static_cast<long long>(shape.in),

@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ikem_ext import temporal_conv
 from ikem_ext.nn import TemporalConv
-from ikem_ext.nn.normalized import prologue, update_statistics
+from ikem_ext.nn.normalized import convolved_before, prologue, update_statistics
 
 Make = Callable[[Tensor, bool], Tensor]
 
@@ -169,30 +169,30 @@ class _ConvOfNormed(torch.autograd.Function):
         )
 
 
-class _NormOfRemade(torch.autograd.Function):
-    """``norm(make(x))``, of which only ``x`` is kept, and what the norm went by; of the norm nothing is made again."""
+class _NormOfConv(torch.autograd.Function):
+    """``norm(conv(x))``, of which only ``x`` is kept, and what the norm went by; of the norm nothing is made again."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        make: Callable[[Tensor], Tensor],
+        conv: nn.Conv2d,
         norm: nn.BatchNorm2d,
         norm_weight: Tensor,
         norm_bias: Tensor,
         x: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        made = make(x)
+        made, moments = convolved_before(norm, conv, x)
         wide = torch.promote_types(made.dtype, torch.float32)
         norm_weight, norm_bias = norm_weight.to(wide), norm_bias.to(wide)
         running = (norm.running_mean, norm.running_var)
-        given = (None, None) if norm.training else tuple(each.to(wide) for each in running if each is not None)
+        given = tuple(each.to(wide) for each in running if each is not None) if moments is None else moments.unbind()
         y, mean, variance = torch.ops.ikem_ext.batch_norm(
             made, norm_weight, norm_bias, *given, None, None, 0.0, norm.eps, False, norm.training
         )
         if norm.training:
             update_statistics(norm, made, torch.stack((mean, variance)))
-        ctx.again = _Again(lambda x, _: make(x), x)
+        ctx.again = _Again(lambda x, _: conv(x), x)
         ctx.norm_settings = norm.eps, norm.training
         ctx.save_for_backward(norm_weight, mean, variance, x, *parameters)
         return y
@@ -239,18 +239,15 @@ def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
     return _Remade.apply(make, x, *parameters)
 
 
-def norm_of_remade(
-    make: Callable[[Tensor], Tensor], norm: nn.BatchNorm2d, x: Tensor, parameters: Iterable[Tensor]
-) -> Tensor:
-    """Return ``norm(make(x))`` and keep ``x`` alone, on the CPU.
+def norm_of_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Return ``norm(conv(x))`` and keep ``x`` alone, on the CPU.
 
     Args:
-        make: of x.
+        conv: over frames (:func:`ikem_ext.nn.temporal_conv.is_over_frames`).
         norm: computes natively (:func:`ikem_ext.nn.normalized.computes_natively`).
         x: the input.
-        parameters: what ``make`` is to be differentiated for.
     """
-    return _NormOfRemade.apply(make, norm, norm.weight, norm.bias, x, *parameters)
+    return _NormOfConv.apply(conv, norm, norm.weight, norm.bias, x, *conv.parameters())
 
 
 def conv_of_normed(

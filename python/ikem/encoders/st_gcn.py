@@ -11,11 +11,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, Initialization, shortcut
 from ikem.encoders.norm import batch_norm
-from ikem.encoders.recomputation import conv_of_normed, conv_of_remade, norm_of_remade, remade
+from ikem.encoders.recomputation import conv_of_normed, conv_of_remade, norm_of_conv, remade
 from ikem_ext import graph_conv
 from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.folding import Shift, scale_and_shift
-from ikem_ext.nn.normalized import computes_natively, convolved, takes_moments
+from ikem_ext.nn.normalized import computes_natively, convolved, convolved_before, takes_moments
 from ikem_ext.skeleton import SkeletonLayout
 
 
@@ -123,13 +123,14 @@ class Block(nn.Module):
             return self.projected(x)
         conv, norm = self.residual
         if computes_natively(norm, x):
-            return norm_of_remade(conv, cast(nn.BatchNorm2d, norm), x, conv.parameters())
+            return norm_of_conv(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm), x)
         return remade(self.projected, x, self.residual.parameters())
 
     def projected(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply the residual's 1x1 convolution and batch normalization; see `batch_norm` for ``update``."""
         conv, norm = cast(nn.Sequential, self.residual)
-        return batch_norm(norm, conv(x), update=update)
+        y, moments = convolved_before(norm, conv, x)
+        return batch_norm(norm, y, update=update, moments=moments)
 
     def fold_norms(self) -> None:
         """Make the norms parts of the convolutions, of the graph's but the scale: see :func:`ikem_ext.nn.folded`."""
