@@ -60,15 +60,22 @@ inline void pair_columns(const float* from, int64_t from_row, int64_t rows, int6
   }
 }
 
-// Pairs of two rows each, zero after the last row. S: float, or bfloat16 as it is.
 template <class S>
-void pair_rows(const S* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
+void pair_widened_rows(const S* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
   const auto read = [](const S* at) { return load_widened<float>(at); };
   for (int64_t r = 0; r < rows; r += 2, from += 2 * from_row, to += to_row) {
     for (int64_t c = 0; c < columns; c += lanes<float>) {
       store(to + c, pairs_of(read(from + c), r + 1 < rows ? read(from + from_row + c) : Vector<float>{}));
     }
   }
+}
+
+// Pairs of two rows each, zero after the last row.
+inline void pair_rows(const float* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
+  pair_widened_rows(from, from_row, rows, columns, to, to_row);
+}
+inline void pair_rows(const BFloat16* from, int64_t from_row, int64_t rows, int64_t columns, Pair* to, int64_t to_row) {
+  pair_widened_rows(from, from_row, rows, columns, to, to_row);
 }
 
 // What a product makes of the pairs (a, a') of the left factor and (b, b') of the right:
