@@ -67,6 +67,7 @@ CHANGELOG
 SECURITY
 results/README
 results/utd-mhad
+results/nw-ucla
 results/h200
 ```
 """
