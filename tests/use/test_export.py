@@ -105,7 +105,7 @@ def test_pt2_has_our_operations(checkpoint: Path, capsys: pytest.CaptureFixture[
     assert "3 classes by joint, angular_velocity; clips are (3, 8, 15, 2) of sbu15" in capsys.readouterr().out
     more = {DESCRIPTION: ""}
     program = torch.export.load(file, extra_files=more)
-    names = ("batch_norm", "derive_modalities", "graph_conv", "temporal_conv_normed")
+    names = ("batch_norm", "derive_modalities", "graph_conv", "temporal_conv", "temporal_conv_normed")
     assert operations(program) == {f"ikem_ext.{name}.default" for name in names}
     said = json.loads(more[DESCRIPTION])
     assert said["classes"] == CLASSES and said["modalities"] == list(TWO)
