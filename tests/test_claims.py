@@ -12,7 +12,7 @@ from programs import load
 claims = load("claims")
 
 
-def study(variants: dict[str, list[float | None]], **measure: str) -> dict[str, Any]:
+def study(variants: dict[str, list[float | None]], **measure: Any) -> dict[str, Any]:
     measure = {"protocol": "linear", "stream": "fused", "part": "test"} | measure
     return {"measures": [{"measure": measure, "variants": {name: {"values": each} for name, each in variants.items()}}]}
 
@@ -40,9 +40,17 @@ def test_folds_are_averaged_and_other_names_are_not_taken_for_folds() -> None:
     assert claims.values(study({"whole": [0.9]}, part="test_without_repeats"), claims.Number("whole")) == []
 
 
+def test_shares_of_the_labels_are_told_apart() -> None:
+    tenth = study({"finetuned": [0.6]}, protocol="finetune", labels=0.1)
+    all_labels = study({"finetuned": [0.9]}, protocol="finetune", labels=1.0)
+    both = {"measures": tenth["measures"] + all_labels["measures"]}
+    assert claims.values(both, claims.NUMBERS["10 % of the labels, three, finetuned"]) == [0.6]
+    assert claims.values(both, claims.NUMBERS["all labels, three, finetuned"]) == [0.9]
+
+
 def test_the_page_and_the_picture_are_made(folder: Path) -> None:
     page = folder / "page.md"
-    page.write_text(f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n")
+    page.write_text("\n".join(("before", claims.MARKS[0], "old", claims.MARKS[1], "after\n")))
     claims.main([str(folder), "--table", str(page)])
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1], "old" in lines) == ("before", "after", False)
@@ -60,7 +68,7 @@ def test_a_page_without_marks_and_a_folder_without_studies_are_refused(
     page.write_text("nothing")
     with pytest.raises(SystemExit):
         claims.main([str(folder), "--table", str(page)])
-    assert "--table: expected <!-- claims: begin -->" in capsys.readouterr().err
+    assert "expected the marks <!-- claims: begin -->" in capsys.readouterr().err
     assert page.read_text() == "nothing"
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit):

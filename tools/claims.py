@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ikem.files import replacing, write_text
+from ikem.files import replacing
 from ikem.report.plots.style import BLACK, BLUE, FONT_SIZE
 from ikem.study.table import summary
+from ikem_ext.bench import report
 
-BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+MARKS = "<!-- claims: begin -->", "<!-- claims: end -->"
 
 
 class Number(NamedTuple):
@@ -35,11 +36,13 @@ class Number(NamedTuple):
         variant: its name.
         protocol: of the measure.
         stream: of the measure.
+        labels: of the measure: the share of the training labels, where that is part of it.
     """
 
     variant: str
     protocol: str = "linear"
     stream: str = "fused"
+    labels: float | None = None
 
 
 class Claim(NamedTuple):
@@ -62,8 +65,10 @@ NUMBERS = {
     "1-NN: random weights, six": Number("random-weights", "retrieval"),
     "1-NN: with exchange, six": Number("whole", "retrieval"),
     "1-NN: student of three": Number("student", "retrieval"),
-    "10 % of the labels, three, from scratch": Number("few-labels-from-scratch", "finetune"),
-    "10 % of the labels, three, pretrained": Number("few-labels", "finetune"),
+    "10 % of the labels, three, from scratch": Number("from-scratch", "finetune", labels=0.1),
+    "10 % of the labels, three, finetuned": Number("finetuned", "finetune", labels=0.1),
+    "all labels, three, from scratch": Number("from-scratch", "finetune", labels=1.0),
+    "all labels, three, finetuned": Number("finetuned", "finetune", labels=1.0),
 }
 
 CLAIMS = (
@@ -81,9 +86,14 @@ CLAIMS = (
     Claim("student of three - its teacher's three", Number("student"), Number("whole", stream="fused3")),
     Claim("student of three - without a teacher", Number("student"), Number("contrast-alone", stream="fused3")),
     Claim(
-        "10 % of the labels: pretrained - from scratch",
-        Number("few-labels", "finetune"),
-        Number("few-labels-from-scratch", "finetune"),
+        "10 % of the labels: finetuned - from scratch",
+        Number("finetuned", "finetune", labels=0.1),
+        Number("from-scratch", "finetune", labels=0.1),
+    ),
+    Claim(
+        "all labels: finetuned - from scratch",
+        Number("finetuned", "finetune", labels=1.0),
+        Number("from-scratch", "finetune", labels=1.0),
     ),
 )
 
@@ -95,7 +105,8 @@ def values(study: Mapping[str, Any], number: Number) -> list[float | None]:
     """
     for item in study["measures"]:
         measure = item["measure"]
-        if (measure["protocol"], measure["stream"], measure["part"]) == (number.protocol, number.stream, "test"):
+        found = Number(number.variant, measure["protocol"], measure["stream"], measure.get("labels"))
+        if found == number and measure["part"] == "test":
             names = [name for name in item["variants"] if re.fullmatch(rf"{number.variant}(-fold\d+)?", name)]
             seeds = zip(*(item["variants"][name]["values"] for name in names), strict=True)
             return [None if None in folds else sum(folds) / len(folds) for folds in seeds]
@@ -196,13 +207,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with replacing(options.folder / "claims.png") as temporary:
         picture(studies).savefig(temporary, format="png", dpi=110)
     if options.table is not None:
-        before, _, rest = options.table.read_text().partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not end:
-            parser.error(f"--table: expected {BEGIN} and {END} in {options.table}")
-        write_text(
-            options.table, f"{before}{BEGIN}\n\n{numbers_table(studies)}\n\n{claims_table(studies)}\n\n{END}{after}"
-        )
+        try:
+            report.refresh(options.table, f"{numbers_table(studies)}\n\n{claims_table(studies)}", MARKS)
+        except ValueError as error:
+            parser.error(f"--table: {error}")
 
 
 if __name__ == "__main__":
