@@ -68,6 +68,7 @@ SECURITY
 results/README
 results/utd-mhad
 results/nw-ucla
+results/kinder-gator
 results/h200
 ```
 """
