@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ikem.encoders.encoder import TEMPORAL_KERNEL, Encoder, shortcut
 from ikem_ext.nn import TemporalConv, agcn, normalized
-from ikem_ext.nn.normalized import shortened
+from ikem_ext.nn.normalized import convolved_before, shortened
 
 
 class TemporalUnit(nn.Sequential):
@@ -53,7 +53,8 @@ class AGCNBlock(nn.Module):
     def convolved(self, x: Tensor, **then: Any) -> Tensor:
         """Convolve over time and normalize; what follows as of `ikem_ext.nn.normalized`."""
         conv, norm = self.temporal
-        return normalized(norm, conv(x), **then)
+        y, moments = convolved_before(norm, conv, x)
+        return normalized(norm, y, **then, moments=moments)
 
 
 class AGCN(Encoder):
