@@ -174,7 +174,10 @@ def picture(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
     columns = 2
     rows = -(-len(CLAIMS) // columns)
     figure = Figure(figsize=(10, rows * (0.26 * len(studies) + 0.75)), layout="constrained")
-    for axes, claim in zip(figure.subplots(rows, columns, squeeze=False).flat, CLAIMS, strict=False):
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in panels[len(CLAIMS) :]:
+        axes.set_axis_off()
+    for axes, claim in zip(panels, CLAIMS, strict=False):
         for place, study in enumerate(studies.values()):
             if (found := difference(study, claim)) is not None:
                 _draw(axes, place, found)
