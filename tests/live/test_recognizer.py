@@ -200,7 +200,8 @@ def test_memory_does_not_grow() -> None:
         after = held_after(range(300, 3000))
     finally:
         tracemalloc.stop()
-    assert after - before < 100_000, (before, after)  # a frame takes 300 to 600 bytes, 2700 of them a megabyte
+    # A frame takes 300 to 600 bytes, 2700 of them a megabyte; what Python keeps to use again, up to a third of that.
+    assert after - before < 400_000, (before, after)
 
 
 NAN = np.full((3, 25, 1), 1.0)

@@ -129,6 +129,6 @@ def test_empty_batch_has_gradients_of_zero(on_host: HostBatchNorm, layout: torch
 def test_kernels_for_the_cpu_and_for_cuda_agree_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:
     sources = CSRC / "batch_norm" / "cpu.cpp", HERE / "batch_norm_sanitized.cpp"
     level = ("-DIKEM_PLAIN_ONLY", "-DIKEM_SIMD_LEVEL=plain")
-    program = compile_for_host("sanitized", "-O1", "-g1", *SANITIZE, *level, *sources)
+    program = compile_for_host("sanitized", *SANITIZE, *level, *sources)
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -272,6 +272,6 @@ def test_an_empty_queue(host: HostOperations) -> None:
 def test_nothing_is_read_or_written_astray(compile_for_host: Callable[..., Path]) -> None:
     sources = HERE / "contrast_on_host.cpp", HERE / "contrast_sanitized.cpp"
     several_chunks = "-DIKEM_MAX_SIMILARITIES=2000"
-    program = compile_for_host("sanitized", "-O1", "-g1", *SANITIZE, several_chunks, *sources)
+    program = compile_for_host("sanitized", *SANITIZE, several_chunks, *sources)
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

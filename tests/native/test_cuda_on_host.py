@@ -164,7 +164,7 @@ def test_golden_numbers_of_the_published_code(
 def test_kernels_for_the_cpu_and_for_cuda_agree_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:
     sources = CSRC / "modalities" / "cpu.cpp", HERE / "modalities_sanitized.cpp"
     level = ("-DIKEM_PLAIN_ONLY", "-DIKEM_SIMD_LEVEL=plain")
-    result = subprocess.run([compile_for_host("sanitized", "-g1", *SANITIZE, *level, *sources)], capture_output=True)
+    result = subprocess.run([compile_for_host("sanitized", *SANITIZE, *level, *sources)], capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
 
 
@@ -190,4 +190,4 @@ def test_the_shim_catches_mistakes(shim_checks: Path, mistake: str, message: str
 
 @pytest.fixture(scope="module")
 def shim_checks(compile_for_host: Callable[..., Path]) -> Path:
-    return compile_for_host("shim_checks", "-O1", "-g1", *SANITIZE, HERE / "shim_checks.cpp")
+    return compile_for_host("shim_checks", *SANITIZE, HERE / "shim_checks.cpp")

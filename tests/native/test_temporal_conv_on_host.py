@@ -339,6 +339,6 @@ def test_what_is_not_a_number_stays_behind_the_norm(on_host: HostTemporalConv) -
 
 
 def test_formula_under_the_sanitizers(compile_for_host: Callable[..., Path]) -> None:
-    program = compile_for_host("sanitized", "-O1", "-g1", *SANITIZE, HERE / "temporal_conv_cuda_sanitized.cpp")
+    program = compile_for_host("sanitized", *SANITIZE, HERE / "temporal_conv_cuda_sanitized.cpp")
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -20,7 +20,7 @@ from training.study_steps import run_in_process
 import ikem.study.run
 from ikem.study import study
 
-DEATHS = 8  # after which a life is as long as it takes
+DEATHS = 5  # after which a life is as long as it takes
 SHARE = 5  # a life is at most the whole study's calls through this
 
 

@@ -1,4 +1,4 @@
-"""Kills trainings at random moments until twenty have died: `killed_training.py DATASET FOLDER`.
+"""Kills trainings at random moments until ten have died: `killed_training.py DATASET FOLDER`.
 
 `FOLDER/whole` is a run that nobody disturbs; `FOLDER/killed1`, `FOLDER/killed2`, ... are begun again after each death
 until they are complete. Each life is a fork of this process, which has imported everything. It kills itself by SIGKILL
@@ -29,7 +29,7 @@ from ikem.training import ContrastiveModule
 
 COMMANDS = {"pretrain": pretrain, "distill": distill}
 METHODS: dict[str, type[ContrastiveModule]] = {"pretrain": Pretraining, "distill": Distillation}
-DEATHS = 20
+DEATHS = 10
 LIVES = 60  # of one training, before it is given up
 
 

@@ -616,10 +616,10 @@ def test_a_measure_that_no_run_has_is_named(study_file: StudyFile, commands: Com
 # ------------------------------------------------------------------------------------------------- the real thing
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_same_bits_as_separate_commands(
-    study_file: StudyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    study_file: StudyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of AdamW, which has the most to keep."""
     steps = 0
     training_step = Pretraining.training_step
 
@@ -636,7 +636,7 @@ def test_the_same_bits_as_separate_commands(
     }
     with monkeypatch.context() as patch:
         patch.setattr(Pretraining, "training_step", counted)
-        file = study_file(variants=variants, seeds=[2], base_changes={"pretrain.optimizer": optimizer})
+        file = study_file(variants=variants, seeds=[2], base_changes={"pretrain.optimizer": "adamw"})
         results = study(file)
     assert steps == (3 + 3 * 1) * 2  # three epochs and, after the same stage 1, one; two steps in each
 
@@ -667,7 +667,7 @@ def without_speed(table: str) -> list[list[str]]:
 
 
 def test_a_killed_study_ends_with_the_same_table(study_file: StudyFile, tmp_path: Path) -> None:
-    variants = {**VARIANTS, "other-student": {"overrides": {"distill.temperature": 0.2}}}
+    variants = {"no-context": VARIANTS["no-context"], "other-student": {"overrides": {"distill.temperature": 0.2}}}
     files = []
     for name in ("whole", "killed"):
         file = study_file(variants=variants, seeds=[1], out=str(tmp_path / name))

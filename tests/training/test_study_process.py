@@ -115,7 +115,7 @@ def test_a_study_that_is_killed_while_it_trains(
     tmp_path: Path, dataset_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The process of the training saves it and ends; the next study goes on there, to what commands alone give."""
-    schedule = {"epochs": 60, "exchange_epoch": 40, "modalities": ("joint", "bone")}
+    schedule = {"epochs": 30, "exchange_epoch": 20, "modalities": ("joint", "bone")}
     config = tiny_config(tmp_path / "alone", dataset_folder, schedule)
     base = plain(config)
     del base["run"], base["seed"]
@@ -134,7 +134,7 @@ def test_a_study_that_is_killed_while_it_trains(
     with (tmp_path / "study" / ".step.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
     assert "stopped by SIGTERM after step" in (folder / "log.txt").read_text()
-    assert 0 < read_checkpoint(last, "pretrain")["epoch"] < 59
+    assert 0 < read_checkpoint(last, "pretrain")["epoch"] < 29
 
     study(file)
     assert "whole, seed 1: pretrain (run 1 of 1" in capsys.readouterr().out
