@@ -36,7 +36,7 @@ class TestBatchNorm(OperationChecks):
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
         """Channels that fill no vector, whole vectors, and both."""
-        torch.manual_seed(seed)
+        torch.manual_seed(2 + seed)  # not that of the cotangent: x itself as its gradient would leave one of zero
         given = arguments(3, (3, 16, 18)[seed % 3], 5, 7, residual=True, layout=self.layout)
         tensors = {name: value.to(device, dtype) for name, value in given.items()}
         return {**tensors, "relu": seed != 1}
@@ -170,14 +170,16 @@ def test_moments_that_are_given_are_not_made_again(device: str, layout: torch.me
     torch.testing.assert_close(y, given["x"])
 
 
-def test_statistics_of_numbers_far_from_zero() -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [5, 16])
+def test_statistics_of_numbers_far_from_zero(channels: int, layout: torch.memory_format) -> None:
     """A sum of squares minus the square of the sum would leave nothing."""
     generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(8, 16, 40, 25, dtype=torch.float64, generator=generator) + 1e4).float()
-    y = ikem_ext.batch_norm(x, torch.ones(16), torch.zeros(16))
+    x = (torch.randn(8, channels, 40, 25, dtype=torch.float64, generator=generator) + 1e4).float()
+    y = ikem_ext.batch_norm(x.to(memory_format=layout), torch.ones(channels), torch.zeros(channels))
     truth = functional.batch_norm(x.double(), None, None, training=True)
-    # Floats at 1e4 are 1e-3 of a deviation apart, and the mean is rounded some times on its way.
-    assert (y - truth).abs().max() < 5e-3
+    # Floats at 1e4 are 1e-3 of a deviation apart, and so is the mean rounded.
+    assert (y - truth).abs().max() < 2e-3
 
 
 @pytest.mark.parametrize("size", [0, 1])

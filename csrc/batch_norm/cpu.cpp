@@ -76,21 +76,30 @@ class Sums {
     C* const at = values_ + (PERIODIC ? entry : channel * lanes<C>);
     store(at, load(at) + more);
   }
-  void write(C factor, C* to) const {
+  void write(C* to) const {
     for (int64_t c = 0; c < channels_; ++c) {
-      C sum = 0;
-      if (PERIODIC) {
-        for (int64_t i = c; i < values_.size(); i += channels_) {
-          sum += values_[i];
-        }
-      } else {
-        sum = sum_of_lanes<C>(load(values_ + c * lanes<C>));
-      }
-      to[c] = sum * factor;
+      to[c] = sum(c);
+    }
+  }
+  // Adds the means of `count` numbers.
+  void add_means(C count, C* to) const {
+    for (int64_t c = 0; c < channels_; ++c) {
+      to[c] += sum(c) / count;
     }
   }
 
  private:
+  C sum(int64_t channel) const {
+    if (!PERIODIC) {
+      return sum_of_lanes<C>(load(values_ + channel * lanes<C>));
+    }
+    C total = 0;
+    for (int64_t i = channel; i < values_.size(); i += channels_) {
+      total += values_[i];
+    }
+    return total;
+  }
+
   const int64_t channels_;
   const Array<C> values_;
 };
@@ -145,21 +154,25 @@ IKEM_INLINE Vector<C> through_relu(const Backward<S>& pass, int64_t at, int64_t 
 
 template <int PERIODIC, class S, class C = Compute<S>>
 void moments_of_chunk(const Layout& layout, const S* x, int64_t first, int64_t last, C* means, C* squares) {
-  const C factor = C(1) / static_cast<C>((last - first) * layout.inner);
   Sums<C, PERIODIC> sums(layout);
-  for_each_vector<C, PERIODIC>(layout, first, last, [&](int64_t c, int64_t i, int64_t at, int64_t, int64_t count) {
-    sums.add(c, i, load_widened<C>(x + at, count));
-  });
-  sums.write(factor, means);
-  sums.clear();
-  const PerChannel<C, PERIODIC> mean(layout, means);
+  // Calls f(entries less `means`) for each vector and sums what it gives.
+  const auto sum_up = [&](auto f) {
+    const PerChannel<C, PERIODIC> from(layout, means);
+    sums.clear();
+    for_each_vector<C, PERIODIC>(layout, first, last, [&](int64_t c, int64_t i, int64_t at, int64_t, int64_t count) {
+      const Vector<C> value = f(load_widened<C>(x + at, count) - from.at(c, i));
+      sums.add(c, i, count == lanes<C> ? value : first_lanes<C>(count) ? value : Vector<C>{});
+    });
+  };
+  // From some entry of the channel on, so that far from zero no digits are lost to a large sum.
+  for (int64_t c = 0; c < layout.channels; ++c) {
+    means[c] = load_widened<C>(x + (first * layout.channels + c) * layout.inner, 1)[0];
+  }
+  sum_up([](Vector<C> off) { return off; });
+  sums.add_means(static_cast<C>((last - first) * layout.inner), means);
   // What was just read is still in the cache.
-  for_each_vector<C, PERIODIC>(layout, first, last, [&](int64_t c, int64_t i, int64_t at, int64_t, int64_t count) {
-    const Vector<C> off = load_widened<C>(x + at, count) - mean.at(c, i);
-    const Vector<C> square = off * off;
-    sums.add(c, i, count == lanes<C> ? square : first_lanes<C>(count) ? square : Vector<C>{});
-  });
-  sums.write(1, squares);
+  sum_up([](Vector<C> off) { return off * off; });
+  sums.write(squares);
 }
 
 template <int PERIODIC, class S, class C = Compute<S>>
@@ -200,8 +213,8 @@ void gradient_sums_of_chunk(const Backward<S>& pass, int64_t first, int64_t last
                                  of_gradient.add(c, i, gradient);
                                  of_product.add(c, i, gradient * (load_widened<C>(pass.x + at, count) - mean.at(c, i)));
                                });
-  of_gradient.write(1, sums);
-  of_product.write(1, products);
+  of_gradient.write(sums);
+  of_product.write(products);
 }
 
 template <int PERIODIC, class S, class C = Compute<S>>

@@ -10,12 +10,13 @@ namespace ikem::IKEM_SIMD_LEVEL {
 namespace {
 
 // Of rows of channels that are added some at a time. Each time they are gone through twice, so that no digits are lost
-// to a difference of large squares, and then merged with those before.
+// to a difference of large squares, and then merged with those before. Means are kept as what they are beyond the first
+// row: far from zero they would be rounded each time.
 template <class C>
 class RowMoments {
  public:
   explicit RowMoments(int64_t channels)
-      : channels_(channels), means_(round_up(channels, L)), squares_(round_up(channels, L)) {}
+      : channels_(channels), first_(round_up(channels, L)), beyond_(first_.size()), squares_(first_.size()) {}
 
   // `count` rows, `row` apart, of whole vectors; what stands beyond the channels does not count.
   void add(const C* rows, int64_t row, int64_t count) {
@@ -27,10 +28,13 @@ class RowMoments {
 
   // Writes what was added, and begins anew.
   void finish(const PartialMoments<C>& to) {
-    memcpy(to.means, means_, sizeof(C) * static_cast<size_t>(channels_));
+    for (int64_t c = 0; c < channels_; ++c) {
+      to.means[c] = first_[c] + beyond_[c];
+    }
     memcpy(to.squares, squares_, sizeof(C) * static_cast<size_t>(channels_));
-    set_zero(+means_, means_.size());
-    set_zero(+squares_, squares_.size());
+    for (const Array<C>* sums : {&first_, &beyond_, &squares_}) {
+      set_zero(+*sums, sums->size());
+    }
     count_ = 0;
   }
 
@@ -44,14 +48,20 @@ class RowMoments {
     const C share = static_cast<C>(count) / static_cast<C>(total);
     const C weight = static_cast<C>(count_) * share;
     const C one_by_count = C(1) / static_cast<C>(count);
-    for (int64_t c = 0; c < means_.size(); c += L) {
-      const Vector<C> mean = sum_of_rows(rows + c, row, count, [](Vector<C> each) { return each; }) * one_by_count;
+    for (int64_t c = 0; c < first_.size(); c += L) {
+      if (count_ == 0) {
+        store(first_ + c, load(rows + c));
+      }
+      const Vector<C> first = load(first_ + c);
+      const Vector<C> beyond =
+          sum_of_rows(rows + c, row, count, [&](Vector<C> each) { return each - first; }) * one_by_count;
+      const Vector<C> mean = first + beyond;
       const Vector<C> squares = sum_of_rows(rows + c, row, count, [&](Vector<C> each) {
         const Vector<C> off = each - mean;
         return off * off;
       });
-      const Vector<C> off = mean - load(means_ + c);
-      store(means_ + c, load(means_ + c) + off * share);
+      const Vector<C> off = beyond - load(beyond_ + c);
+      store(beyond_ + c, load(beyond_ + c) + off * share);
       store(squares_ + c, load(squares_ + c) + squares + off * off * weight);
     }
     count_ = total;
@@ -75,7 +85,7 @@ class RowMoments {
 
   const int64_t channels_;
   int64_t count_ = 0;
-  const Array<C> means_, squares_;
+  const Array<C> first_, beyond_, squares_;
 };
 
 }  // namespace
