@@ -64,20 +64,26 @@ def collected(folder: Path) -> Values:
     return values
 
 
-def _accuracies(folder: Path, variant: str, stage: str) -> dict[tuple[str, str, str], list[float]]:
-    """The seeds' accuracies, means over folds, by part, protocol and stream."""
-    seeds: dict[int, list[list[dict[str, Any]]]] = defaultdict(list)
+def evaluated(folder: Path, variant: str) -> dict[int, list[Path]]:
+    """Return the evaluated runs of a variant, by seed: one, or one for each fold; a seed without all is left out."""
+    seeds: dict[int, list[Path]] = defaultdict(list)
     for path in sorted((folder / "runs").glob("*/evaluation.json")):
         if name := re.fullmatch(rf"{variant}(-fold\d+)?-seed(\d+)", path.parent.name):
-            rows = json.loads(path.read_text())["rows"]
-            seeds[int(name[2])].append([row for row in rows if row["stage"] == stage and row["draw"] is None])
+            seeds[int(name[2])].append(path.parent)
     complete = max(map(len, seeds.values()), default=0)
+    for seed, runs in sorted(seeds.items()):
+        if len(runs) < complete:
+            print(f"{variant}: seed {seed} is left out, which has {len(runs)} of {complete} folds")
+    return {seed: runs for seed, runs in sorted(seeds.items()) if len(runs) == complete}
+
+
+def _accuracies(folder: Path, variant: str, stage: str) -> dict[tuple[str, str, str], list[float]]:
+    """The seeds' accuracies, means over folds, by part, protocol and stream."""
     found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for seed, folds in sorted(seeds.items()):
-        if len(folds) < complete:
-            print(f"{variant}: seed {seed} is left out, which has {len(folds)} of {complete} folds")
-            continue
-        for key, top1 in _means(folds).items():
+    for runs in evaluated(folder, variant).values():
+        folds = [json.loads((run / "evaluation.json").read_text())["rows"] for run in runs]
+        of_stage = [[row for row in rows if row["stage"] == stage and row["draw"] is None] for rows in folds]
+        for key, top1 in _means(of_stage).items():
             found[key].append(top1)
     return found
 
@@ -106,13 +112,14 @@ def tables(protocols: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]])
             heads = [f"{name} ({max(map(len, streams.values()))})" for name, streams in columns.items()]
             lines = [f"| {title} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
             for stream, words in STREAMS.items():
-                cells = [_cell(streams.get(stream, [])) for streams in columns.values()]
+                cells = [cell(streams.get(stream, [])) for streams in columns.values()]
                 lines += [f"| {words} | {' | '.join(cells)} |"] if any(cells) else []
             found.append("\n".join(lines))
     return "\n\n".join(found)
 
 
-def _cell(seeds: Sequence[float]) -> str:
+def cell(seeds: Sequence[float]) -> str:
+    """Return the mean of the seeds in percent, and their deviation; nothing where there is none."""
     if not seeds:
         return ""
     return f"{100 * statistics.mean(seeds):.1f}" + (f" ± {100 * statistics.stdev(seeds):.1f}" if len(seeds) > 1 else "")
