@@ -67,22 +67,6 @@ class RowMoments {
     count_ = total;
   }
 
-  // Several sums by turns, so that none waits for the one before.
-  template <class F>
-  IKEM_INLINE static Vector<C> sum_of_rows(const C* rows, int64_t row, int64_t count, F f) {
-    Vector<C> sums[4] = {};
-    int64_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-      for (int j = 0; j < 4; ++j) {
-        sums[j] += f(load(rows + (i + j) * row));
-      }
-    }
-    for (; i < count; ++i) {
-      sums[0] += f(load(rows + i * row));
-    }
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  }
-
   const int64_t channels_;
   int64_t count_ = 0;
   const Array<C> first_, beyond_, squares_;

@@ -111,6 +111,22 @@ IKEM_INLINE Vector<C> sums_of_lanes(Vector<C> (&rows)[lanes<C>]) {
   return rows[0];
 }
 
+// The sum of f of `count` vectors, `row` apart. Several sums by turns, so that none waits for the one before.
+template <class C, class F>
+IKEM_INLINE Vector<C> sum_of_rows(const C* rows, int64_t row, int64_t count, F f) {
+  Vector<C> sums[4] = {};
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int j = 0; j < 4; ++j) {
+      sums[j] += f(load(rows + (i + j) * row));
+    }
+  }
+  for (; i < count; ++i) {
+    sums[0] += f(load(rows + i * row));
+  }
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 // A left factor of a product, element (i, j) at data[i * row + j * column].
 template <class C>
 struct Factor {

@@ -1,6 +1,7 @@
 // Compiled once per SIMD level (see common/simd.h).
 //
-// An adjacency for each channel is the matter of per_channel.h; all else is here.
+// An adjacency for each channel is the matter of per_channel.h, and where it is made of relations, of refined.h; all
+// else is here.
 //
 // A tile, some frames of one clip, is laid out as rows of channels, one row for each joint of each frame, and all
 // loops run over whole vectors of channels. Three kinds of features meet in it (see Order):
@@ -21,6 +22,7 @@
 #include "common/bfloat16_product.h"
 #include "common/row_moments.h"
 #include "graph_conv/per_channel.h"
+#include "graph_conv/refined.h"
 #include "graph_conv/tiles.h"
 
 namespace ikem::graph_conv::IKEM_SIMD_LEVEL {
@@ -718,8 +720,9 @@ void forward(const Problem& problem, const Operands<S>& operands, Strided<S, 5> 
       pass.run(task);
     }
   };
-  problem.per_channel ? run_tasks(PerChannelForward<S>(problem, operands, y))
-                      : run_tasks(Forward<S>(problem, operands, y, moments));
+  problem.relations > 0 ? run_tasks(RefinedForward<S>(problem, operands, y))
+  : problem.per_channel ? run_tasks(PerChannelForward<S>(problem, operands, y))
+                        : run_tasks(Forward<S>(problem, operands, y, moments));
 }
 
 template <class S>
@@ -730,8 +733,9 @@ void backward(const Problem& problem, const Operands<S>& operands, Strided<const
       pass.run(chunk);
     }
   };
-  problem.per_channel ? run_chunks(PerChannelBackward<S>(problem, operands, grad_y, gradients, chunks))
-                      : run_chunks(Backward<S>(problem, operands, grad_y, gradients, chunks));
+  problem.relations > 0 ? run_chunks(RefinedBackward<S>(problem, operands, grad_y, gradients, chunks))
+  : problem.per_channel ? run_chunks(PerChannelBackward<S>(problem, operands, grad_y, gradients, chunks))
+                        : run_chunks(Backward<S>(problem, operands, grad_y, gradients, chunks));
 }
 
 template <class S>

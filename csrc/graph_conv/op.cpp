@@ -218,8 +218,8 @@ void choose_tiles(Problem& problem, size_t scalar_bytes) {
   const int64_t by_number = divide_up(problem.groups * problem.clips * problem.frames, MIN_TILES);
   const int64_t most = std::clamp<int64_t>(std::min(by_cache, by_number), 1, std::max<int64_t>(problem.frames, 1));
   const int64_t tiles = divide_up(std::max<int64_t>(problem.frames, 1), most);
-  // With an adjacency per channel, frames stand in the lanes of vectors.
-  const int64_t multiple = problem.per_channel ? 16 : 1;
+  // With an adjacency per channel that is given, frames stand in the lanes of vectors.
+  const int64_t multiple = problem.per_channel && problem.relations == 0 ? 16 : 1;
   problem.tile_frames = std::min(divide_up(divide_up(problem.frames, tiles), multiple) * multiple, problem.frames);
   problem.tiles_per_clip = problem.frames > 0 ? divide_up(problem.frames, problem.tile_frames) : 0;
 }

@@ -1,4 +1,4 @@
-// The passes with an adjacency for each clip and output channel. Included by cpu.cpp alone.
+// The passes with an adjacency for each clip and output channel that is given. Included by cpu.cpp alone.
 //
 // Nothing is shared between channels in the sum over joints: for each it is a product of matrices of its own, frames by
 // joints times joints by joints. So here, unlike in cpu.cpp, channels are outside and positions run along the vectors:
@@ -10,11 +10,6 @@
 // frames in the lanes, g_z is A times g_y, so that not the adjacency, which is the most of what is read, has to be
 // transposed but the features.
 // One block of output channels at a time goes all the way; the adjacency is read once for each tile.
-//
-// Or it is made for the block, of R relations that all channels share, and never written to memory; nor is its
-// gradient:
-//   A[k, o] = sum over r of m[k, o, r] B[k, r]
-//   g_B[k, r] = sum over o of m[k, o, r] g_A[k, o]    g_m[k, o, r] = g_A[k, o] . B[k, r]
 #pragma once
 
 #include "graph_conv/tiles.h"
@@ -44,47 +39,10 @@ class PerChannel {
       for (int64_t k = 0; k < parts_; ++k) {
         for (int64_t o = 0; o < block.count; ++o) {
           load_weight(k, block.first + o, weight_ + (block.first_row + k * block.count + o) * inputs_);
-          load_mixing(k, block.first + o);
         }
       }
     });
   }
-
-  bool refined() const { return relations_ > 0; }
-
-  // Reads the relations of a clip, which stay until the next one's; whether it did.
-  bool read_relations(const Tile& tile) {
-    if (!refined() || tile.clip == clip_) {
-      return false;
-    }
-    clip_ = tile.clip;
-    for (int64_t k = 0; k < parts_; ++k) {
-      for (int64_t r = 0; r < relations_; ++r) {
-        read_turned(adjacency_plane(tile, k, r), of_part(relation_rows_, k) + r * area_row_, area_row_);
-      }
-    }
-    return true;
-  }
-
-  // Makes the block's adjacency of the relations.
-  void refine(const OutBlock& block) const {
-    for (int64_t k = 0; refined() && k < parts_; ++k) {
-      multiply<C>(block.count, area_, relations_, {mixing(k, block.first), relations_, 1}, of_part(relation_rows_, k),
-                  area_row_, refined_row(k, block.first), area_row_, /*accumulate=*/false);
-    }
-  }
-
-  // Of one part: the first of its relations' rows.
-  C* of_part(const Array<C>& rows, int64_t k) const { return rows + k * relations_ * area_row_; }
-
-  // How the adjacency of a channel is mixed.
-  const C* mixing(int64_t k, int64_t channel) const {
-    return mixing_ + (k * problem_.out_channels + channel) * relations_;
-  }
-
-  // The place of a channel among the block's adjacencies.
-  int64_t area_of(int64_t k, int64_t channel) const { return (k * block_ + channel % block_) * area_row_; }
-  C* refined_row(int64_t k, int64_t channel) const { return refined_ + area_of(k, channel); }
 
   template <class F>
   void for_each_block(F f) const {
@@ -115,7 +73,7 @@ class PerChannel {
   // Meanwhile the block's adjacency is asked for.
   void transform(const Tile& tile, const OutBlock& block) {
     Ahead ahead;
-    if (const Plane<const S> first = adjacency_plane(tile, 0, block.first); !refined() && first.flat().frames == 1) {
+    if (const Plane<const S> first = adjacency_plane(tile, 0, block.first); first.flat().frames == 1) {
       ahead.add(of_block(first.data, operands_.adjacency.strides[2], block));
     }
     multiply<C>(block.rows, tile.frames() * problem_.joints, inputs_, {weight_ + block.first_row * inputs_, inputs_, 1},
@@ -140,7 +98,7 @@ class PerChannel {
   // The adjacency that is needed after this one.
   Ahead next_adjacency(const Tile& tile, int64_t k, int64_t channel) const {
     Ahead ahead;
-    if (!refined() && channel + 1 < problem_.out_channels) {
+    if (channel + 1 < problem_.out_channels) {
       ahead.add(adjacency_plane(tile, k, channel + 1));
     }
     return ahead;
@@ -148,16 +106,13 @@ class PerChannel {
 
   // The adjacency of one part and channel, until the next is read: rows of joints w that follow each other.
   const C* read_adjacency(const Tile& tile, int64_t k, int64_t channel) const {
-    if (refined()) {
-      return refined_row(k, channel);
-    }
     read_turned(adjacency_plane(tile, k, channel), +adjacency_, adjacency_.size());
     return adjacency_;
   }
 
   const Problem& problem_;
   const Operands<S>& operands_;
-  int64_t group_ = -1, clip_ = -1;
+  int64_t group_ = -1;
 
   const int64_t parts_ = problem_.parts;
   const int64_t inputs_ = problem_.in_channels + (operands_.bias.data != nullptr);
@@ -169,21 +124,7 @@ class PerChannel {
   const Array<C> weight_{problem_.out_channels * parts_ * inputs_};
   const Array<C> x_{inputs_ * row_};
 
-  // Rows of joints by joints have room for a vector more, too.
-  const int64_t relations_ = problem_.relations;
-  const int64_t area_ = problem_.joints * problem_.out_joints;
-  const int64_t area_row_ = row_length<C>(area_ + lanes<C>);
-  const Array<C> relation_rows_{parts_ * relations_ * area_row_};
-
  private:
-  void load_mixing(int64_t k, int64_t o) const {
-    const int64_t* strides = operands_.mixing.strides;
-    for (int64_t r = 0; r < relations_; ++r) {
-      mixing_[(k * problem_.out_channels + o) * relations_ + r] =
-          widen(operands_.mixing.data[k * strides[0] + o * strides[1] + r * strides[2]]);
-    }
-  }
-
   void load_weight(int64_t k, int64_t o, C* to) const {
     const int64_t* strides = operands_.weight.strides;
     const S* from = operands_.weight.data + group_ * strides[0] + k * strides[1] + o * strides[2];
@@ -198,8 +139,6 @@ class PerChannel {
 
   const Array<C> z_{block_ * parts_ * row_};
   const Array<C> adjacency_{problem_.joints * problem_.out_joints + lanes<C>};
-  const Array<C> mixing_{parts_ * problem_.out_channels * relations_};
-  const Array<C> refined_{refined() ? parts_ * block_ * area_row_ : 0};
 };
 
 template <class S>
@@ -216,9 +155,7 @@ class PerChannelForward : PerChannel<S> {
     const Tile tile = tile_of_clip(problem, clip / problem.clips, clip % problem.clips, task % problem.tiles_per_clip);
     this->enter(tile.group);
     this->read_x(this->x_plane(tile));
-    this->read_relations(tile);
     this->for_each_block([&](const OutBlock& block) {
-      this->refine(block);
       this->transform(tile, block);
       for (int64_t o = 0; o < block.count; ++o) {
         sum_over_joints(tile, block, o);
@@ -260,21 +197,18 @@ class PerChannelBackward : PerChannel<S> {
     const ChunkTiles tiles(this->problem_, chunks_, chunk);
     set_zero(+weight_sums_, weight_sums_.size());
     set_zero(+bias_sums_, bias_sums_.size());
-    set_zero(+mixing_sums_, mixing_sums_.size());
     for (int64_t i = 0; i < tiles.count(); ++i) {
       const Tile tile = tiles.tile(i);
       const int64_t slot = (tile.group * this->problem_.clips + tile.clip) * chunks_.ranges + chunk % chunks_.ranges;
       run_tile(tile, slot, tiles.is_first_of_clip(i), tiles.is_last_of_clip(i));
     }
     finish_weight(chunk);
-    finish_mixing(chunk);
   }
 
  private:
   bool for_weight() const { return gradients_.weight != nullptr || gradients_.bias != nullptr; }
   bool for_x() const { return gradients_.x.data != nullptr; }
-  bool for_mixing() const { return gradients_.mixing != nullptr; }
-  bool for_adjacency() const { return gradients_.for_adjacency() || for_mixing(); }
+  bool for_adjacency() const { return gradients_.for_adjacency(); }
 
   void run_tile(const Tile& tile, int64_t slot, bool first_of_clip, bool last_of_clip) {
     const Problem& problem = this->problem_;
@@ -293,11 +227,7 @@ class PerChannelBackward : PerChannel<S> {
     if (for_weight()) {
       read_rows(Plane<const C>{this->x_, problem.in_channels, this->row_, 1, 0, positions, 1}, +x_rows_, x_row_);
     }
-    if (this->read_relations(tile) && for_mixing()) {
-      turn_relations();
-    }
     this->for_each_block([&](const OutBlock& block) {
-      this->refine(block);
       if (for_adjacency()) {
         this->transform(tile, block);
       }
@@ -314,15 +244,10 @@ class PerChannelBackward : PerChannel<S> {
         multiply<C>(problem.in_channels, positions, block.rows, {weight, 1, this->inputs_}, grad_z_, this->row_,
                     grad_x_, this->row_, /*accumulate=*/block.first > 0, ahead);
       }
-      if (for_adjacency() && this->refined()) {
-        add_relations(tile, block, first_of_clip);
-      } else if (for_adjacency()) {
+      if (for_adjacency()) {
         add_adjacency(tile, block, slot, first_of_clip, last_of_clip);
       }
     });
-    if (this->refined() && last_of_clip) {
-      finish_relations(slot);
-    }
     if (for_x()) {
       write_turned(+grad_x_, this->row_,
                    tile_plane(gradients_.x, tile, problem.in_channels, problem.joints).joints_first());
@@ -335,7 +260,7 @@ class PerChannelBackward : PerChannel<S> {
     const int64_t first = (slot * this->parts_ * this->problem_.out_channels + block.first) * size;
     const int64_t part = this->problem_.out_channels * size;
     Ahead ahead;
-    if (gradients_.whole_adjacency != nullptr && !this->refined()) {
+    if (gradients_.whole_adjacency != nullptr) {
       ahead.add(this->of_block(gradients_.whole_adjacency + first, part, block));
     }
     return ahead;
@@ -362,57 +287,6 @@ class PerChannelBackward : PerChannel<S> {
     }
   }
 
-  // Positions by relations, as `add_relations` wants them.
-  void turn_relations() {
-    for (int64_t k = 0; k < this->parts_; ++k) {
-      read_rows(Plane<const C>{this->of_part(this->relation_rows_, k), this->relations_, this->area_row_, 1, 0,
-                               this->area_, 1},
-                turned(k), relation_row_);
-    }
-  }
-
-  // The gradients of the block's adjacencies, and what they are to relations and mixing.
-  void add_relations(const Tile& tile, const OutBlock& block, bool first_of_clip) {
-    const Problem& problem = this->problem_;
-    const int64_t row = this->area_row_;
-    for (int64_t k = 0; k < this->parts_; ++k) {
-      for (int64_t o = 0; o < block.count; ++o) {
-        const int64_t channel = block.first + o;
-        multiply<C>(problem.joints, problem.out_joints, tile.frames(), {this->z(block, k, o), tile.frames(), 1},
-                    grad_out_by_frame_ + channel * this->out_row_, problem.out_joints,
-                    grad_refined_ + this->area_of(k, channel), problem.out_joints, /*accumulate=*/false);
-      }
-      const C* const gradients = grad_refined_ + this->area_of(k, block.first);
-      if (gradients_.for_adjacency()) {
-        multiply<C>(this->relations_, this->area_, block.count, {this->mixing(k, block.first), 1, this->relations_},
-                    gradients, row, this->of_part(relation_sums_, k), row,
-                    /*accumulate=*/!first_of_clip || block.first > 0);
-      }
-      if (for_mixing()) {
-        Ahead none;
-        add_product(block.count, this->relations_, this->area_, {gradients, row, 1}, turned(k), relation_row_,
-                    mixing_sums_ + (k * problem.out_channels + block.first) * relation_row_, none);
-      }
-    }
-  }
-
-  C* turned(int64_t k) const { return turned_ + k * this->area_ * relation_row_; }
-
-  void finish_relations(int64_t slot) const {
-    for (int64_t i = 0; gradients_.for_adjacency() && i < this->parts_ * this->relations_; ++i) {
-      write_adjacency(relation_sums_ + i * this->area_row_, this->area_, gradients_,
-                      (slot * this->parts_ * this->relations_ + i) * this->area_);
-    }
-  }
-
-  void finish_mixing(int64_t chunk) const {
-    const int64_t rows = this->parts_ * this->problem_.out_channels;
-    for (int64_t i = 0; for_mixing() && i < rows; ++i) {
-      write_run(mixing_sums_ + i * relation_row_, this->relations_,
-                gradients_.mixing + (chunk * rows + i) * this->relations_);
-    }
-  }
-
   // The sums over the clip's tiles so far.
   const C* add_to_clip(int64_t index, bool first_of_clip) const {
     const int64_t size = this->problem_.joints * this->problem_.out_joints;
@@ -426,9 +300,6 @@ class PerChannelBackward : PerChannel<S> {
 
   // The adjacency as a left factor, element (v, w): taken value by value, it may lie as it does.
   Factor<C> adjacency(const Tile& tile, int64_t k, int64_t channel) const {
-    if (this->refined()) {
-      return {this->refined_row(k, channel), this->problem_.out_joints, 1};
-    }
     if constexpr (std::is_same_v<S, C>) {
       const Plane<const S> plane = this->adjacency_plane(tile, k, channel);
       return {plane.data, plane.frame_stride, plane.joint_stride};
@@ -500,22 +371,14 @@ class PerChannelBackward : PerChannel<S> {
   const int64_t x_row_ = row_length<C>(this->problem_.in_channels);
   const Array<C> x_rows_{this->problem_.tile_frames * this->problem_.joints * x_row_};
   const Array<C> weight_sums_{this->parts_ * this->problem_.out_channels * x_row_};
-  const int64_t relation_row_ = row_length<C>(this->relations_);
-  const Array<C> terms_{this->block_ * larger(this->parts_ * x_row_, relation_row_)};
+  const Array<C> terms_{this->block_ * this->parts_ * x_row_};
   const Array<C> bias_sums_{this->parts_ * this->problem_.out_channels};
   const Array<C> grad_out_{this->problem_.out_channels * this->out_row_};
   const Array<C> grad_out_by_frame_{this->problem_.out_channels * this->out_row_};  // positions (frame, joint)
   const Array<C> grad_x_{this->problem_.in_channels * this->row_};
   const Array<C> grad_z_{this->block_ * this->parts_ * this->row_};
   const Array<C> product_{this->problem_.joints * this->problem_.out_joints + lanes<C>};
-  const Array<C> clip_sums_{
-      this->problem_.tiles_per_clip > 1 && !this->refined() ? adjacency_size(this->problem_) + lanes<C> : 0};
-
-  // Where there are relations.
-  const Array<C> grad_refined_{this->refined() ? this->parts_ * this->block_ * this->area_row_ : 0};
-  const Array<C> relation_sums_{this->relation_rows_.size()};
-  const Array<C> turned_{for_mixing() ? this->parts_ * this->area_ * relation_row_ : 0};
-  const Array<C> mixing_sums_{for_mixing() ? this->parts_ * this->problem_.out_channels * relation_row_ : 0};
+  const Array<C> clip_sums_{this->problem_.tiles_per_clip > 1 ? adjacency_size(this->problem_) + lanes<C> : 0};
 };
 
 }  // namespace
