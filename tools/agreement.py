@@ -2,8 +2,9 @@
 
     python tools/agreement.py runs/utd-mhad-study --json results/agreement/utd-mhad.json --table results/utd-mhad.md
 
-reads what each test clip was taken for (`evaluation.npz`) in the study's runs `whole` and `contrast-alone`, stores the
-values of all seeds, and renews the table between the marks in the page. Of single modalities' linear probes it has
+reads what each test clip was taken for (`evaluation.npz`) in the study's runs `whole`, `contrast-alone` and `student`,
+stores the values of all seeds, and renews the tables between the marks in the page: of six modalities, and of joint,
+motion and bone. Of single modalities' linear probes they have
 
 - the accuracy, averaged over the modalities;
 - the correlation of their errors, averaged over all pairs: of two that are right (1) and wrong (0) on clip i,
@@ -22,21 +23,26 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from streams import COLUMNS, Column, cell, evaluated
 
+from ikem.config import THREE_STREAMS
 from ikem.files import write_text
 from ikem_ext import MODALITIES
 from ikem_ext.bench import report
 
 MARKS = "<!-- agreement: begin -->", "<!-- agreement: end -->"
 
-#: By measure and column: the values of the seeds in their order.
-Values = dict[str, dict[str, list[float]]]
+#: By the stream that averages their probabilities.
+GROUPS = {"late_fused6": MODALITIES, "late_fused3": THREE_STREAMS}
+TITLES = {"late_fused6": "six modalities", "late_fused3": "three modalities"}
+
+#: By stream, measure and column: the values of the seeds in their order.
+Values = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def measures(right: NDArray[np.bool_], together: NDArray[np.bool_]) -> dict[str, float]:
@@ -58,55 +64,70 @@ def measures(right: NDArray[np.bool_], together: NDArray[np.bool_]) -> dict[str,
     }
 
 
-def of_run(run: Path, stage: str) -> dict[str, float]:
-    """Return the measures of an evaluated run's stage, of all six modalities on its test clips."""
+def of_run(run: Path, stage: str, stream: str) -> dict[str, float] | None:
+    """Return the measures of an evaluated run's stage on its test clips; None where it has not all modalities."""
     with np.load(run / "evaluation.npz") as found:
-        right = [found[f"classes_{stage}_{name}"][:, 0] == found["labels"] for name in (*MODALITIES, "late_fused6")]
-    return measures(np.stack(right[:-1]), right[-1])
+        names = [f"classes_{stage}_{name}" for name in (*GROUPS[stream], stream)]
+        if not set(names) <= set(found.files):
+            return None
+        right = np.stack([found[name][:, 0] == found["labels"] for name in names])
+    return measures(right[:-1], right[-1])
 
 
 def collected(folder: Path) -> Values:
     """Return the measures of all seeds of the runs below a study's folder."""
     values: Values = {}
-    for title, column in COLUMNS.items():
-        if column.stage != "student":  # it has three of them
-            for seed in _seeds(folder, column):
+    for stream in GROUPS:
+        for title, column in COLUMNS.items():
+            for seed in _seeds(folder, column, stream):
                 for measure, value in seed.items():
-                    values.setdefault(measure, {}).setdefault(title, []).append(value)
+                    values.setdefault(stream, {}).setdefault(measure, {}).setdefault(title, []).append(value)
     return values
 
 
-def _seeds(folder: Path, column: Column) -> list[dict[str, float]]:
-    seeds = [[of_run(run, column.stage) for run in runs] for runs in evaluated(folder, column.variant).values()]
-    return [{name: statistics.mean(fold[name] for fold in folds) for name in folds[0]} for folds in seeds]
+def _seeds(folder: Path, column: Column, stream: str) -> Iterator[dict[str, float]]:
+    for runs in evaluated(folder, column.variant).values():
+        folds = [found for run in runs if (found := of_run(run, column.stage, stream)) is not None]
+        if folds:
+            yield {name: statistics.mean(fold[name] for fold in folds) for name in folds[0]}
 
 
-def table(values: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Return the table in percent, correlations too; behind a column's title stands the number of its seeds."""
-    columns = {title: len(seeds) for title, seeds in next(iter(values.values())).items()}
-    lines = [
-        f"| six modalities | {' | '.join(f'{title} ({count})' for title, count in columns.items())} |",
-        "| --- |" + " ---: |" * len(columns),
-    ]
-    lines += [f"| {name} | {' | '.join(cell(seeds[title]) for title in columns)} |" for name, seeds in values.items()]
-    return "\n".join(lines)
+def tables(values: Values) -> str:
+    """Return a table for each stream, in percent; behind a column's title stands the number of its seeds.
+
+    Example:
+        >>> print(tables({"late_fused6": {"one modality": {"after stage 2": [0.5, 0.6]}}}))
+        | six modalities | after stage 2 (2) |
+        | --- | ---: |
+        | one modality | 55.0 ± 7.1 |
+    """
+    found = []
+    for stream, by_measure in values.items():
+        columns = {title: len(seeds) for title, seeds in next(iter(by_measure.values())).items()}
+        lines = [
+            f"| {TITLES[stream]} | {' | '.join(f'{title} ({count})' for title, count in columns.items())} |",
+            "| --- |" + " ---: |" * len(columns),
+        ]
+        lines += [f"| {name} | {' | '.join(map(cell, seeds.values()))} |" for name, seeds in by_measure.items()]
+        found.append("\n".join(lines))
+    return "\n\n".join(found)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the runs, store what was found, and renew the page's table."""
+    """Read the runs, or what was stored of them, store it, and renew the page's tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a study's")
+    parser.add_argument("source", type=Path, help="a study's folder, or what --json stored")
     parser.add_argument("--json", type=Path, help="where to store the values")
     parser.add_argument("--table", type=Path, help=f"a page with the marks {MARKS[0]} and {MARKS[1]}")
     options = parser.parse_args(arguments)
-    values = collected(options.folder)
+    values = collected(options.source) if options.source.is_dir() else json.loads(options.source.read_text())
     if not values:
-        parser.error(f"folder: expected evaluated runs in {options.folder}/runs, got none")
+        parser.error(f"source: expected evaluated runs in {options.source}/runs, got none")
     if options.json is not None:
         write_text(options.json, json.dumps(values, indent=1) + "\n")
     if options.table is not None:
-        report.refresh(options.table, table(values), MARKS)
-    print(table(values))
+        report.refresh(options.table, tables(values), MARKS)
+    print(tables(values))
 
 
 if __name__ == "__main__":

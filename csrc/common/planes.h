@@ -150,6 +150,9 @@ struct Plane {
   // Whether a frame is made of rows of this length, with nothing between them.
   bool has_rows(int64_t row) const { return channel_stride == 1 && joint_stride == row && channels == row; }
 
+  // Of one frame: the same with joints in the place of channels and channels in that of joints.
+  Plane turned() const { return {data, joints, joint_stride, frames, frame_stride, channels, channel_stride}; }
+
   // The same with joints in the place of frames and frames in that of joints.
   Plane joints_first() const { return {data, channels, channel_stride, joints, joint_stride, frames, frame_stride}; }
 };

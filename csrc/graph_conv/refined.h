@@ -5,9 +5,9 @@
 // which no lane is lost however many joints there are:
 //   z[k] = W[k] x + b[k]           A[k] = sum over r of m[k, r] B[k, r]       y = sum over k of z[k] A[k]
 // and the gradients
-//   g_z[k] = g_y A[k]^T            g_A[k] = z[k]^T g_y                        g_x = sum over k of W[k]^T g_z[k]
-//   g_W[k] = g_z[k] x^T            g_B[k, r] = sum over o of m[k, o, r] g_A[k, o]        g_m[k, o, r] = g_A[k, o] .
-//   B[k, r]
+//   g_z[k] = g_y A[k]^T            g_x = sum over k of W[k]^T g_z[k]          g_W[k] = g_z[k] x^T
+//   g_A[k] = z[k]^T g_y            g_B[k, r] = sum over o of m[k, o, r] g_A[k, o]
+//                                  g_m[k, o, r] = g_A[k, o] . B[k, r]
 // A block of output channels, some vectors wide, goes all the way at once. Its features lie in slices: for each vector
 // and part k by itself, one position behind the other.
 #pragma once
@@ -70,10 +70,16 @@ class Refined {
   using C = Compute<S>;
 
   Refined(const Problem& problem, const Operands<S>& operands) : problem_(problem), operands_(operands) {
-    for (int64_t k = 0; k < parts_; ++k) {
-      for (int64_t o = 0; o < problem.out_channels; ++o) {
-        load_channel(k, o);
+    for_each_block([&](int64_t first, int64_t vectors) {
+      for (int64_t k = 0; k < parts_; ++k) {
+        const int64_t channels = smaller(vectors * L, problem.out_channels - first);
+        read_rows(weights(k, first, channels).turned(), weight_ + weight_at(k, 0, first), BLOCK * L);
+        read_rows(mixings(k, first, channels).turned(), mixing_ + mixing_at(k, 0, first), BLOCK * L);
       }
+    });
+    for (int64_t i = 0; operands.bias.data != nullptr && i < parts_ * problem.out_channels; ++i) {
+      const int64_t k = i / problem.out_channels, o = i % problem.out_channels;
+      bias_[k * width_ + o] = widen(operands.bias.data[k * operands.bias.strides[1] + o * operands.bias.strides[2]]);
     }
   }
 
@@ -151,6 +157,16 @@ class Refined {
   // As a left factor (position, relation).
   Factor<C> relations(int64_t k) const { return {relation_rows_ + k * relations_ * area_row_, 1, area_row_}; }
 
+  // Rows of input channels, and of relations, for some output channels.
+  Plane<const S> weights(int64_t k, int64_t first, int64_t count) const {
+    const auto& [data, strides] = operands_.weight;
+    return {data + k * strides[1] + first * strides[2], problem_.in_channels, strides[3], 1, 0, count, strides[2]};
+  }
+  Plane<const S> mixings(int64_t k, int64_t first, int64_t count) const {
+    const auto& [data, strides] = operands_.mixing;
+    return {data + k * strides[0] + first * strides[1], relations_, strides[2], 1, 0, count, strides[1]};
+  }
+
   // Weights and mixings lie block by block: rows of as many channels for each part and input, or relation.
   int64_t weight_at(int64_t k, int64_t c, int64_t o) const { return at(k, problem_.in_channels, c, o); }
   int64_t mixing_at(int64_t k, int64_t r, int64_t o) const { return at(k, relations_, r, o); }
@@ -188,20 +204,6 @@ class Refined {
   int64_t at(int64_t k, int64_t rows, int64_t row, int64_t o) const {
     constexpr int64_t CHANNELS = BLOCK * L;
     return ((o / CHANNELS * parts_ + k) * rows + row) * CHANNELS + o % CHANNELS;
-  }
-
-  void load_channel(int64_t k, int64_t o) const {
-    const int64_t* strides = operands_.weight.strides;
-    for (int64_t c = 0; c < problem_.in_channels; ++c) {
-      weight_[weight_at(k, c, o)] = widen(operands_.weight.data[k * strides[1] + o * strides[2] + c * strides[3]]);
-    }
-    if (operands_.bias.data != nullptr) {
-      bias_[k * width_ + o] = widen(operands_.bias.data[k * operands_.bias.strides[1] + o * operands_.bias.strides[2]]);
-    }
-    for (int64_t r = 0; r < relations_; ++r) {
-      const int64_t* mixing = operands_.mixing.strides;
-      mixing_[mixing_at(k, r, o)] = widen(operands_.mixing.data[k * mixing[0] + o * mixing[1] + r * mixing[2]]);
-    }
   }
 };
 
@@ -255,9 +257,12 @@ class RefinedBackward : Refined<S> {
                   const Gradients<S>& gradients, const Chunks& chunks)
       : Refined<S>(problem, operands), grad_y_(grad_y), gradients_(gradients), chunks_(chunks) {
     for (int64_t k = 0; k < this->parts_; ++k) {
-      for (int64_t o = 0; o < this->width_; ++o) {
-        turn_channel(k, o);
+      for (int64_t o = 0; o < problem.out_channels; o += L) {  // by the order of slices
+        read_rows(this->weights(k, o, smaller(L, problem.out_channels - o)),
+                  turned_weight_ + (o * this->parts_ + k * L) * this->x_row_, this->x_row_);
       }
+      read_rows(this->mixings(k, 0, problem.out_channels), turned_mixing_ + k * this->width_ * relation_row_,
+                relation_row_);
     }
   }
 
@@ -435,17 +440,6 @@ class RefinedBackward : Refined<S> {
 
   Vectors<const C> grad_y_of(int64_t vector) const {
     return {grad_y_slices_ + vector * y_slice_, this->problem_.out_joints * L, L};
-  }
-
-  // Rows of input channels, and of relations, for each output channel.
-  void turn_channel(int64_t k, int64_t o) const {
-    const int64_t at = (o / L * this->parts_ + k) * L + o % L;  // by the order of slices
-    for (int64_t c = 0; c < this->problem_.in_channels; ++c) {
-      turned_weight_[at * this->x_row_ + c] = this->weight_[this->weight_at(k, c, o)];
-    }
-    for (int64_t r = 0; r < this->relations_; ++r) {
-      turned_mixing_[(k * this->width_ + o) * relation_row_ + r] = this->mixing_[this->mixing_at(k, r, o)];
-    }
   }
 
   const Strided<const S, 5>& grad_y_;
