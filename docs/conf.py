@@ -69,6 +69,7 @@ results/README
 results/utd-mhad
 results/nw-ucla
 results/kinder-gator
+results/shrec17
 results/sbu
 results/h200
 ```
