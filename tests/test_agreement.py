@@ -72,7 +72,7 @@ def test_all_seeds_and_the_mean_of_folds(tmp_path: Path) -> None:
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         agreement.main([str(tmp_path)])
-    assert "source: expected evaluated runs" in capsys.readouterr().err
+    assert "source: expected evaluations" in capsys.readouterr().err
     evaluated(tmp_path, "whole-seed1", 2)
     page, stored = tmp_path / "page.md", tmp_path / "values.json"
     page.write_text("before\n<!-- agreement: begin -->\nold\n<!-- agreement: end -->\nafter\n")

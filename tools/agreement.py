@@ -12,7 +12,7 @@ motion and bone. Of single modalities' linear probes they have
       phi = sum_i (a_i - mean a) (b_i - mean b) / sqrt(sum_i (a_i - mean a)^2 sum_i (b_i - mean b)^2),
 
   which is 1 where they err on the same clips, and 0 where one's errors say nothing of the other's (Kuncheva and
-  Whitaker, Machine Learning 51, 2003, equation 8);
+  Whitaker, Machine Learning 51, 2003);
 - the clips that at least one of them gets right;
 
 and the accuracy of their averaged probabilities. Of runs in folds it is the mean over the folds.
@@ -20,18 +20,15 @@ and the accuracy of their averaged probabilities. Of runs in folds it is the mea
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from streams import COLUMNS, Column, cell, evaluated
+from streams import COLUMNS, Column, cell, evaluated, values_for
 
 from ikem.config import THREE_STREAMS
-from ikem.files import write_text
 from ikem_ext import MODALITIES
 from ikem_ext.bench import report
 
@@ -115,18 +112,9 @@ def tables(values: Values) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the runs, or what was stored of them, store it, and renew the page's tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a study's folder, or what --json stored")
-    parser.add_argument("--json", type=Path, help="where to store the values")
-    parser.add_argument("--table", type=Path, help=f"a page with the marks {MARKS[0]} and {MARKS[1]}")
-    options = parser.parse_args(arguments)
-    values = collected(options.source) if options.source.is_dir() else json.loads(options.source.read_text())
-    if not values:
-        parser.error(f"source: expected evaluated runs in {options.source}/runs, got none")
-    if options.json is not None:
-        write_text(options.json, json.dumps(values, indent=1) + "\n")
-    if options.table is not None:
-        report.refresh(options.table, tables(values), MARKS)
+    _, page, values = values_for(arguments, collected, __doc__, " and ".join(MARKS))
+    if page is not None:
+        report.refresh(page, tables(values), MARKS)
     print(tables(values))
 
 

@@ -15,7 +15,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,24 +125,40 @@ def cell(seeds: Sequence[float]) -> str:
     return f"{100 * statistics.mean(seeds):.1f}" + (f" ± {100 * statistics.stdev(seeds):.1f}" if len(seeds) > 1 else "")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the runs, or what was stored of them, store it, and renew the tables of each part that the page has."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def values_for(
+    arguments: Sequence[str] | None, collect: Callable[[Path], Any], description: str | None, marks: str
+) -> tuple[argparse.ArgumentParser, Path | None, Any]:
+    """Read what the words of a command ask for: a study's runs, or what was stored of them; and store it if asked.
+
+    Args:
+        arguments: the words; by default those of this process.
+        collect: maps a study's folder to values, which are empty where it has none.
+        description: of the command.
+        marks: between which marks the command puts its tables.
+
+    Returns:
+        The parser, which says what is wrong; the page that gets tables, if any; and the values.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a study's folder, or what --json stored")
     parser.add_argument("--json", type=Path, help="where to store the values")
-    parser.add_argument("--table", type=Path, help="a page with marks, <!-- streams PART: begin --> and end")
+    parser.add_argument("--table", type=Path, help=f"a page with marks, {marks}")
     options = parser.parse_args(arguments)
-    values = collected(options.source) if options.source.is_dir() else json.loads(options.source.read_text())
+    values = collect(options.source) if options.source.is_dir() else json.loads(options.source.read_text())
     if not values:
         parser.error(f"source: expected evaluations in {options.source}/runs, got none")
     if options.json is not None:
         write_text(options.json, json.dumps(values, indent=1) + "\n")
-    for part in re.findall(r"<!-- streams (\w+): begin -->", options.table.read_text()) if options.table else ():
+    return parser, options.table, values
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the runs, or what was stored of them, store it, and renew the tables of each part that the page has."""
+    parser, page, values = values_for(arguments, collected, __doc__, "<!-- streams PART: begin --> and end")
+    for part in re.findall(r"<!-- streams (\w+): begin -->", page.read_text()) if page else ():
         if part not in values:
-            parser.error(f"--table: {options.table} asks for the part {part}, and there is {', '.join(values)}")
-        report.refresh(
-            options.table, tables(values[part]), (f"<!-- streams {part}: begin -->", f"<!-- streams {part}: end -->")
-        )
+            parser.error(f"--table: {page} asks for the part {part}, and there is {', '.join(values)}")
+        report.refresh(page, tables(values[part]), (f"<!-- streams {part}: begin -->", f"<!-- streams {part}: end -->"))
 
 
 if __name__ == "__main__":

@@ -85,8 +85,8 @@ class Refined {
 
  protected:
   static constexpr int64_t L = lanes<C>;
-  static constexpr int64_t BLOCK = 2;  // vectors
-  static constexpr int64_t PANEL = 128;
+  static constexpr int64_t BLOCK = 2;    // vectors
+  static constexpr int64_t PANEL = 128;  // positions
 
   Plane<const S> x_plane(const Tile& tile) const {
     return tile_plane(operands_.x, tile, problem_.in_channels, problem_.joints).flat();
