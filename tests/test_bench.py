@@ -18,6 +18,7 @@ from ikem_ext.bench import __main__ as bench
 from ikem_ext.bench import (
     batch_norm,
     clock,
+    compiling,
     contrast,
     large_models,
     limits,
@@ -182,7 +183,7 @@ def test_large_models_are_measured_only_when_named(monkeypatch: pytest.MonkeyPat
     row = report.read_json(ROOT / "results" / "bench-cpu.json")[1][:1]
 
     def measured(family: str, selection: processes.Selection) -> list[list[measure.Row]]:
-        assert selection.max_autotune
+        assert selection.compiled == ("compiled", "max-autotune")
         families.append(family)
         return [row]
 
@@ -191,6 +192,22 @@ def test_large_models_are_measured_only_when_named(monkeypatch: pytest.MonkeyPat
         families.clear()
         bench.main([*named, "--quick", "--max-autotune"])
         assert families == [*(named or processes.FAMILIES)]
+
+
+def test_eager_leaves_torch_compile_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(family: str, selection: processes.Selection) -> Iterator[list[measure.Row]]:
+        with compiling.compiling(*selection.compiled):
+            assert list(measure.with_compiled({"ikem_ext": abs, "published": abs}, ["published"])) == expected
+        yield stored
+
+    stored = report.read_json(ROOT / "results" / "bench-cpu.json")[1][:1]
+    monkeypatch.setattr(bench, "measured_apart", measured)
+    expected = ["ikem_ext", "published"]
+    bench.main(["contrast", "--quick", "--eager"])
+    expected += ["published, compiled"]
+    bench.main(["contrast", "--quick"])
+    with pytest.raises(SystemExit):
+        bench.main(["--eager", "--max-autotune"])
 
 
 def test_an_interrupted_run_keeps_the_cases_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from . import report
+from .compiling import AUTOTUNED, COMPILED
 from .machine import machine
 from .measure import Row
 from .processes import FAMILIES, LARGE_FAMILIES, Selection, measured_apart
@@ -32,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--cases", type=_pattern, default="", metavar="REGEX", help="only the cases whose titles match somewhere"
     )
-    parser.add_argument(
-        "--max-autotune", action="store_true",
+    compiled = parser.add_mutually_exclusive_group()
+    compiled.add_argument(
+        "--eager", dest="compiled", action="store_const", const=(), default=(COMPILED,),
+        help="leave torch.compile out: compiling takes most of the time, on a GPU above all",
+    )  # fmt: skip
+    compiled.add_argument(
+        "--max-autotune", dest="compiled", action="store_const", const=(COMPILED, AUTOTUNED),
         help='measure torch.compile(mode="max-autotune") too, and how long compiling takes: its cache begins empty',
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="store machine and rows there, case by case")
@@ -92,7 +98,7 @@ def _measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
         options.quick,
         options.scaling,
         options.cases,
-        options.max_autotune,
+        options.compiled,
     )
     facts = machine(selection.device, selection.quick, selection.dtype)
     print(report.in_words(facts), flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,22 +21,23 @@ def eager(function: Function) -> Function:
     return function
 
 
-_autotune = ContextVar("_autotune", default=False)
+_COMPILERS: dict[str, Compiler] = {
+    COMPILED: lambda function: torch.compile(function, dynamic=False),
+    AUTOTUNED: lambda function: torch.compile(function, dynamic=False, mode="max-autotune"),
+}
+_wanted: ContextVar[tuple[str, ...]] = ContextVar("_wanted", default=(COMPILED,))
 
 
 @contextmanager
-def autotuning(wanted: bool) -> Iterator[None]:
-    """Within it, what is compiled is compiled by ``mode="max-autotune"`` too, where that is wanted."""
-    token = _autotune.set(wanted)
+def compiling(*wanted: str) -> Iterator[None]:
+    """Within it, peers are compiled in these ways, of `COMPILED` and `AUTOTUNED`; in none where none is named."""
+    token = _wanted.set(wanted)
     try:
         yield
     finally:
-        _autotune.reset(token)
+        _wanted.reset(token)
 
 
 def compilers() -> dict[str, Compiler]:
     """torch.compile for fixed sizes, by what its variants are called."""
-    compilers: dict[str, Compiler] = {COMPILED: partial(torch.compile, dynamic=False)}
-    if _autotune.get():
-        compilers[AUTOTUNED] = partial(torch.compile, dynamic=False, mode="max-autotune")
-    return compilers
+    return {name: _COMPILERS[name] for name in _wanted.get()}

@@ -16,7 +16,7 @@ import torch
 import torch._dynamo
 
 from . import report
-from .compiling import autotuning
+from .compiling import AUTOTUNED, COMPILED, compiling
 from .limits import Limits
 from .measure import Case, Row, measure
 
@@ -40,7 +40,7 @@ class Selection(NamedTuple):
         quick: small sizes, short, without torch.compile.
         scaling: sweeps too.
         cases: a regular expression that a case's title has to match somewhere.
-        max_autotune: peers compiled by ``torch.compile(mode="max-autotune")`` too, and all of them anew.
+        compiled: how peers are compiled (`compiling`); with `AUTOTUNED` among it all are compiled anew.
     """
 
     device: torch.device
@@ -48,7 +48,7 @@ class Selection(NamedTuple):
     quick: bool
     scaling: bool
     cases: str = ""
-    max_autotune: bool = False
+    compiled: tuple[str, ...] = (COMPILED,)
 
     def parts(self, family: str) -> list[Part]:
         """The parts of a family."""
@@ -59,7 +59,7 @@ class Selection(NamedTuple):
 def measured_apart(family: str, selection: Selection) -> Iterator[list[Row]]:
     """Measures a family, each part in a process of its own; yields the rows of a case when they are there.
 
-    With ``max_autotune`` torch.compile begins with an empty cache: first calls' seconds say how long compiling takes.
+    With `AUTOTUNED` torch.compile begins with an empty cache: first calls' seconds say how long compiling takes.
 
     Args:
         family: of `FAMILIES`.
@@ -71,7 +71,7 @@ def measured_apart(family: str, selection: Selection) -> Iterator[list[Row]]:
     """
     with TemporaryDirectory() as cache:
         for number in range(len(selection.parts(family))):
-            yield from _part_apart(number, cache if selection.max_autotune else None, family, selection)
+            yield from _part_apart(number, cache if AUTOTUNED in selection.compiled else None, family, selection)
 
 
 def _part_apart(number: int, *arguments: Any) -> Iterator[list[Row]]:
@@ -98,7 +98,7 @@ def _measure_part(sender: Connection, number: int, cache: str | None, family: st
     try:
         if cache:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        with autotuning(selection.max_autotune):
+        with compiling(*selection.compiled):
             for rows in _measured(family, selection.parts(family)[number], selection):
                 sender.send(rows)
     except KeyboardInterrupt:

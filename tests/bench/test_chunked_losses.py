@@ -7,10 +7,10 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from ikem_ext.bench import chunked_losses, contrast
-from ikem_ext.bench.compiling import autotuning
+from ikem_ext.bench.compiling import AUTOTUNED, COMPILED, compiling
 
 CPU = torch.device("cpu")
-AUTOTUNED = (", compiled", ", max-autotune")
+HOW = ("", f", {COMPILED}", f", {AUTOTUNED}")
 LOSSES = [contrast.INFO_NCE, contrast.EXCHANGE, contrast.DISTILLATION]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 
@@ -55,12 +55,12 @@ def test_what_is_done_for_a_slice_is_compiled_once(monkeypatch: pytest.MonkeyPat
         return function
 
     monkeypatch.setattr(torch, "compile", imitated)
-    with autotuning(True):
+    with compiling(COMPILED, AUTOTUNED):
         functions, on_gpu = (
             contrast._with_compiled(contrast.DISTILLATION.functions, torch.device(device)) for device in ("cpu", "cuda")
         )
     loss = replace(contrast.DISTILLATION, functions=functions)
-    peers = [f"{peer}{how}" for peer in ("published", "vectorized", "chunked") for how in ("", *AUTOTUNED)]
+    peers = [f"{peer}{how}" for peer in ("published", "vectorized", "chunked") for how in HOW]
     assert set(on_gpu) == {"ikem_ext", *peers} == {*functions, "vectorized"}
     assert "vectorized" not in functions
     compiled.clear()
