@@ -254,7 +254,9 @@ def test_larger_sizes_on_cuda(sizes: tuple[int, ...], stride: int, dilation: int
         y = function(**leaves, **options)
         results.append((y, *torch.autograd.grad(y, list(leaves.values()), cotangent(y).to(dtype).to(of))))
     for name, ours, plain, truth in zip(("y", *given), *results, strict=True):
-        assert_as_accurate(ours.detach(), plain.detach(), truth.detach(), name, ulps=4)
+        # Without tensor cores one product after another is added; plain PyTorch adds them in parts.
+        ulps = 16 if dtype == torch.float32 else 4
+        assert_as_accurate(ours.detach(), plain.detach(), truth.detach(), name, ulps=ulps)
 
 
 @pytest.mark.gpu
@@ -299,7 +301,7 @@ def test_tf32_on_cuda_only_where_pytorch_allows_it() -> None:
     for allowed in (False, True):
         torch.backends.cudnn.allow_tf32 = allowed
         errors.append((ikem_ext.temporal_conv(**given, padding=4) - truth).abs().max() / truth.abs().max())
-    assert errors[0] < 1e-6 < 1e-4 < errors[1] < 2e-3
+    assert errors[0] < 2e-6 < 1e-4 < errors[1] < 2e-3
 
 
 @pytest.mark.parametrize(

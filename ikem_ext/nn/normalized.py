@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..batch_norm import batch_norm, update_running
 from ..temporal_conv import Norm, temporal_conv
 from .folding import Shift
-from .temporal_conv import convolve, is_over_frames, settings
+from .temporal_conv import convolve, convolves_natively, settings
 
 
 def normalized(
@@ -27,10 +27,9 @@ def normalized(
 ) -> Tensor:
     """``relu(dropout(norm(x)) + residual)``, of which dropout, residual and ReLU may each be left out.
 
-    On the CPU a ``nn.BatchNorm2d`` computes through :func:`ikem_ext.batch_norm`: all of it in one pass. Other norms,
-    what :func:`ikem_ext.nn.folded` left of one, and other devices take PyTorch's own operations one after another;
-    without gradients these write over ``x`` where a norm left nothing. So does CUDA: there
-    :func:`ikem_ext.batch_norm` does the same, but has not been measured against PyTorch's own.
+    On the CPU and on CUDA a ``nn.BatchNorm2d`` computes through :func:`ikem_ext.batch_norm`: all of it in one pass.
+    Other norms, what :func:`ikem_ext.nn.folded` left of one, and other devices take PyTorch's own operations one after
+    another; without gradients these write over ``x`` where a norm left nothing.
 
     Args:
         norm: the module.
@@ -178,9 +177,9 @@ def convolved(
         >>> y, _ = convolved(norm, conv, x, moments)
         >>> torch.testing.assert_close(y, conv(torch.relu(nn.BatchNorm2d(8)(x))))
     """
-    given = prologue(norm, x, moments) if is_over_frames(conv) else None
+    given = prologue(norm, x, moments) if convolves_natively(conv, x) else None
     if given is None:
-        return convolve(conv, normalized(norm, x, relu=True)), None
+        return convolve(conv, normalized(norm, x, relu=True, moments=moments)), None
     training = isinstance(norm, nn.BatchNorm2d) and _by_the_batch(norm)
     made = temporal_conv(
         x, conv.weight[..., 0], conv.bias, **settings(conv), norm=given, training=training, moments=True
@@ -191,21 +190,21 @@ def convolved(
 
 
 def convolved_before(norm: nn.Module | None, conv: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """``conv(x)``, and, if the module behind it, if any, is a norm that `takes_moments`, its moments, or None.
+    """``conv(x)``, and its moments, where the module behind it is a norm that `takes_moments` and both are one pass.
 
     Example:
         >>> y, moments = convolved_before(nn.BatchNorm2d(4), nn.Conv2d(8, 4, (3, 1)), torch.randn(2, 8, 50, 25))
         >>> y.shape, moments.shape
         (torch.Size([2, 4, 48, 25]), torch.Size([2, 4]))
     """
-    if norm is None or not takes_moments(norm, x) or not is_over_frames(conv):
+    if norm is None or not takes_moments(norm, x) or not convolves_natively(conv, x):
         return convolve(conv, x), None
     return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv), moments=True)
 
 
 def prologue(norm: nn.Module, x: Tensor, moments: Tensor | None) -> Norm | None:
     """The norm as :func:`ikem_ext.temporal_conv` takes it; None where it computes otherwise, or moments are missing."""
-    if isinstance(norm, Shift) and x.device.type == "cpu":
+    if isinstance(norm, Shift):
         ones = torch.ones_like(norm.shift)
         return ones, norm.shift, torch.stack((torch.zeros_like(ones), ones)), 0.0
     if not computes_natively(norm, x):
@@ -241,7 +240,8 @@ def _count(norm: nn.BatchNorm2d) -> None:
 
 def computes_natively(norm: nn.Module, x: Tensor) -> bool:
     """Whether :func:`ikem_ext.batch_norm` does what the module does."""
-    return type(norm) is nn.BatchNorm2d and x.device.type == "cpu" and norm.affine and norm.momentum is not None
+    native = type(norm) is nn.BatchNorm2d and norm.affine and norm.momentum is not None
+    return native and x.device.type in ("cpu", "cuda")
 
 
 def followed(y: Tensor, *, dropout: float, residual: Tensor | None, relu: bool, fresh: bool = True) -> Tensor:

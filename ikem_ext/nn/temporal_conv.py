@@ -56,7 +56,7 @@ class TemporalConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C_in, T, V) to (N, C_out, T', V), in the memory layout of the input."""
-        if x.device.type != "cpu":
+        if not convolves_natively(self, x):
             return super().forward(x)
         return temporal_conv(x, self.taps, self.bias, **self.settings)
 
@@ -76,7 +76,7 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
 
     On the CPU PyTorch's own, where it spans frames alone, computes as :class:`TemporalConv` does.
     """
-    if x.device.type != "cpu" or not is_over_frames(conv):
+    if not convolves_natively(conv, x):
         return conv(x)
     return temporal_conv(x, conv.weight[..., 0], conv.bias, **settings(conv))
 
@@ -85,6 +85,14 @@ def settings(conv: nn.Conv2d) -> Settings:
     """Those of a convolution over frames."""
     padding = cast(tuple[int, int], conv.padding)
     return {"stride": conv.stride[0], "padding": padding[0], "dilation": conv.dilation[0]}
+
+
+def convolves_natively(conv: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer convolves ``x`` by :func:`ikem_ext.temporal_conv`: over frames, on the CPU.
+
+    On CUDA PyTorch's own is faster (results/h100.md).
+    """
+    return x.device.type == "cpu" and is_over_frames(conv)
 
 
 def is_over_frames(conv: nn.Module) -> TypeGuard[nn.Conv2d]:

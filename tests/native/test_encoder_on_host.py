@@ -1,6 +1,7 @@
 """Whole blocks of an encoder by the CUDA kernels on the host, in the place of those for the CPU.
 
 The layers then run as they do on the CPU: a block is a chain, whose moments and norms one operation hands to the next.
+Or as on a GPU, where convolutions over time are PyTorch's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ikem.encoders import STGCN, load_published_state_dict
 from ikem_ext import get_layout
+from ikem_ext.nn import temporal_conv
 
 HERE = Path(__file__).parent
 
@@ -61,14 +63,29 @@ def train(golden: Callable[[str], dict[str, np.ndarray]]) -> dict[str, Tensor]:
     return {"features": features.detach(), "gradient of x": x.grad, **gradients, **dict(encoder.named_buffers())}
 
 
+@pytest.mark.parametrize(
+    ("over_frames", "called"),
+    [
+        pytest.param(True, {"temporal_conv_normed_backward"}, id="as on a CPU"),
+        pytest.param(False, set(), id="as on a GPU"),
+    ],
+)
 def test_training_of_the_published_encoder_is_that_on_the_cpu(
-    kernels: HostOperations, golden: Callable[[str], dict[str, np.ndarray]], request: pytest.FixtureRequest
+    over_frames: bool,
+    called: set[str],
+    kernels: HostOperations,
+    golden: Callable[[str], dict[str, np.ndarray]],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Forward and backward, dropout and running statistics included: all of a block's chain."""
     truth = train(golden)
     on_host: HostOperations = request.getfixturevalue("on_host")
+    if not over_frames:
+        monkeypatch.setattr(temporal_conv, "is_over_frames", lambda conv: False)
     found = train(golden)
-    assert {"graph_conv_moments", "temporal_conv_normed_backward", "batch_norm_backward"} <= on_host.called
+    assert {"graph_conv_moments", "batch_norm", "batch_norm_backward", *called} <= on_host.called
+    assert over_frames or not any(name.startswith("temporal_conv") for name in on_host.called)
     # What stands before a norm that takes it out has no gradient but for rounding.
     largest = max(each.abs().max().item() for each in truth.values())
     for name, expected in truth.items():

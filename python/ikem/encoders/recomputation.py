@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ikem_ext import temporal_conv
 from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.normalized import convolved_before, prologue, update_statistics
+from ikem_ext.nn.temporal_conv import convolves_natively
 
 Make = Callable[[Tensor, bool], Tensor]
 
@@ -185,8 +186,9 @@ class _NormOfConv(torch.autograd.Function):
         made, moments = convolved_before(norm, conv, x)
         wide = torch.promote_types(made.dtype, torch.float32)
         norm_weight, norm_bias = norm_weight.to(wide), norm_bias.to(wide)
-        running = (norm.running_mean, norm.running_var)
-        given = tuple(each.to(wide) for each in running if each is not None) if moments is None else moments.unbind()
+        given: Sequence[Tensor | None] = (None, None) if moments is None else moments.unbind()
+        if not norm.training:
+            given = [each.to(wide) for each in (norm.running_mean, norm.running_var) if each is not None]
         y, mean, variance = torch.ops.ikem_ext.batch_norm(
             made, norm_weight, norm_bias, *given, None, None, 0.0, norm.eps, False, norm.training
         )
@@ -218,7 +220,7 @@ def _conv_gradients(
     conv: TemporalConv, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of ``conv(x)`` for x, weight and bias; of those not wanted anything."""
-    if x.device.type == "cpu":
+    if convolves_natively(conv, x):
         grad_x, grad_weight, grad_bias = torch.ops.ikem_ext.temporal_conv_backward(
             grad, x, weight[..., 0], *conv.settings.values(), False, *wanted
         )
@@ -240,10 +242,10 @@ def remade(make: Make, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
 
 
 def norm_of_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Return ``norm(conv(x))`` and keep ``x`` alone, on the CPU.
+    """Return ``norm(conv(x))`` and keep ``x`` alone.
 
     Args:
-        conv: over frames (:func:`ikem_ext.nn.temporal_conv.is_over_frames`).
+        conv: the convolution.
         norm: computes natively (:func:`ikem_ext.nn.normalized.computes_natively`).
         x: the input.
     """
@@ -257,12 +259,12 @@ def conv_of_normed(
     x: Tensor,
     parameters: Iterable[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Return ``conv(relu(norm(make(x))))`` and its moments and keep ``x`` alone, on the CPU.
+    """Return ``conv(relu(norm(make(x))))`` and its moments and keep ``x`` alone.
 
     Args:
         make: the module before the norm.
         norm: computes natively (:func:`ikem_ext.nn.normalized.computes_natively`).
-        conv: on the CPU.
+        conv: convolves natively (:func:`ikem_ext.nn.temporal_conv.convolves_natively`).
         x: the input.
         parameters: what ``make`` is to be differentiated for.
     """

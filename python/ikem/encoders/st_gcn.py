@@ -16,6 +16,7 @@ from ikem_ext import graph_conv
 from ikem_ext.nn import TemporalConv
 from ikem_ext.nn.folding import Shift, scale_and_shift
 from ikem_ext.nn.normalized import computes_natively, convolved, convolved_before, takes_moments
+from ikem_ext.nn.temporal_conv import convolves_natively
 from ikem_ext.skeleton import SkeletonLayout
 
 
@@ -100,7 +101,7 @@ class Block(nn.Module):
         temporal = cast(TemporalConv, self.temporal)
         if not self.remakes:
             return convolved(self.graph_norm, temporal, *self.graph.before(self.graph_norm, x))
-        if computes_natively(self.graph_norm, x):
+        if computes_natively(self.graph_norm, x) and convolves_natively(temporal, x):
             norm = cast(nn.BatchNorm2d, self.graph_norm)
             return conv_of_normed(self.graph, norm, temporal, x, self.graph.parameters())
         parameters = (*self.graph.parameters(), *self.graph_norm.parameters())
@@ -108,7 +109,8 @@ class Block(nn.Module):
 
     def activated(self, x: Tensor, update: bool = True) -> Tensor:
         """Apply graph convolution, batch normalization and ReLU; see `batch_norm` for ``update``."""
-        return batch_norm(self.graph_norm, self.graph(x), relu=True, update=update)
+        y, moments = self.graph.before(self.graph_norm, x)
+        return batch_norm(self.graph_norm, y, relu=True, update=update, moments=moments)
 
     @property
     def remakes(self) -> bool:
