@@ -486,6 +486,16 @@ def test_the_time_that_is_left(study_file: StudyFile, commands: Commands) -> Non
     assert remaining_seconds(runs) == 5 + 30 + 5 + 18 + 5
 
 
+def test_epochs_take_as_long_as_their_clips(study_file: StudyFile, commands: Commands) -> None:
+    variants = {"whole": {}, "half": {"overrides": {"data.share": 0.5, "pretrain.temperature": 0.1}}}
+    runs = read_study(study_file(variants=variants, seeds=[1])).runs()
+    done = Progress(next(run for run in runs if run.variant == "whole"))
+    for step, seconds in (("pretrain", 30.0), ("evaluate", 5.0)):
+        done.begin(step)
+        done.spend(step, seconds, finished=True)
+    assert remaining_seconds(runs) == 15 + 5
+
+
 # ------------------------------------------------------------------------------------------------------ the table
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
+from ikem.config import Config
+from ikem.data.joined import open_dataset
 from ikem.finetune import finetunings
 from ikem.study.plan import Run, with_the_same, with_the_same_stage1
 from ikem.study.progress import Progress
@@ -15,7 +19,7 @@ def remaining_seconds(runs: Sequence[Run]) -> float | None:
     """Estimate how long the steps take that are still to be done.
 
     Each takes as long as that of the same variant with other seeds, or, where there is none yet, as that step of other
-    variants, in proportion to the epochs or finetunings that are to be trained. What is taken over takes no time.
+    variants, in proportion to the clips that its epochs see, or to its finetunings. What is taken over takes no time.
 
     Args:
         runs: of the study, in their order.
@@ -45,7 +49,7 @@ def remaining_seconds(runs: Sequence[Run]) -> float | None:
 
 
 def _work(step: str, run: Run, before: Sequence[Run]) -> float:
-    """Return how many epochs or finetunings a step trains, or evaluations it is, when other runs were before it."""
+    """Return how many clips a training sees, or finetunings or evaluations a step is, when other runs were before it."""
     if step == "evaluate":
         return 1
     if with_the_same(step, run, before):
@@ -53,6 +57,16 @@ def _work(step: str, run: Run, before: Sequence[Run]) -> float:
     if step in ("finetune", "supervised"):
         return len(finetunings(config_of_step(run.config, step)))
     if step == "distill":
-        return run.config.distill.epochs
+        return run.config.distill.epochs * _clips_of_an_epoch(run.config)
     sources = with_the_same_stage1(run, before)
-    return run.config.pretrain.epochs - (sources[0].config.pretrain.stage1_epochs if sources else 0)
+    taken_over = sources[0].config.pretrain.stage1_epochs if sources else 0
+    return (run.config.pretrain.epochs - taken_over) * _clips_of_an_epoch(run.config)
+
+
+def _clips_of_an_epoch(config: Config) -> float:
+    return config.data.share * _training_clips(*config.data.trained_on)
+
+
+@cache
+def _training_clips(folders: Path | tuple[Path, ...], protocol: str) -> int:
+    return len(open_dataset(folders).split(protocol, "train"))
