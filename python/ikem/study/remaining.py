@@ -49,7 +49,7 @@ def remaining_seconds(runs: Sequence[Run]) -> float | None:
 
 
 def _work(step: str, run: Run, before: Sequence[Run]) -> float:
-    """Return how many clips a training sees, or finetunings or evaluations a step is, when other runs were before it."""
+    """Return how many clips a training sees, or finetunings or evaluations a step is, with other runs before it."""
     if step == "evaluate":
         return 1
     if with_the_same(step, run, before):
