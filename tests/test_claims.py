@@ -35,17 +35,20 @@ def test_a_difference_is_of_the_seeds_that_have_both(folder: Path) -> None:
 
 def test_folds_are_averaged_and_other_names_are_not_taken_for_folds() -> None:
     found = study({"whole-fold1": [0.9, 0.5], "whole-fold2": [0.7, None], "whole-again": [0.1, 0.1]})
-    assert claims.values(found, claims.Number("whole")) == [pytest.approx(0.8), None]
-    assert claims.values(found, claims.Number("whole", "retrieval")) == []
-    assert claims.values(study({"whole": [0.9]}, part="test_without_repeats"), claims.Number("whole")) == []
+    values = claims.values(found, claims.Number("whole"))
+    assert values == {("-fold1", 0): 0.9, ("-fold1", 1): 0.5, ("-fold2", 0): 0.7}
+    assert claims.repeated(values) == ([pytest.approx(0.7), 0.7], "fold")
+    assert claims.repeated(values | {("-fold2", 1): 0.3}) == ([pytest.approx(0.8), 0.4], "seed")
+    assert claims.values(found, claims.Number("whole", "retrieval")) == {}
+    assert claims.values(study({"whole": [0.9]}, part="test_without_repeats"), claims.Number("whole")) == {}
 
 
 def test_shares_of_the_labels_are_told_apart() -> None:
     tenth = study({"finetuned": [0.6]}, protocol="finetune", labels=0.1)
     all_labels = study({"finetuned": [0.9]}, protocol="finetune", labels=1.0)
     both = {"measures": tenth["measures"] + all_labels["measures"]}
-    assert claims.values(both, claims.NUMBERS["10 % of the labels, three, finetuned"]) == [0.6]
-    assert claims.values(both, claims.NUMBERS["all labels, three, finetuned"]) == [0.9]
+    assert claims.values(both, claims.NUMBERS["10 % of the labels, three, finetuned"]) == {("", 0): 0.6}
+    assert claims.values(both, claims.NUMBERS["all labels, three, finetuned"]) == {("", 0): 0.9}
 
 
 def test_the_page_and_the_picture_are_made(folder: Path) -> None:
@@ -54,9 +57,9 @@ def test_the_page_and_the_picture_are_made(folder: Path) -> None:
     claims.main([str(folder), "--table", str(page)])
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1], "old" in lines) == ("before", "after", False)
-    assert "| in points, mean over seeds and 95 % interval | one | sbu |" in lines
-    assert "| random weights, six | 50.0 ± 0.0 | 60.0 (one seed) |" in lines
-    assert "| pretraining - random weights, linear | +35.0 ± 63.5 | +20.0 (one seed) |" in lines
+    assert "| in points, mean over seeds, or folds of one, and 95 % interval | one | sbu |" in lines
+    assert "| random weights, six | 50.0 ± 0.0 | 60.0 (2 folds) |" in lines
+    assert "| pretraining - random weights, linear | +35.0 ± 63.5 | +20.0 ± 254.1 (2 folds) |" in lines
     assert "| exchange - as many epochs of contrast | +0.0 ± 12.4 |  |" in lines
     assert (folder / "claims.png").stat().st_size > 10_000
 

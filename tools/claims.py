@@ -4,8 +4,9 @@
 
 reads `results/claims/*.json`, each the `study.json` of a data set's study (results/studies), writes `claims.png` beside
 them and renews the tables between the marks in the page: the numbers, and the claims. A claim is the difference between
-two numbers of the same seed, in points of accuracy, with the 95 % interval of the paired t test over the seeds. Where a
-study does not ask for what is shown, its place is empty.
+two numbers of the same seed, in points of accuracy, with the 95 % interval of the paired t test over the seeds. A
+study in folds has the mean of its folds for each seed; with one seed alone that has them all, the folds stand in the
+place of seeds. Where a study does not ask for what is shown, its place is empty.
 """
 
 from __future__ import annotations
@@ -98,23 +99,46 @@ CLAIMS = (
 )
 
 
-def values(study: Mapping[str, Any], number: Number) -> list[float | None]:
-    """Return a number of every seed: where the variant has folds, NAME-fold1 and so on, the mean of all of them.
+#: By fold, "" where there are none, and place of the seed.
+Values = dict[tuple[str, int], float]
 
-    What is not there is None; where the study does not ask for it at all, the list is empty.
-    """
+
+def values(study: Mapping[str, Any], number: Number) -> Values:
+    """Return a number of every seed, and of every fold, where the variant has folds: NAME-fold1 and so on."""
+    found = {}
     for item in study["measures"]:
         measure = item["measure"]
-        found = Number(number.variant, measure["protocol"], measure["stream"], measure.get("labels"))
-        if found == number and measure["part"] == "test":
-            names = [name for name in item["variants"] if re.fullmatch(rf"{number.variant}(-fold\d+)?", name)]
-            seeds = zip(*(item["variants"][name]["values"] for name in names), strict=True)
-            return [None if None in folds else sum(folds) / len(folds) for folds in seeds]
-    return []
+        of = Number(number.variant, measure["protocol"], measure["stream"], measure.get("labels"))
+        if of == number and measure["part"] == "test":
+            for name, variant in item["variants"].items():
+                if match := re.fullmatch(rf"{number.variant}(-fold\d+)?", name):
+                    found |= {(match[1] or "", seed): value for seed, value in enumerate(variant["values"])}
+    return {place: value for place, value in found.items() if value is not None}
+
+
+def repeated(found: Values) -> tuple[list[float], str]:
+    """Return means over the folds of each seed that has them all; with one alone, of each fold over its seeds.
+
+    Returns:
+        The means, and of what each of them is: "seed" or "fold".
+
+    Example:
+        >>> repeated({("-fold1", 0): 0.5, ("-fold2", 0): 1.0, ("-fold1", 1): 0.5, ("-fold2", 1): 0.5})
+        ([0.75, 0.5], 'seed')
+        >>> repeated({("-fold1", 0): 0.5, ("-fold2", 0): 1.0, ("-fold1", 1): 1.0})
+        ([0.75, 1.0], 'fold')
+    """
+    folds, seeds = ({place[axis]: None for place in found} for axis in (0, 1))
+    whole = [seed for seed in seeds if all((fold, seed) in found for fold in folds)]
+    if len(whole) > 1 or len(folds) < 2:
+        return [statistics.mean(found[fold, seed] for fold in folds) for seed in whole], "seed"
+    by_fold = [[found[fold, seed] for seed in seeds if (fold, seed) in found] for fold in folds]
+    return list(map(statistics.mean, by_fold)), "fold"
 
 
 def difference(study: Mapping[str, Any], claim: Claim) -> dict[str, Any] | None:
-    """Return what `ikem.study.table.summary` says of a claim's difference; None where no seed has both numbers.
+    """Return what `ikem.study.table.summary` says of a claim's difference, each of the ``differences`` that it is the
+    mean of, and what those are ``of``: "seed" or "fold". None where no seed has both numbers.
 
     Example:
         >>> measure = {"protocol": "linear", "stream": "fused", "part": "test"}
@@ -123,17 +147,17 @@ def difference(study: Mapping[str, Any], claim: Claim) -> dict[str, Any] | None:
         0.15
     """
     first, second = values(study, claim.first), values(study, claim.second)
-    if len(first) != len(second):
+    both = [place for place in first if place in second]
+    if not both:
         return None
-    found = summary(first, second)
-    seeds = [a - b for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    return found | {"differences": seeds} if seeds else None
+    (a, of), (b, _) = (repeated({place: each[place] for place in both}) for each in (first, second))
+    return summary(a, b) | {"differences": [x - y for x, y in zip(a, b, strict=True)], "of": of}
 
 
 def numbers_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
     """Return accuracies in percent: a row for each number, a column for each data set."""
     cells = {
-        title: [_number([value for value in values(study, number) if value is not None]) for study in studies.values()]
+        title: [_number(*repeated(values(study, number))) for study in studies.values()]
         for title, number in NUMBERS.items()
     }
     return _table("in %, mean and deviation over seeds", studies, cells)
@@ -142,7 +166,7 @@ def numbers_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
 def claims_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the differences in points: a row for each claim, a column for each data set."""
     cells = {claim.title: [_cell(difference(study, claim)) for study in studies.values()] for claim in CLAIMS}
-    return _table("in points, mean over seeds and 95 % interval", studies, cells)
+    return _table("in points, mean over seeds, or folds of one, and 95 % interval", studies, cells)
 
 
 def _table(head: str, studies: Mapping[str, Any], cells: Mapping[str, Sequence[str]]) -> str:
@@ -151,11 +175,14 @@ def _table(head: str, studies: Mapping[str, Any], cells: Mapping[str, Sequence[s
     return "\n".join(lines)
 
 
-def _number(seeds: Sequence[float]) -> str:
-    if not seeds:
+def _number(found: Sequence[float], of: str) -> str:
+    if not found:
         return ""
-    spread = f" ± {100 * statistics.stdev(seeds):.1f}" if len(seeds) > 1 else " (one seed)"
-    return f"{100 * statistics.mean(seeds):.1f}{spread}"
+    if of == "fold":
+        spread = f" ({len(found)} folds)"
+    else:
+        spread = f" ± {100 * statistics.stdev(found):.1f}" if len(found) > 1 else " (one seed)"
+    return f"{100 * statistics.mean(found):.1f}{spread}"
 
 
 def _cell(found: Mapping[str, Any] | None) -> str:
@@ -166,11 +193,13 @@ def _cell(found: Mapping[str, Any] | None) -> str:
         return f"{text} (one seed)"
     low, high = found["interval"]
     text += f" ± {50 * (high - low):.1f}"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    if low > 0 or high < 0:
+        text = f"**{text}**"
+    return f"{text} ({len(found['differences'])} folds)" if found["of"] == "fold" else text
 
 
 def picture(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Return a figure with a panel for each claim: every seed's difference, their mean and its interval."""
+    """Return a figure with a panel for each claim: every seed's, or fold's, difference, their mean and its interval."""
     columns = 2
     rows = -(-len(CLAIMS) // columns)
     figure = Figure(figsize=(10, rows * (0.26 * len(studies) + 0.75)), layout="constrained")
@@ -191,8 +220,8 @@ def picture(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def _draw(axes: Axes, place: int, found: Mapping[str, Any]) -> None:
-    seeds = [100 * value for value in found["differences"]]
-    axes.plot(seeds, [place] * len(seeds), "o", color=BLUE, alpha=0.45)
+    single = [100 * value for value in found["differences"]]
+    axes.plot(single, [place] * len(single), "o", color=BLUE, alpha=0.45)
     low, high = found["interval"] or (found["difference"], found["difference"])
     half = 50 * (high - low)
     axes.errorbar(100 * found["difference"], place, xerr=half, fmt="D", color=BLACK, capsize=3, markersize=5)
