@@ -71,6 +71,7 @@ results/nw-ucla
 results/kinder-gator
 results/shrec17
 results/sbu
+results/pooled
 results/h100
 results/h200
 ```
