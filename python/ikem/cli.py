@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
 #: Options that are given without a value.
 FLAGS = {
     "overwrite": "replace what is there already",
+    "beside": "share the work with other processes of this command: each does what none is at work on",
     "plain": "with pt2, in PyTorch's own operations alone, so that it runs without ikem_ext, only slower",
     "stdin": "read a frame a line, as JSON, from the standard input until it ends",
 }

@@ -6,7 +6,9 @@ import itertools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -455,6 +457,49 @@ def test_a_step_that_fails_stops_what_builds_on_it_alone(study_file: StudyFile, 
     with pytest.raises(ValueError, match="1 of 1 runs failed: whole, seed 1: distill: one; finetune: two"):
         study(file)
     assert [each.split()[1] for each in commands.ran] == ["pretrain", "distill", "finetune", "supervised"]
+
+
+def test_studies_beside_each_other_share_the_work(
+    study_file: StudyFile, commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first is held up in a stage 1; the second does another seed, and nothing that builds on that stage 1."""
+    file = study_file()
+    begun, go_on = threading.Event(), threading.Event()
+    by: dict[str, str] = {}
+
+    def run_step(step: str, config: Config, held: int, watch: Callable[[], None]) -> None:
+        by[f"{config.run.name} {step}"] = threading.current_thread().name
+        if threading.current_thread().name == "first" and not begun.is_set():
+            begun.set()
+            assert go_on.wait(60)
+        commands.run_step(step, config, held, watch)
+        if {f"{name}-seed2 evaluate" for name in VARIANTS} <= by.keys():
+            go_on.set()
+
+    monkeypatch.setattr("ikem.study.run.run_step", run_step)
+    monkeypatch.setattr("ikem.study.run.POLL_SECONDS", 0.01)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(_named, "first", lambda: study(file, beside=True))
+        assert begun.wait(60)
+        second = study(file, beside=True)
+        assert first.result() == second
+    held_up = next(name for name, thread in by.items() if thread == "first")
+    assert "-seed1 pretrain" in held_up
+    assert {thread for name, thread in by.items() if "-seed2" in name} == {"MainThread"}
+    assert len(commands.ran) == len(set(commands.ran)) == len(by)
+    assert all(run["missing"] is None for run in second["runs"])
+    assert "study: waits for what other processes are at work on" in capsys.readouterr().out
+
+
+def _named(name: str, call: Callable[[], Any]) -> Any:
+    threading.current_thread().name = name
+    return call()
+
+
+def test_beside_others_nothing_is_overwritten(study_file: StudyFile, commands: Commands) -> None:
+    with pytest.raises(ValueError, match="overwrite: expected to be alone, got --beside"):
+        study(study_file(), overwrite=True, beside=True)
+    assert not commands.ran
 
 
 def test_a_signal_stops_the_study(

@@ -23,7 +23,7 @@ from ikem.config import Config, plain
 from ikem.evaluate import evaluate
 from ikem.pretrain import pretrain
 from ikem.study import study
-from ikem.study.lock import alone_in
+from ikem.study.lock import at_run, in_study, is_at_work
 from ikem.study.process import StepFailedError, StudyStopped, run_step
 
 RunScript = Callable[..., None]
@@ -38,7 +38,8 @@ def run_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
     def run(script: str, watch: Callable[[], None] = lambda: None) -> None:
         executable.write_text(f"#!/bin/sh\n{script}\n")
         executable.chmod(0o755)
-        with alone_in(tmp_path) as held:
+        with at_run(tmp_path) as held:
+            assert held is not None
             run_step("pretrain", tiny_config(tmp_path / "run", tmp_path / "data"), held, watch)
 
     return run
@@ -87,17 +88,33 @@ def test_a_signal_is_passed_on_and_waited_for(run_script: RunScript, tmp_path: P
     assert signal.getsignal(number) is before
 
 
-def test_a_second_study_is_refused(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(ValueError, match="out: another study is at work in"), alone_in(tmp_path):
+@pytest.mark.parametrize(("first", "second"), [(False, False), (False, True), (True, False)])
+def test_a_second_study_is_refused(tmp_path: Path, first: bool, second: bool) -> None:
+    with (
+        in_study(tmp_path, beside=first),
+        pytest.raises(ValueError, match="out: another study is at work in"),
+        in_study(tmp_path, beside=second),
+    ):
         pass
-    with alone_in(tmp_path):
+    with in_study(tmp_path):
         pass  # nothing is left of it
 
 
-def test_the_step_of_a_killed_study_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with alone_in(tmp_path) as held:
+def test_studies_may_be_beside_each_other_but_not_at_one_run(tmp_path: Path) -> None:
+    with in_study(tmp_path, beside=True), in_study(tmp_path, beside=True), at_run(tmp_path / "run") as held:
+        assert held is not None
+        assert is_at_work(tmp_path / "run")
+        assert not is_at_work(tmp_path / "other")
+        with at_run(tmp_path / "run") as again:
+            assert again is None
+    assert not is_at_work(tmp_path / "run")
+
+
+def test_the_step_of_a_killed_study_is_waited_for(tmp_path: Path) -> None:
+    with at_run(tmp_path) as held:
+        assert held is not None
         left = os.dup(held)  # as a process has it that outlives the study
-    assert not capsys.readouterr().out
+    assert is_at_work(tmp_path)
     ended: list[float] = []
 
     def end() -> None:
@@ -106,9 +123,9 @@ def test_the_step_of_a_killed_study_is_waited_for(tmp_path: Path, capsys: pytest
 
     timer = threading.Timer(0.3, end)
     timer.start()
-    with alone_in(tmp_path):
+    with at_run(tmp_path, wait=True) as held:
+        assert held is not None
         assert ended
-    assert "waits for a step that a killed study has left" in capsys.readouterr().out
 
 
 def test_a_study_that_is_killed_while_it_trains(
@@ -131,7 +148,7 @@ def test_a_study_that_is_killed_while_it_trains(
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
-    with (tmp_path / "study" / ".step.lock").open() as lock:
+    with (folder / ".step.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
     assert "stopped by SIGTERM after step" in (folder / "log.txt").read_text()
     assert 0 < read_checkpoint(last, "pretrain")["epoch"] < 29

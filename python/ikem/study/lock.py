@@ -1,4 +1,4 @@
-"""One study in a folder at a time."""
+"""Who is at work on a study, and on its runs: locks of the operating system, which no dead process can hold."""
 
 from __future__ import annotations
 
@@ -9,28 +9,46 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[int]:
-    """Hold a study's folder, and yield a file descriptor that the processes of its steps are to hold open.
-
-    The operating system lets go of both locks as the processes die, however they do. The process of a step outlives a
-    study that was killed for as long as it takes to save a training: that is waited for.
+def in_study(folder: Path, *, beside: bool = False) -> Iterator[None]:
+    """Hold a study's folder, alone or ``beside`` others that do so too.
 
     Raises:
-        ValueError: if another study holds the folder.
+        ValueError: if another study holds the folder, and not both do so beside others.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".study.lock").open("w") as study, (folder / ".step.lock").open("w") as step:
-        if not _takes(study.fileno()):
-            raise ValueError(f"out: another study is at work in {folder}; wait until it has ended, or give another out")
-        if not _takes(step.fileno()):
-            print("study: waits for a step that a killed study has left to save itself", flush=True)
-            fcntl.flock(step, fcntl.LOCK_EX)
-        yield step.fileno()
+    with (folder / ".study.lock").open("w") as lock:
+        if not _takes(lock.fileno(), fcntl.LOCK_SH if beside else fcntl.LOCK_EX):
+            raise ValueError(
+                f"out: another study is at work in {folder}; wait until it has ended, give another out, or start both "
+                "with --beside"
+            )
+        yield
 
 
-def _takes(descriptor: int) -> bool:
+@contextlib.contextmanager
+def at_run(folder: Path, *, wait: bool = False) -> Iterator[int | None]:
+    """Hold a run, and yield a file descriptor that the processes of its steps are to hold open.
+
+    None where another process is at work on the run, unless that is waited for. The process of a step outlives a study
+    that was killed for as long as it takes to save a training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".step.lock").open("w") as lock:
+        taken = _takes(lock.fileno(), fcntl.LOCK_EX)
+        if wait and not taken:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno() if taken or wait else None
+
+
+def is_at_work(folder: Path) -> bool:
+    """Return whether another process is at work on a run."""
+    with at_run(folder) as held:
+        return held is None
+
+
+def _takes(descriptor: int, how: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

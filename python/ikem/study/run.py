@@ -9,18 +9,20 @@ from typing import Any
 
 from ikem.data.joined import open_dataset
 from ikem.study.definition import read_study
-from ikem.study.lock import alone_in
+from ikem.study.lock import at_run, in_study
 from ikem.study.plan import Run, Study
 from ikem.study.process import StudyStopped, run_step
 from ikem.study.progress import Progress
 from ikem.study.remaining import remaining_seconds
-from ikem.study.sharing import take_over
+from ikem.study.sharing import is_still_made, take_over
 from ikem.study.status import Status, clock
 from ikem.study.steps import STEPS
 from ikem.study.table import collect, write_results
 
+POLL_SECONDS = 1.0
 
-def study(file: Path, *, overwrite: bool | str = False) -> dict[str, Any]:
+
+def study(file: Path, *, overwrite: bool | str = False, beside: bool = False) -> dict[str, Any]:
     """Train and evaluate variants of a configuration over several seeds, and write one table of them.
 
     What is finished is not done again, and what was interrupted goes on where it stopped. Trainings that are the same
@@ -30,22 +32,26 @@ def study(file: Path, *, overwrite: bool | str = False) -> dict[str, Any]:
         file: the study, in YAML (docs/evaluation.md says what it holds).
         overwrite: do again what was done from other options or data than there are now: of all variants, or of the one
             that is named.
+        beside: share the work with other processes of this command, here or on other machines that have the folder:
+            each does what none is at work on, and writes the table when all is done.
 
     Returns:
         What is written to ``study.json``.
 
     Raises:
         ValueError: before anything runs, if the file is not as it has to be, its data are not there, another study is
-            at work in its folder, or results are there that follow from something else; after all else is done and the
-            table is written, if runs have failed.
+            at work in its folder and not both are ``beside`` others, or results are there that follow from something
+            else; after all else is done and the table is written, if runs have failed.
         SystemExit: if a signal stopped it, with 128 + its number.
     """
+    if beside and overwrite:
+        raise ValueError("overwrite: expected to be alone, got --beside: others may be at work on what it would remove")
     plan = read_study(file)
     runs = plan.runs()
     _require_data(runs)
-    with alone_in(plan.out) as held:
+    with in_study(plan.out, beside=beside):
         _settle_changes(plan, runs, overwrite)
-        failures = _complete(runs, held)
+        failures = _complete(runs)
         results = collect(plan, runs, failures)
         write_results(plan.out, results)
     print(f"study: {plan.out / 'study.md'}")
@@ -79,17 +85,38 @@ def _settle_changes(plan: Study, runs: Sequence[Run], overwrite: bool | str) -> 
             "name, or give --overwrite to do all of these again, or --overwrite VARIANT for one alone"
         )
     for run, changed in changes:
-        Progress(run).discard(changed)
+        with at_run(run.folder, wait=True):
+            Progress(run).discard(changed)
 
 
-def _complete(runs: Sequence[Run], held: int) -> dict[str, str]:
-    """Do what is missing of all runs, and return by their names why some have failed."""
-    started, failures = time.monotonic(), {}
-    for number, run in enumerate(runs, 1):
-        failed: dict[str, str] = {}
+def _complete(runs: Sequence[Run]) -> dict[str, str]:
+    """Do what is missing of all runs and nobody else does, and return by their names why some have failed."""
+    started, waits = time.monotonic(), False
+    failed: dict[str, dict[str, str]] = {run.name: {} for run in runs}  # by step, why
+    while True:
+        ended = [_advance(number, run, runs, failed[run.name], started) for number, run in enumerate(runs, 1)]
+        if all(ended):
+            break
+        if not waits:
+            print("study: waits for what other processes are at work on", flush=True)
+        waits = True
+        time.sleep(POLL_SECONDS)
+    reasons = {name: "; ".join(f"{step}: {reason}" for step, reason in steps.items()) for name, steps in failed.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _advance(number: int, run: Run, runs: Sequence[Run], failed: dict[str, str], started: float) -> bool:
+    """Do what can be done now of a run; return whether that is all there will be to do."""
+    if not Progress(run).pending:
+        return True
+    with at_run(run.folder) as held:
+        if held is None:
+            return False
         for step in Progress(run).pending:
-            if any(before in failed for before in STEPS[step].after):
+            if step in failed or any(before in failed for before in STEPS[step].after):
                 continue
+            if is_still_made(step, run, runs):
+                return False
             elapsed = f"{clock(time.monotonic() - started)} so far{_estimate(runs)}"
             print(f"study: {run.name}: {step} (run {number} of {len(runs)}, {elapsed})", flush=True)
             try:
@@ -100,9 +127,7 @@ def _complete(runs: Sequence[Run], held: int) -> dict[str, str]:
             except StudyStopped:
                 print(f"study: {run.name}: {step}: stopped; the same command goes on from here", flush=True)
                 raise
-        if failed:
-            failures[run.name] = "; ".join(f"{step}: {reason}" for step, reason in failed.items())
-    return failures
+    return True
 
 
 def _estimate(runs: Sequence[Run]) -> str:

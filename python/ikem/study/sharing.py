@@ -14,6 +14,7 @@ import torch
 from ikem.checkpoint import read_checkpoint
 from ikem.files import replacing, write_text
 from ikem.pretrain import STAGE1_CHECKPOINT
+from ikem.study.lock import is_at_work
 from ikem.study.plan import Run, with_the_same, with_the_same_stage1
 from ikem.study.progress import Progress
 from ikem.study.stage2 import other_stage2
@@ -27,7 +28,7 @@ def take_over(step: str, run: Run, runs: Sequence[Run]) -> bool:
     Returns:
         Whether the step is complete by that. Of pretraining it may be stage 1 alone, from where it goes on.
     """
-    if step == "evaluate" or leftovers(run.folder, step):  # an evaluation says whose it is, and takes little
+    if not _takes_over(step, run):
         return False
     for other in with_the_same(step, run, runs):
         if Progress(other).is_finished(step):
@@ -39,6 +40,21 @@ def take_over(step: str, run: Run, runs: Sequence[Run]) -> bool:
     if step == "pretrain":
         _take_over_stage1(run, runs)
     return False
+
+
+def is_still_made(step: str, run: Run, runs: Sequence[Run]) -> bool:
+    """Return whether another process is at work on what a step of a run would take over."""
+    if not _takes_over(step, run):
+        return False
+    whole = [other for other in with_the_same(step, run, runs) if not Progress(other).is_finished(step)]
+    begun = with_the_same_stage1(run, runs) if step == "pretrain" else []
+    begun = [other for other in begun if not (other.folder / "pretrain" / STAGE1_CHECKPOINT).is_file()]
+    return any(is_at_work(other.folder) for other in (*whole, *begun))
+
+
+def _takes_over(step: str, run: Run) -> bool:
+    """Whether a step of a run, of which nothing is there, begins with what others have done."""
+    return step != "evaluate" and not leftovers(run.folder, step)  # an evaluation says whose it is, and takes little
 
 
 def _take_over_stage1(run: Run, runs: Sequence[Run]) -> None:
