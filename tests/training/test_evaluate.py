@@ -277,10 +277,13 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
 def test_evaluation_is_reproducible_and_its_options_work(finished_run: Config) -> None:
     first, second = evaluate(finished_run), evaluate(finished_run)
     assert first["rows"] == second["rows"]
-    options = replace(finished_run.evaluate, standardize=True, segments=2, weight_decay=1e-3)
+    options = replace(finished_run.evaluate, normalize=True, standardize=True, segments=2, weight_decay=1e-3)
     other = evaluate(replace(finished_run, evaluate=options))
     assert other["rows"] != first["rows"]
     assert other["config"]["evaluate"]["segments"] == 2
+    with np.load(finished_run.run / "evaluation.npz") as arrays:
+        lengths = np.linalg.norm(arrays["features_student_bone"], axis=1)
+    np.testing.assert_allclose(lengths, 1, rtol=1e-5)
     for row in by_stream(other["rows"]):
         if row["stream"].startswith("late"):
             assert row["logistic"] is None

@@ -38,6 +38,8 @@ CASES = {
     "learned": ({}, None, "student", "learned_fused3"),
     "together": ({"fusion": ()}, None, "student", "fused3"),
     "batch norm": ({"batch_norm": True, "fusion": ()}, None, "student", "fused3"),
+    "length 1": ({"normalize": True}, None, "student", "learned_fused3"),
+    "length 1, together": ({"normalize": True, "fusion": ()}, None, "student", "fused3"),
     "of a file": ({}, "pretrain/stage1.ckpt", "stage1", "learned_fused6"),
 }
 

@@ -47,6 +47,7 @@ class EvaluateConfig:
             all.
         fusion: by which weights separately trained streams are fused, beside equal ones: ``learned`` on the training
             clips, by cross-fitting; ``aimclr``, the fixed ones of AimCLR's code for joint, motion and bone.
+        normalize: scale the features that each modality has of a clip to length 1, first of all.
         standardize: scale every feature to mean 0 and deviation 1 over the training clips, before probe and neighbors.
         segments: S; a second probe, logistic regression for each modality, sees the features of every joint apart,
             averaged over each of S equal parts of time; fused, their probabilities are averaged. Meant for small
@@ -77,6 +78,7 @@ class EvaluateConfig:
     every_class: bool = True
     classes: tuple[str, ...] = ()
     fusion: tuple[Literal["learned", "aimclr"], ...] = ()
+    normalize: bool = False
     standardize: bool = False
     segments: int = 0
     logistic_c: float = 200.0

@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
+from torch.nn import functional
 
 from ikem.config import Config
 from ikem.data.dataset import PreparedDataset
@@ -163,7 +164,9 @@ class Evaluation:
         learned = {(row["protocol"], row["stage"], row["stream"]): row["weights"] for row in self.weights}
         origin = {"dataset": self.dataset.name, "protocol": self.config.data.protocol, "seed": self.config.seed}
         recipe = replace(recipe, layout=stage.layout)
-        return classifier_of(stage, heads, scaling, learned.get(name), self.dataset.classes, recipe, origin)
+        return classifier_of(
+            stage, heads, self.options.normalize, scaling, learned.get(name), self.dataset.classes, recipe, origin
+        )
 
     def add_raw(self) -> None:
         """Score the controls: linear classifiers on the prepared coordinates, resampled to 32 frames."""
@@ -187,8 +190,8 @@ class Evaluation:
         look: Look | None = None,
         segments: int = 0,
     ) -> Features:
-        """Encode clips."""
-        return extract_features(
+        """Encode clips, with mean features of length 1 where that is asked for."""
+        found = extract_features(
             encoders,
             self.dataset,
             clips,
@@ -199,6 +202,7 @@ class Evaluation:
             folder=self.folder,
             dtype=getattr(torch, self.options.parts_dtype),
         )
+        return found._replace(means=functional.normalize(found.means, dim=-1)) if self.options.normalize else found
 
     def _learn(self, encoded: Encoded) -> tuple[ProbeResult, list[Regression]]:
         """Train the linear probe and, where it was asked for, the logistic one of each modality: side by side."""

@@ -53,6 +53,7 @@ def plain_heads(heads: LinearHeads, stream: str, scaling: Scaling | None = None)
 def classifier_of(
     stage: Stage,
     heads: LinearHeads,
+    normalize: bool,
     scaling: Scaling | None,
     weights: Mapping[str, float] | None,
     classes: Sequence[str],
@@ -64,7 +65,8 @@ def classifier_of(
     Args:
         stage: whose encoders.
         heads: of the linear probe.
-        scaling: of the features that the heads were trained on.
+        normalize: the features that the heads were trained on had length 1.
+        scaling: of those features after that.
         weights: by modality, learned on training clips, by which the probabilities of separately trained heads are
             pooled; None takes the heads that were trained together, whose logits are averaged.
         classes: the names of the classes.
@@ -80,7 +82,7 @@ def classifier_of(
         fusion = Fusion("pool", tuple(weights[name] for name in modalities), DOUBT)
     streams = {}
     for modality, (weight, bias) in chosen.items():
-        streams[modality] = Classifier(stage.encoders[modality], len(classes))
+        streams[modality] = Classifier(stage.encoders[modality], len(classes), normalize)
         streams[modality].head.load_state_dict({"weight": weight, "bias": bias})
     said = {"stage": stage.name, "stream": together if weights is None else f"learned_{together}", **origin}
     return ActionClassifier(streams, stage.config, classes, recipe, fusion, said).eval()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ikem.checkpoint import DESCRIPTION, export_modules, read_modules
 from ikem.config import EncoderConfig, Modality
@@ -43,18 +44,21 @@ class Classifier(nn.Module):
     Args:
         encoder: maps (N, 3, T, V, M) to features (N, F).
         num_classes: L.
+        normalize: the head sees features of length 1.
     """
 
-    def __init__(self, encoder: Encoder, num_classes: int) -> None:
+    def __init__(self, encoder: Encoder, num_classes: int, normalize: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
+        self.normalize = normalize
         self.head = nn.Linear(encoder.feature_width, num_classes)
         nn.init.normal_(self.head.weight, 0.0, 0.02)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map skeletons (N, 3, T, V, M) to logits (N, L)."""
-        return cast(Tensor, self.head(self.encoder(x)))
+        features = self.encoder(x)
+        return cast(Tensor, self.head(functional.normalize(features, dim=-1) if self.normalize else features))
 
 
 @dataclass(frozen=True)
@@ -222,6 +226,7 @@ def save_classifier(path: Path, classifier: ActionClassifier) -> None:
         classes=classifier.classes,
         recipe=classifier.recipe.to_dict(),
         fusion=asdict(classifier.fusion),
+        normalize=[name for name, stream in classifier.streams.items() if cast(Classifier, stream).normalize],
         origin=classifier.origin,
     )
 
@@ -263,7 +268,10 @@ def load_classifier(path: Path | str) -> ActionClassifier:
     description, weights = read_modules(path)
     recipe, config = Recipe.from_dict(description["recipe"]), EncoderConfig(**description["encoder"])
     classes = list(description["classes"])
-    streams = {name: Classifier(build_encoder(config, recipe.layout), len(classes)) for name in weights}
+    normalize = description.get("normalize", [])  # which files of earlier versions do not say
+    streams = {
+        name: Classifier(build_encoder(config, recipe.layout), len(classes), name in normalize) for name in weights
+    }
     try:
         for modality, state in weights.items():
             streams[modality].load_state_dict(state)
