@@ -170,12 +170,13 @@ class BackwardClips : protected Clips<S> {
  protected:
   // Calls add(first clip, last clip) for all clips of a chunk, of which the sums become those of the chunk.
   template <class F>
-  void run_chunk(int64_t chunk, int64_t chunk_clips, F add) {
+  void run_chunk(int64_t chunk, int64_t chunks, F add) {
     const Problem& problem = this->problem_;
     start_chunk(chunk);
-    const int64_t end = smaller((chunk + 1) * chunk_clips, problem.clips);
-    for (int64_t first = chunk * chunk_clips; first < end; first += problem.clips_at_once) {
-      add(first, smaller(first + problem.clips_at_once, end));
+    const int64_t tasks = (problem.clips + problem.clips_at_once - 1) / problem.clips_at_once;
+    for (int64_t task = chunk * tasks / chunks; task < (chunk + 1) * tasks / chunks; ++task) {
+      const int64_t first = task * problem.clips_at_once;
+      add(first, smaller(first + problem.clips_at_once, problem.clips));
     }
     if (gradients_.norm_sums != nullptr) {
       write_run(+norm_sums_, problem.in_channels, gradients_.norm_sums + chunk * problem.in_channels);

@@ -159,8 +159,8 @@ class Backward : InFrequencies<S, P, BackwardClips<S>> {
            const Number* spectrum, const Gradients<S>& gradients)
       : InFrequencies<S, P, BackwardClips<S>>(problem, x, norm, grad_y, gradients), spectrum_(spectrum) {}
 
-  void run(int64_t chunk, int64_t chunk_clips) {
-    this->run_chunk(chunk, chunk_clips, [&](int64_t first, int64_t last) { run_clips(first, last); });
+  void run(int64_t chunk, int64_t chunks) {
+    this->run_chunk(chunk, chunks, [&](int64_t first, int64_t last) { run_clips(first, last); });
   }
 
  private:
@@ -367,12 +367,12 @@ void forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Co
 template <class S>
 void backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
               const Strided<const S, 4>& grad_y, const Compute<S>* spectrum, const Gradients<S>& gradients,
-              int64_t chunk_clips, int64_t first_chunk, int64_t last_chunk) {
+              int64_t chunks, int64_t first_chunk, int64_t last_chunk) {
   with_products<S>(problem, [&](const auto& products) {
     using P = std::decay_t<decltype(products)>;
     const auto run = [&](auto pass) {
       for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-        pass.run(chunk, chunk_clips);
+        pass.run(chunk, chunks);
       }
     };
     const auto* const factors = reinterpret_cast<const typename P::Number*>(spectrum);

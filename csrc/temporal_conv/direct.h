@@ -187,8 +187,8 @@ class DirectBackward : BackwardClips<S> {
                  const Strided<const S, 4>& grad_y, const Number* weights, const Gradients<S>& gradients)
       : BackwardClips<S>(problem, x, norm, grad_y, gradients), weights_(weights) {}
 
-  void run(int64_t chunk, int64_t chunk_clips) {
-    this->run_chunk(chunk, chunk_clips, [&](int64_t first, int64_t last) {
+  void run(int64_t chunk, int64_t chunks) {
+    this->run_chunk(chunk, chunks, [&](int64_t first, int64_t last) {
       for (int64_t clip = first; clip < last; ++clip) {
         run_clip(clip);
       }

@@ -81,7 +81,7 @@ struct Gradients {
 };
 
 // Tensors are (N, C, T, V); weights (C_out, C_in, taps); a part of the moments of y is a clip. The backward pass runs
-// in chunks of `chunk_clips` clips, whose sums are then added up in their order.
+// in chunks of some tasks each, as equal as can be, whose sums are then added up in their order.
 #define IKEM_DECLARE_TEMPORAL_CONV(level)                                                                     \
   namespace level {                                                                                           \
   template <class S>                                                                                          \
@@ -94,7 +94,7 @@ struct Gradients {
   template <class S>                                                                                          \
   void backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,           \
                 const Strided<const S, 4>& grad_y, const Compute<S>* spectrum, const Gradients<S>& gradients, \
-                int64_t chunk_clips, int64_t first_chunk, int64_t last_chunk);                                \
+                int64_t chunks, int64_t first_chunk, int64_t last_chunk);                                     \
   template <class S>                                                                                          \
   void finish_weight(const Problem& problem, const Compute<S>* partials, int64_t chunks, S* grad_weight,      \
                      int64_t first_channel, int64_t last_channel);                                            \

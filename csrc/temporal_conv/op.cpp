@@ -257,8 +257,8 @@ void forward_tasks(const Problem& problem, const Strided<const S, 4>& x, const N
 template <class S>
 void backward_chunks(const Problem& problem, const Strided<const S, 4>& x, const Norm<Compute<S>>& norm,
                      const Strided<const S, 4>& grad_y, const Compute<S>* spectrum, const Gradients<S>& gradients,
-                     int64_t chunk_clips, int64_t first, int64_t last) {
-  IKEM_DISPATCH_SIMD(backward<S>(problem, x, norm, grad_y, spectrum, gradients, chunk_clips, first, last))
+                     int64_t chunks, int64_t first, int64_t last) {
+  IKEM_DISPATCH_SIMD(backward<S>(problem, x, norm, grad_y, spectrum, gradients, chunks, first, last))
 }
 template <class S>
 void finish_channels(const Problem& problem, const Compute<S>* partials, int64_t chunks, S* grad_weight, int64_t first,
@@ -324,13 +324,17 @@ void run_forward(const Arguments& arguments, const std::optional<Tensor>& bias, 
   merge_moments(partial, problem.clips, problem.out_channels, positions, made, made + problem.out_channels);
 }
 
-// Enough chunks for some threads, but none of which the sums take more memory than they are worth.
-int64_t choose_chunk_clips(const Problem& problem, size_t scalar_bytes) {
+// Enough chunks for some threads, but none of which the sums take more memory than they are worth; a power of two, so
+// that two or four threads have the same to do.
+int64_t choose_chunks(const Problem& problem, size_t scalar_bytes) {
   constexpr int64_t MIN_CHUNKS = 2, MAX_CHUNKS = 16;
-  constexpr int64_t SUMS_BYTES = 16 * 1024 * 1024;
+  constexpr int64_t SUMS_BYTES = 20 * 1024 * 1024;
   const int64_t bytes = gradient_size(problem) * static_cast<int64_t>(scalar_bytes);
-  const int64_t chunks = std::clamp(SUMS_BYTES / std::max<int64_t>(bytes, 1), MIN_CHUNKS, MAX_CHUNKS);
-  return divide_up(divide_up(problem.clips, chunks), problem.clips_at_once) * problem.clips_at_once;
+  int64_t chunks = MIN_CHUNKS;
+  while (2 * chunks <= MAX_CHUNKS && 2 * chunks * bytes <= SUMS_BYTES) {
+    chunks *= 2;
+  }
+  return std::min(chunks, divide_up(problem.clips, problem.clips_at_once));
 }
 
 #else
@@ -450,8 +454,7 @@ class Backward {
     const bool for_x = x.numel() > 0, for_weight = weight.numel() > 0, for_bias = bias.numel() > 0;
     const bool for_norm = for_x && norm != nullptr;
     const Tensor spectrum = for_x ? spectrum_of<S>(arguments_, /*backward=*/true) : arguments_.empty_numbers<C>(0);
-    const int64_t chunk_clips = choose_chunk_clips(problem, sizeof(C));
-    const int64_t chunks = divide_up(problem.clips, chunk_clips);
+    const int64_t chunks = choose_chunks(problem, sizeof(C));
     const Tensor weights = arguments_.empty_numbers<C>(for_weight ? chunks * gradient_size(problem) : 0);
     const int64_t bias_size = padded_channels(problem.out_channels);
     const Tensor biases = arguments_.empty_numbers<C>(for_bias ? chunks * bias_size : 0);
@@ -468,7 +471,7 @@ class Backward {
     gradients.norm_products = norm_products.data();
     torch::stable::parallel_for(0, chunks, arguments_.grain(chunks), [&](int64_t first, int64_t last) {
       backward_chunks<S>(problem, strided<const S, 4>(arguments_.x), norm_of(norm, scale), strided<const S, 4>(grad_y_),
-                         data<C>(spectrum), gradients, chunk_clips, first, last);
+                         data<C>(spectrum), gradients, chunks, first, last);
     });
     if (for_weight) {
       torch::stable::parallel_for(0, problem.in_channels, arguments_.grain(problem.in_channels),
