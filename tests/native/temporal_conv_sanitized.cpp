@@ -115,13 +115,13 @@ bool check(const Shape& shape, int64_t tile, bool normed, double tolerance) {
 
   std::vector<C> back(static_cast<size_t>(spectrum_size(problem, out, in)));
   plain::transform_weight<S>(problem, weight_view, true, back.data(), 0, out);
-  const int64_t chunk_clips = 2, chunks = (clips + 1) / 2;
+  const int64_t chunks = (clips + 1) / 2;
   std::vector<C> weights(static_cast<size_t>(gradient_size(problem) * chunks));
   std::vector<C> biases(static_cast<size_t>(padded_channels(out) * chunks));
   std::vector<C> norm_sums(static_cast<size_t>(chunks * in)), norm_products(norm_sums.size());
   const Gradients<S> gradients{features(made_grad_x.data(), in, frames, joints, last), weights.data(), biases.data(),
                                normed ? norm_sums.data() : nullptr, norm_products.data()};
-  plain::backward<S>(problem, x_view, norm, y_view, back.data(), gradients, chunk_clips, 0, chunks);
+  plain::backward<S>(problem, x_view, norm, y_view, back.data(), gradients, chunks, 0, chunks);
   plain::finish_weight<S>(problem, weights.data(), chunks, made_grad_weight.data(), 0, in);
   const Values y = widened(made_y), grad_x = widened(made_grad_x), grad_weight = widened(made_grad_weight);
   Values grad_bias(bias.size());
