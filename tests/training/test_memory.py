@@ -42,3 +42,42 @@ def test_no_step_writes_beyond_its_memory() -> None:
     run = guarded(str(Path(__file__).with_name("guarded_steps.py")))
     last = run.stdout.splitlines()[-1:]
     assert run.returncode == 0, f"{last}: exit code {run.returncode}\n{run.stderr}"
+
+
+# Page faults of twenty rounds that take and free 100 MB, where glibc gives back all that it can, and then keeps it.
+ROUNDS = """
+import ctypes, os, resource, torch
+from ikem.training.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        blocks = [torch.ones(5 * 10**6) for _ in range(5)]
+        del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+        ctypes.CDLL(None).mallopt(option, 2**17)
+before = faults()
+kept = keep_freed_memory()
+faults()
+print(kept, before, faults())
+"""
+
+
+def test_a_training_takes_its_pages_once() -> None:
+    kept, before, after = printed(ROUNDS)
+    assert kept == "True"
+    assert int(before) > 400_000  # of 4096 bytes; the blocks of a round are 24 414 of them
+    assert int(after) < 1000
+
+
+def test_what_the_environment_says_of_memory_stays() -> None:
+    kept, _, after = printed(ROUNDS, MALLOC_TRIM_THRESHOLD_="1000000")
+    assert kept == "False"
+    assert int(after) > 400_000
+
+
+def printed(code: str, **environment: str) -> list[str]:
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()

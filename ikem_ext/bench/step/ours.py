@@ -13,6 +13,7 @@ from ikem.data.batches import Batch
 from ikem.distill import Distillation
 from ikem.pretrain import Pretraining
 from ikem.training import ContrastiveModule
+from ikem.training.memory import keep_freed_memory
 
 from ..contrast import WIDTH
 from .batch import NTU, Sizes
@@ -30,6 +31,8 @@ class Ours(Step):
 
     def start(self) -> None:
         """As the Trainer starts."""
+        if next(self.parameters()).device.type == "cpu":
+            keep_freed_memory()
         self.optimizer = self.module.configure_optimizers()["optimizer"]
 
     def forward(self, batch: Batch) -> Tensor:

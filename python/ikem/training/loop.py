@@ -30,6 +30,7 @@ from ikem.seeding import derive_seed
 from ikem.training import processes
 from ikem.training.checkpoints import LAST_CHECKPOINT, Checkpoints, WholeFiles
 from ikem.training.log import MetricsTable, NonFiniteError, ProgressBar, SkippedSteps, StepLog, contrastive_accuracy
+from ikem.training.memory import keep_freed_memory
 from ikem.training.optimizer import adamw
 from ikem.training.schedule import learning_rate_factor, require_same_run
 from ikem_ext import SkeletonLayout
@@ -291,6 +292,8 @@ def fit(
                 _require_resumable(config, command, last, len(data.batches))
             if first:
                 store_config(config, command)
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         _train(trainer, module, data, last)
     if trainer.is_global_zero:
         recipe = _known_recipe(data.dataset)
