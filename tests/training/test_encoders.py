@@ -10,6 +10,7 @@ import torch
 
 from ikem.config import EncoderConfig
 from ikem.encoders import AGCN, CTRGCN, HCN, STGCN, Encoder, build_encoder, load_published_state_dict, mlp
+from ikem.encoders.encoder import _BodyMean
 from ikem.encoders.pooling import body_parts
 from ikem.encoders.st_gcn import Block
 from ikem_ext import SkeletonLayout, get_layout
@@ -54,6 +55,19 @@ def test_features_are_the_mean_of_the_feature_map() -> None:
     features = encoder.feature_map(x)
     assert features.shape == (2, 24, 8, 25)  # 8 frames are left after the strides
     torch.testing.assert_close(features.mean((2, 3)), encoder(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bodies", [1, 2])
+def test_the_mean_over_bodies_is_exact_but_for_rounding(dtype: torch.dtype, bodies: int) -> None:
+    maps = (100 * torch.rand(3 * bodies, 5, 13, 25)).to(dtype).contiguous(memory_format=torch.channels_last)
+    maps.requires_grad_()
+    mean = _BodyMean.apply(maps, bodies)
+    assert mean.dtype == dtype
+    expected = maps.detach().double().unflatten(0, (3, bodies)).mean((1, 3, 4))
+    torch.testing.assert_close(mean.double(), expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    (grad,) = torch.autograd.grad(mean.double().sum(), maps)
+    torch.testing.assert_close(grad.double(), torch.full(maps.shape, 1 / (bodies * 325)).double(), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("kind", [STGCN, AGCN, CTRGCN])
