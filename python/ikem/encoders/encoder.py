@@ -35,9 +35,9 @@ class _BodyMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, bodies: int) -> Tensor:
         ctx.shape, ctx.bodies = maps.shape, bodies
-        if maps.dtype == torch.bfloat16:  # of which `mean` would write all in float32 first, on a CPU
+        if maps.dtype == torch.bfloat16 and maps.device.type == "cpu":  # where `mean` would write them in float32 first
             sums = maps.sum((2, 3)).float().unflatten(0, (-1, bodies)).sum(1)
-            return (sums / (bodies * maps[0, 0].numel())).to(maps.dtype)
+            return (sums / (bodies * maps.shape[2] * maps.shape[3])).to(maps.dtype)
         return maps.unflatten(0, (-1, bodies)).mean((1, 3, 4))
 
     @staticmethod
