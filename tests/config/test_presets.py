@@ -37,7 +37,7 @@ PRESETS = {
         | {"encoder.base_width", "encoder.feature_width"}
         | {"pretrain.epochs", "pretrain.exchange_epoch", "pretrain.learning_rate", "pretrain.embedding_width"}
         | {"distill.epochs", "distill.learning_rate"}
-        | {"evaluate.epochs", "evaluate.milestones", "evaluate.semi", "evaluate.draws"}
+        | {"evaluate.normalize", "evaluate.epochs", "evaluate.milestones", "evaluate.semi", "evaluate.draws"}
         | {"trainer.accuracy_every", "trainer.watch_every"},
     ),
 }
