@@ -1,5 +1,11 @@
 #include "common/simd.h"
 
+#if defined(__linux__) && defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -7,6 +13,24 @@
 
 namespace ikem {
 namespace {
+
+#ifndef IKEM_PLAIN_ONLY
+
+// Whether the processor multiplies bfloat16 in tiles, and the system lets this process: it has to be asked, as it has
+// more to keep of each thread then.
+bool has_tiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr unsigned BFLOAT16 = 1u << 22, TILES = 1u << 24;  // of leaf 7, EDX
+  constexpr int REQUEST = 0x1023, TILE_DATA = 18;            // ARCH_REQ_XCOMP_PERM and its component
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & BFLOAT16) != 0 && (d & TILES) != 0 &&
+         syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
+
+#endif
 
 std::vector<SimdLevel> find_available_levels() {
 #ifdef IKEM_PLAIN_ONLY
@@ -20,6 +44,9 @@ std::vector<SimdLevel> find_available_levels() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       levels.push_back(SimdLevel::v4);
+      if (__builtin_cpu_supports("avx512bf16") && has_tiles()) {
+        levels.push_back(SimdLevel::amx);
+      }
     }
   }
   return levels;
@@ -51,6 +78,8 @@ const char* simd_level_name(SimdLevel level) {
       return "v3";
     case SimdLevel::v4:
       return "v4";
+    case SimdLevel::amx:
+      return "amx";
     default:
       return "plain";
   }
@@ -76,8 +105,10 @@ bool simd_multiplies_bfloat16() {
 #ifdef IKEM_PLAIN_ONLY
   return false;
 #else
-  return simd_level() == SimdLevel::v4 && __builtin_cpu_supports("avx512bf16");
+  return simd_level() >= SimdLevel::v4 && __builtin_cpu_supports("avx512bf16");
 #endif
 }
+
+bool simd_multiplies_tiles() { return simd_level() == SimdLevel::amx; }
 
 }  // namespace ikem

@@ -7,20 +7,24 @@
 
 namespace ikem {
 
-enum class SimdLevel { plain, v2, v3, v4 };
+// `amx` is v4 with tile registers, which kernels may use besides.
+enum class SimdLevel { plain, v2, v3, v4, amx };
 
 // The level in use: the best that the processor has, or the one that the environment variable IKEM_SIMD names.
 SimdLevel simd_level();
 
-// "plain", "v2", "v3" or "v4".
+// "plain", "v2", "v3", "v4" or "amx".
 const char* simd_level_name(SimdLevel level);
 
 // The levels that were compiled and that this processor has, worst first, separated by blanks.
 const char* available_simd_levels();
 
-// Whether kernels may multiply bfloat16 as common/bfloat16_product.h does: at the level v4, where the processor has the
-// instruction, which no level asks for.
+// Whether kernels may multiply bfloat16 as common/bfloat16_product.h does: from the level v4 on, where the processor
+// has the instruction, which no level asks for.
 bool simd_multiplies_bfloat16();
+
+// Whether they may as common/bfloat16_tiles.h does: at the level amx.
+bool simd_multiplies_tiles();
 
 }  // namespace ikem
 
@@ -32,6 +36,7 @@ bool simd_multiplies_bfloat16();
 #define IKEM_DISPATCH_SIMD(call)  \
   switch (::ikem::simd_level()) { \
     case ::ikem::SimdLevel::v4:   \
+    case ::ikem::SimdLevel::amx:  \
       return v4::call;            \
     case ::ikem::SimdLevel::v3:   \
       return v3::call;            \

@@ -19,7 +19,7 @@
 //
 // Rows are padded to whole vectors. What stands in the padding may be anything (a store to the K-fold rows spills
 // over what the next part overwrites), except that rows read from tensors are padded with zeros.
-#include "common/bfloat16_product.h"
+#include "common/bfloat16_tiles.h"
 #include "common/row_moments.h"
 #include "graph_conv/per_channel.h"
 #include "graph_conv/refined.h"
@@ -244,25 +244,6 @@ class Pass {
                         plain_row_, with_bias, between);
   }
 
-  // sums += plain^T wide, for the weight's gradient
-  template <class Between>
-  void multiply_plain_by_wide(int64_t frames, C* sums, int64_t row, Between&& between) {
-    const int64_t positions = frames * wide_joints_;
-#ifdef IKEM_MULTIPLIES_PAIRS
-    if constexpr (std::is_same_v<S, BFloat16>) {
-      if (problem_.paired) {
-        Pair* const wide = pairs_ + (positions + 1) / 2 * plain_row_;
-        pair_rows(plain_, plain_row_, positions, plain_channels_, pairs_, plain_row_);
-        pair_rows(wide_, wide_row_, positions, wide_channels_, wide, wide_row_);
-        return multiply_pairs<Pairs::dot>(plain_channels_, wide_channels_, (positions + 1) / 2, {pairs_, 1, plain_row_},
-                                          wide, wide_row_, {sums, row, 0}, /*accumulate=*/true, between);
-      }
-    }
-#endif
-    multiply<C>(plain_channels_, wide_channels_, positions, {plain_, 1, plain_row_}, wide_, wide_row_, sums, row,
-                /*accumulate=*/true, between);
-  }
-
   bool biased() const { return operands_.bias.data != nullptr; }
 
   const Problem& problem_;
@@ -296,9 +277,10 @@ class Pass {
   const Array<C> wide_{problem_.tile_frames * wide_frame_};
   const Array<C> plain_{problem_.tile_frames * wide_joints_ * plain_row_};
   // Both factors of the product for the weights' gradient, or of that for the adjacency's; the left one of a product
-  // with weights takes no more.
+  // with weights takes no more. Tiles and squares of vectors reach beyond both.
   const int64_t most_pairs_ = larger((problem_.tile_frames * wide_joints_ + 1) / 2 * (plain_row_ + wide_row_),
-                                     (problem_.tile_frames + 1) / 2 * (narrow_frame_ + wide_frame_));
+                                     (problem_.tile_frames + 1) / 2 * (narrow_frame_ + wide_frame_)) +
+                              (problem_.tiled ? TILE_SIDE * (plain_row_ + wide_row_) : 0);
   const Array<Pair> pairs_{problem_.paired ? most_pairs_ : 0};
 
  private:
@@ -310,7 +292,8 @@ class Pass {
 
   // Weights as a right factor, and their pairs.
   struct Weights {
-    Weights(int64_t depth, int64_t row, bool paired) : values(depth * row), pairs(paired ? (depth + 1) / 2 * row : 0) {}
+    Weights(int64_t depth, int64_t row, bool paired)
+        : values(depth * row), pairs(paired ? tile_count((depth + 1) / 2) * row : 0) {}
 
     const Array<C> values;
     const Array<Pair> pairs;
@@ -325,6 +308,14 @@ class Pass {
       if (problem_.paired) {
         const int64_t depth = (from_channels + 1) / 2, row = round_up(depth, lanes<C>);
         pair_columns(from, from_row, positions, from_channels, pairs_, row);
+        if (problem_.tiled) {
+          const Term<Pair> product{pairs_, weights.pairs, tile_count(depth)};
+          for (int64_t i = 0; depth < product.depth && i < positions; ++i) {
+            set_zero(pairs_ + i * row + depth, product.depth - depth);
+          }
+          return multiply_tiles(positions, to_channels, tile_depth(product.depth), {&product, 1}, row, to_row,
+                                {accumulate ? to : nullptr, to_row}, to, to_row, between);
+        }
         return multiply_pairs<Pairs::dot>(positions, to_channels, depth, {pairs_, row, 1}, weights.pairs, to_row,
                                           {to, to_row, 0}, accumulate, between);
       }
@@ -596,9 +587,42 @@ class Backward : Pass<S> {
     }
   }
 
+  // grad_weight += plain^T wide
   void add_weight(int64_t frames) {
-    this->multiply_plain_by_wide(frames, grad_weight_, weight_partial_row(this->problem_), ahead_);
+    const int64_t positions = frames * this->wide_joints_, row = weight_partial_row(this->problem_);
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      if (this->problem_.paired) {
+        return add_weight_of_pairs(positions, row);
+      }
+    }
+#endif
+    multiply<C>(this->plain_channels_, this->wide_channels_, positions, {this->plain_, 1, this->plain_row_},
+                this->wide_, this->wide_row_, grad_weight_, row, /*accumulate=*/true, ahead_);
   }
+
+#ifdef IKEM_MULTIPLIES_PAIRS
+
+  void add_weight_of_pairs(int64_t positions, int64_t row) {
+    const int64_t plain_row = this->plain_row_, wide_row = this->wide_row_;
+    const int64_t depth = (positions + 1) / 2, whole = this->problem_.tiled ? round_up(depth, TILE_SIDE) : depth;
+    Pair* const plain = this->pairs_;
+    Pair* const wide = plain + whole * plain_row;
+    pair_rows(this->plain_, plain_row, positions, this->plain_channels_, plain, plain_row);
+    pair_rows(this->wide_, wide_row, positions, this->wide_channels_, wide, wide_row);
+    if (!this->problem_.tiled) {
+      return multiply_pairs<Pairs::dot>(this->plain_channels_, this->wide_channels_, depth, {plain, 1, plain_row}, wide,
+                                        wide_row, {grad_weight_, row, 0}, /*accumulate=*/true, ahead_);
+    }
+    set_zero(plain + depth * plain_row, (whole - depth) * plain_row);
+    set_zero(wide + depth * wide_row, (whole - depth) * wide_row);
+    transpose_pairs(plain, plain_row, whole, this->plain_channels_, turned_, turned_row_);
+    const Term<Pair> product{turned_, wide, whole};
+    multiply_tiles(this->plain_channels_, this->wide_channels_, TILE_SIDE, {&product, 1}, turned_row_, wide_row,
+                   {grad_weight_, row}, grad_weight_, row, ahead_);
+  }
+
+#endif
 
   // aggregate_first: the bias reaches joint w as often as the values do, in every frame alike.
   void pass_bias(int64_t frames) {
@@ -627,6 +651,9 @@ class Backward : Pass<S> {
     const int64_t narrow_frame = this->narrow_frame_, wide_frame = this->wide_frame_;
 #ifdef IKEM_MULTIPLIES_PAIRS
     if constexpr (std::is_same_v<S, BFloat16>) {
+      if (tiled_adjacency_) {
+        return correlate_tiles(frames);
+      }
       if (this->problem_.paired) {  // pairs of frames
         const int64_t pairs = (frames + 1) / 2;
         Pair* const wide = this->pairs_ + pairs * narrow_frame;
@@ -639,6 +666,30 @@ class Backward : Pass<S> {
 #endif
     correlate<C>({this->narrow_, this->narrow_row_, narrow_frame}, {this->wide_, this->wide_row_, wide_frame}, frames);
   }
+
+#ifdef IKEM_MULTIPLIES_PAIRS
+
+  // Of each frame a product of matrices, joints by pairs of channels by joints.
+  void correlate_tiles(int64_t frames) {
+    const int64_t depth = this->narrow_channels_ / 2, narrow_frame = this->narrow_frame_ / 2;
+    const int64_t wide_frame = this->wide_frame_ / 2, wide_row = this->wide_row_ / 2;
+    const int64_t turned_frame = round_up(depth, TILE_SIDE) * tile_sums_row_;
+    Pair* const wide = this->pairs_ + frames * narrow_frame;
+    pair_columns(this->narrow_, 0, 1, frames * this->narrow_frame_, this->pairs_, 0);
+    pair_columns(this->wide_, 0, 1, frames * this->wide_frame_, wide, 0);
+    for (int64_t k = 0; k < this->parts_; ++k) {
+      for (int64_t t = 0; t < frames; ++t) {
+        Pair* const turned = turned_ + t * turned_frame;
+        transpose_pairs(wide + t * wide_frame + k * depth, wide_row, this->wide_joints_, depth, turned, tile_sums_row_);
+        terms_[t] = {this->pairs_ + t * narrow_frame, turned, depth};
+      }
+      C* const sums = tile_sums_ + k * tile_sums_part_;
+      multiply_tiles(this->narrow_joints_, this->wide_joints_, tile_depth(depth), {terms_, frames},
+                     this->narrow_row_ / 2, tile_sums_row_, {sums, tile_sums_row_}, sums, tile_sums_row_);
+    }
+  }
+
+#endif
 
   template <class T>
   void correlate(JointRows<T> narrow, JointRows<T> wide, int64_t frames) {
@@ -679,14 +730,8 @@ class Backward : Pass<S> {
       return;
     }
     const int64_t size = adjacency_size(this->problem_);
-    C* const sums = grad_adjacency_;  // they take the place of their lanes
-    for (int64_t i = 0; i < size; i += L) {
-      Vector<C> rows[L];
-      for (int j = 0; j < L; ++j) {
-        rows[j] = load(grad_adjacency_ + (i + j) * L);
-      }
-      store(sums + i, sums_of_lanes<C>(rows));
-    }
+    C* const sums = grad_adjacency_;
+    tiled_adjacency_ ? sort_tile_sums(sums) : add_lanes(sums, size);
     if (this->aggregate_) {
       for (int64_t i = 0; i < size; i += this->wide_joints_) {
         add_scaled(sums + i, through_bias_ + i / this->part_values_ * this->wide_joints_, C(1), this->wide_joints_);
@@ -695,6 +740,29 @@ class Backward : Pass<S> {
     write_adjacency(sums, size, gradients_, slot * size);
     set_zero(+grad_adjacency_, grad_adjacency_.size());
     set_zero(+through_bias_, through_bias_.size());
+    set_zero(+tile_sums_, tile_sums_.size());
+  }
+
+  // The sums take the place of their lanes.
+  void add_lanes(C* sums, int64_t size) {
+    for (int64_t i = 0; i < size; i += L) {
+      Vector<C> rows[L];
+      for (int j = 0; j < L; ++j) {
+        rows[j] = load(sums + (i + j) * L);
+      }
+      store(sums + i, sums_of_lanes<C>(rows));
+    }
+  }
+
+  void sort_tile_sums(C* sums) {
+    for (int64_t k = 0; k < this->parts_; ++k) {
+      for (int64_t i = 0; i < this->narrow_joints_; ++i) {
+        for (int64_t j = 0; j < this->wide_joints_; ++j) {
+          sums[k * this->part_values_ + i * this->narrow_step_ + j * this->wide_step_] =
+              tile_sums_[k * tile_sums_part_ + i * tile_sums_row_ + j];
+        }
+      }
+    }
   }
 
   static constexpr int64_t L = lanes<C>;
@@ -708,6 +776,21 @@ class Backward : Pass<S> {
   const Array<C> over_frames_{this->wide_joints_ * this->plain_row_};
   const Array<C> grad_adjacency_{gradients_.for_adjacency() ? round_up(this->parts_ * this->part_values_, L) * L : 0};
   const Array<C> through_bias_{this->parts_ * this->wide_joints_};
+
+  // For products in tile registers: left factors by channels, or wide ones by joints; the sums for the adjacency,
+  // (parts, narrow joints, row).
+  const bool tiled_ = this->problem_.tiled;
+  const bool tiled_adjacency_ = tiled_ && gradients_.for_adjacency() && this->narrow_channels_ % TILE_SIDE == 0;
+  const int64_t turned_row_ =
+      row_length<Pair>(round_up((this->problem_.tile_frames * this->wide_joints_ + 1) / 2, TILE_SIDE));
+  const int64_t tile_sums_row_ = round_up(this->wide_joints_, TILE_SIDE);
+  const int64_t tile_sums_part_ = this->narrow_joints_ * tile_sums_row_;
+  const Array<C> tile_sums_{tiled_adjacency_ ? this->parts_ * tile_sums_part_ : 0};
+  const Array<Pair> turned_{
+      tiled_ ? larger(round_up(this->plain_channels_, TILE_SIDE) * turned_row_,
+                      this->problem_.tile_frames* round_up(this->narrow_channels_ / 2, TILE_SIDE) * tile_sums_row_)
+             : 0};
+  const Array<Term<Pair>> terms_{this->problem_.tile_frames};
 };
 
 }  // namespace

@@ -22,6 +22,7 @@ struct Problem {
   bool per_channel;  // and from output channel to output channel: only with transform_first
   Order order;
   bool paired;                          // CPU: bfloat16 multiplied as such (see common/bfloat16_product.h)
+  bool tiled;                           // and in tile registers (see common/bfloat16_tiles.h)
   int64_t tile_frames, tiles_per_clip;  // frames that are worked on at once
   // With per_channel: of how many relations between joints the adjacency is mixed; 0 where it is given as it is.
   int64_t relations = 0;

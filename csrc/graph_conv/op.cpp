@@ -63,6 +63,7 @@ struct Arguments {
     problem.per_channel = adjacency_axes == 5;
 #ifndef IKEM_CUDA_OPERATIONS
     problem.paired = x.scalar_type() == ScalarType::BFloat16 && simd_multiplies_bfloat16();
+    problem.tiled = problem.paired && simd_multiplies_tiles();
 #endif
     require("weight", weight, {problem.parts, problem.out_channels, problem.in_channels});
     if (bias.has_value()) {

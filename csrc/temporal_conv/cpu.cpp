@@ -1,7 +1,7 @@
 // Compiled once per SIMD level (see common/simd.h).
 //
-// Either the sum over taps is made as it is written (direct.h), or some clips at a time are taken to frequencies
-// (spectrum.h), multiplied there with the weights, and brought back. All of it is products of matrices
+// Either the sum over taps is made as it is written (direct.h, tiled.h), or some clips at a time are taken to
+// frequencies (spectrum.h), multiplied there with the weights, and brought back. All of it is products of matrices
 // (common/vector.h), the transforms included. What lies in between stays in the cache.
 //
 // In frequencies rows of channels are those of all lines of the task, (factors or products, phases, lines, joints,
@@ -10,6 +10,7 @@
 #include "temporal_conv/direct.h"
 #include "temporal_conv/kernel.h"
 #include "temporal_conv/spectrum.h"
+#include "temporal_conv/tiled.h"
 
 namespace ikem::temporal_conv::IKEM_SIMD_LEVEL {
 namespace {
@@ -274,13 +275,18 @@ void with_products(const Problem& problem, F f) {
   f(RealProducts<Compute<S>>(problem));
 }
 
-// A row of each tap's weights, that of channel `s`, as DirectForward and DirectBackward take them.
+// A row of each tap's weights, that of channel `s`, as direct sums take them; rows of pairs behind the last channel are
+// zeros.
 template <class P>
-void write_taps(const typename P::C* lines, int64_t taps, int64_t row, int64_t s, int64_t summed,
+void write_taps(const Problem& problem, const typename P::C* lines, int64_t row, int64_t s, int64_t summed,
                 typename P::Number* factors) {
-  const int64_t depth = FactorLines<P>::count(summed);
-  for (int64_t k = 0; k < taps; ++k, lines += row) {
-    auto* const to = factors + (k * depth + s / FactorLines<P>::TOGETHER) * row;
+  int64_t depth = FactorLines<P>::count(summed);
+#ifdef IKEM_MULTIPLIES_PAIRS
+  depth = problem.tiled ? channel_pairs(summed) : depth;
+#endif
+  for (int64_t k = 0; k < problem.taps; ++k, lines += row) {
+    auto* const rows = factors + k * depth * row;
+    auto* const to = rows + s / FactorLines<P>::TOGETHER * row;
     if constexpr (P::PAIRED) {  // the other half may be another thread's
       auto* const halves = reinterpret_cast<BFloat16*>(to);
       for (int64_t i = 0; i < row; ++i) {
@@ -288,6 +294,9 @@ void write_taps(const typename P::C* lines, int64_t taps, int64_t row, int64_t s
         if (s % 2 == 0 && s + 1 == summed) {
           halves[2 * i + 1] = {};
         }
+      }
+      if (s + 1 == summed) {
+        set_zero(to + row, rows + depth * row - (to + row));
       }
     } else {
       memcpy(to, lines, sizeof(*to) * static_cast<size_t>(row));
@@ -323,7 +332,7 @@ void transform_weight(const Problem& problem, const Strided<const S, 3>& weight,
                   +lines, row);
       }
       if (problem.direct) {
-        write_taps<P>(lines + read * problem.taps * row, problem.taps, row, s, summed, factors);
+        write_taps<P>(problem, lines + read * problem.taps * row, row, s, summed, factors);
         continue;
       }
       for (int64_t phase = 0; phase < problem.phases; ++phase) {
@@ -356,6 +365,13 @@ void forward(const Problem& problem, const Strided<const S, 4>& x, const Norm<Co
       }
     };
     const auto* const factors = reinterpret_cast<const typename P::Number*>(spectrum);
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (P::PAIRED) {
+      if (problem.tiled) {
+        return run(TiledForward<S>(problem, x, norm, factors, bias, y, moments));
+      }
+    }
+#endif
     if (problem.direct) {
       run(DirectForward<S, P>(problem, x, norm, factors, bias, y, moments));
     } else {
@@ -376,6 +392,13 @@ void backward(const Problem& problem, const Strided<const S, 4>& x, const Norm<C
       }
     };
     const auto* const factors = reinterpret_cast<const typename P::Number*>(spectrum);
+#ifdef IKEM_MULTIPLIES_PAIRS
+    if constexpr (P::PAIRED) {
+      if (problem.tiled) {
+        return run(TiledBackward<S>(problem, x, norm, grad_y, factors, gradients));
+      }
+    }
+#endif
     if (problem.direct) {
       run(DirectBackward<S, P>(problem, x, norm, grad_y, factors, gradients));
     } else {

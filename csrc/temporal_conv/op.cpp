@@ -110,19 +110,33 @@ void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
   problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 
+// As many clips as a core's own cache holds of what the gradient of the weights is summed of: for some together each
+// sum is read and written once.
+void choose_clips_of_tiles(Problem& problem) {
+  constexpr int64_t TASK_BYTES = 1024 * 1024;
+  constexpr int64_t MIN_TASKS = 16;
+  const int64_t bytes = 2 * problem.joints *
+                        (problem.out_frames * padded_channels(problem.out_channels) +
+                         (problem.frames + 2 * problem.padding) * padded_channels(problem.in_channels));
+  problem.clips_at_once = std::clamp<int64_t>(TASK_BYTES / std::max<int64_t>(bytes, 1), 1,
+                                              std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
+}
+
 // Of a single tap frequencies would spare nothing, and of few channels in pairs less than their transforms cost, which
-// stay in float32 (docs/performance.md, "Few channels, and one tap").
+// stay in float32 (docs/performance.md, "Few channels, and one tap"). Tiles are multiplied faster than transformed.
 void choose_form(Problem& problem, size_t scalar_bytes) {
   constexpr int64_t FEW_CHANNELS = 8, MOST_TAPS = 9;
   const bool few = problem.paired && problem.taps <= MOST_TAPS && problem.in_channels <= FEW_CHANNELS &&
                    problem.out_channels <= FEW_CHANNELS;
-  problem.direct = problem.taps == 1 || few;
-  if (problem.direct) {
-    problem.classes = problem.phases = problem.clips_at_once = 1;
-    problem.phase_taps = problem.taps;
-  } else {
+  problem.direct = problem.tiled || problem.taps == 1 || few;
+  if (!problem.direct) {
     choose_tiles(problem);
-    choose_clips_at_once(problem, scalar_bytes);
+    return choose_clips_at_once(problem, scalar_bytes);
+  }
+  problem.classes = problem.phases = problem.clips_at_once = 1;
+  problem.phase_taps = problem.taps;
+  if (problem.tiled) {
+    choose_clips_of_tiles(problem);
   }
 }
 
@@ -159,6 +173,7 @@ struct Arguments {
     problem.phase_taps = divide_up(problem.taps, problem.phases);
 #ifndef IKEM_CUDA_OPERATIONS
     problem.paired = x.scalar_type() == ScalarType::BFloat16 && simd_multiplies_bfloat16();
+    problem.tiled = problem.paired && simd_multiplies_tiles();
     choose_form(problem, x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float));
 #endif
   }
