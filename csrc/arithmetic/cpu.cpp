@@ -1,5 +1,6 @@
 // Compiled once per SIMD level (see common/simd.h), so that registers of every width are measured.
 #include "arithmetic/kernel.h"
+#include "common/tile_registers.h"
 #include "common/vector.h"
 
 namespace ikem::arithmetic::IKEM_SIMD_LEVEL {
@@ -49,6 +50,21 @@ int64_t multiply_adds_of_pairs(int64_t rounds) {
 int64_t multiply_adds_of_pairs(int64_t) { return 0; }
 #endif
 
+#ifdef __AVX512BW__
+// As many sums as products of matrices have, two by two tiles.
+int64_t multiply_adds_of_tiles(int64_t rounds) {
+  constexpr int64_t SUMS = 4;
+  const TileRegisters registers(TILE_SIDE, TILE_SIDE);
+  for_each_sum<8, 1>([&](auto tile, auto) { registers.clear<tile>(); });
+  for (int64_t round = 0; round < rounds; ++round) {
+    for_each_sum<SUMS, 1>([&](auto sum, auto) { registers.add_product<sum, 4 + sum / 2, 6 + sum % 2>(); });
+  }
+  return rounds * SUMS * TILE_SIDE * TILE_SIDE * TILE_SIDE * 4;
+}
+#else
+int64_t multiply_adds_of_tiles(int64_t) { return 0; }
+#endif
+
 }  // namespace
 
 int64_t multiply_adds(Kind kind, int64_t rounds) {
@@ -57,8 +73,10 @@ int64_t multiply_adds(Kind kind, int64_t rounds) {
       return multiply_adds<float>(rounds);
     case Kind::float64:
       return multiply_adds<double>(rounds);
-    default:
+    case Kind::bfloat16:
       return multiply_adds_of_pairs(rounds);
+    default:
+      return multiply_adds_of_tiles(rounds);
   }
 }
 

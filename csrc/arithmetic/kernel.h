@@ -8,10 +8,10 @@
 
 namespace ikem::arithmetic {
 
-enum class Kind { float32, float64, bfloat16 };
+enum class Kind { float32, float64, bfloat16, tiles };  // tiles: of bfloat16
 
 // Multiplies and adds on the calling thread, `rounds` times on all accumulators. Returns how many multiplications and
-// additions that was; 0 if the processor has no instruction for it.
+// additions that was; 0 if the processor has no instruction for it. Tiles are for where `simd_multiplies_tiles()`.
 #define IKEM_DECLARE(level)                         \
   namespace level {                                 \
   int64_t multiply_adds(Kind kind, int64_t rounds); \

@@ -20,20 +20,32 @@ Kind kind_of(ScalarType dtype) {
 
 using Kernel = int64_t (*)(Kind, int64_t);
 
-Kernel kernel_of(const std::string& simd_level) {
+bool is_available(const std::string& simd_level) {
   std::istringstream available(available_simd_levels());
   for (std::string level; available >> level;) {
     if (level == simd_level) {
-#define IKEM_RETURN_IF(name)     \
-  if (level == #name) {          \
-    return &name::multiply_adds; \
-  }
-      IKEM_FOR_EACH_SIMD_LEVEL(IKEM_RETURN_IF)
-#undef IKEM_RETURN_IF
+      return true;
     }
   }
-  throw std::invalid_argument("simd_level: expected of " + std::string(available_simd_levels()) + ", got " +
-                              simd_level);
+  return false;
+}
+
+Kernel kernel_of(const std::string& simd_level) {
+  check_value(is_available(simd_level), "simd_level: expected of ", available_simd_levels(), ", got ", simd_level);
+#define IKEM_RETURN_IF(name)     \
+  if (simd_level == #name) {     \
+    return &name::multiply_adds; \
+  }
+  IKEM_FOR_EACH_SIMD_LEVEL(IKEM_RETURN_IF)
+#undef IKEM_RETURN_IF
+#ifndef IKEM_PLAIN_ONLY
+  if (simd_level == "amx") {  // of bfloat16 alone
+    return [](Kind kind, int64_t rounds) {
+      return kind == Kind::bfloat16 ? v4::multiply_adds(Kind::tiles, rounds) : int64_t{0};
+    };
+  }
+#endif
+  return nullptr;
 }
 
 // One task for each of PyTorch's threads.

@@ -11,6 +11,18 @@
 namespace ikem::IKEM_SIMD_LEVEL {
 namespace {
 
+// One of the products that a sum consists of. Rows of its left factor that are not of its run are zeros; where none of a
+// block's is of it, nothing is multiplied.
+struct TileTerm {
+  const Pair *a, *b;
+  int64_t depth;
+  int64_t first_row = 0, last_row = INT64_MAX;
+};
+struct TileTerms {
+  const TileTerm* data;
+  int64_t count;
+};
+
 // How many pairs stand for so many, zeros behind them: as many as can be shared out to tiles that are half full or
 // more.
 inline int64_t tile_count(int64_t pairs) { return pairs > TILE_SIDE ? round_up(pairs, TILE_SIDE / 2) : pairs; }
@@ -37,7 +49,7 @@ namespace {
 template <class Between>
 class TileProduct {
  public:
-  TileProduct(int64_t rows, int64_t depth, const Terms<Pair>& terms, int64_t a_row, int64_t b_row,
+  TileProduct(int64_t rows, int64_t depth, const TileTerms& terms, int64_t a_row, int64_t b_row,
               const Start<float>& start, float* out, int64_t out_row, Between& between)
       : rows_(rows),
         depth_(depth),
@@ -81,7 +93,10 @@ class TileProduct {
       }
     });
     for (int64_t i = 0; i < terms_.count; ++i) {
-      add_term<R, V>(terms_.data[i], tile, column);
+      const TileTerm& term = terms_.data[i];
+      if (first_row(tile) < term.last_row && first_row(tile + R - 1) + tile_rows_ > term.first_row) {
+        add_term<R, V>(term, tile, column);
+      }
     }
     for_each_sum<V, R>([&](auto v, auto r) {  // from the last columns to the first, as `multiply`
       store<2 * r + (V - 1 - v)>(tile + r, column + (V - 1 - v) * TILE_SIDE);
@@ -89,7 +104,7 @@ class TileProduct {
   }
 
   template <int R, int V>
-  void add_term(const Term<Pair>& term, int64_t tile, int64_t column) const {
+  void add_term(const TileTerm& term, int64_t tile, int64_t column) const {
     const Pair* const left[] = {term.a + first_row(tile) * a_row_, term.a + first_row(tile + R - 1) * a_row_};
     const Pair* right = term.b + column;
     for (int64_t d = 0; d < term.depth; d += depth_, right += depth_ * b_row_) {
@@ -118,7 +133,7 @@ class TileProduct {
   static constexpr int64_t STEPS_OF_TILE = 64;
 
   const int64_t rows_, depth_;
-  const Terms<Pair>& terms_;
+  const TileTerms& terms_;
   const int64_t a_row_, b_row_;
   const Start<float>& start_;
   float* const out_;
@@ -131,7 +146,7 @@ class TileProduct {
 // As `multiply_sum` in common/vector.h, of rows of pairs; depths of the terms are multiples of `tile_depth`. Where a
 // sum begins with what is in its place, vectors may not reach beyond rows.
 template <class Between = Nothing>
-void multiply_tiles(int64_t rows, int64_t columns, int64_t tile_depth, const Terms<Pair>& terms, int64_t a_row,
+void multiply_tiles(int64_t rows, int64_t columns, int64_t tile_depth, const TileTerms& terms, int64_t a_row,
                     int64_t b_row, const Start<float>& start, float* out, int64_t out_row, Between&& between = {}) {
   if (rows > 0) {
     TileProduct<std::remove_reference_t<Between>>(rows, tile_depth, terms, a_row, b_row, start, out, out_row, between)

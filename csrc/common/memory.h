@@ -8,16 +8,19 @@
 namespace ikem {
 namespace {
 
+// For memory that is written before it is read.
+struct Unwritten {};
+
 // Zeros, at an address that is a multiple of a cache line: vectors do not straddle lines, and matrix products, which
 // may depend in their last bits on how their operands lie, give the same ones each time.
 template <class T>
 class Array {
  public:
   Array() = default;
-  explicit Array(int64_t size) : size_(size) {
-    const size_t bytes = static_cast<size_t>(size) * sizeof(T);
-    data_ = static_cast<T*>(::operator new(bytes, CACHE_LINE));
-    memset(static_cast<void*>(data_), 0, bytes);
+  Array(int64_t size, Unwritten)
+      : data_(static_cast<T*>(::operator new(static_cast<size_t>(size) * sizeof(T), CACHE_LINE))), size_(size) {}
+  explicit Array(int64_t size) : Array(size, Unwritten{}) {
+    memset(static_cast<void*>(data_), 0, static_cast<size_t>(size) * sizeof(T));
   }
   Array(Array&& other) noexcept { swap(other); }
   Array& operator=(Array&& other) noexcept {

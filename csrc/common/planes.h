@@ -30,6 +30,26 @@ void add_scaled(C* to, const C* from, C factor, int64_t size) {
 // As many scalars of 16 bits as a vector of floats has lanes.
 typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
 
+// Written out for AVX-512, where compilers take them apart.
+IKEM_INLINE Vector<uint32_t> widened_halves(Halves halves) {
+#ifdef __AVX512F__
+  Vector<uint32_t> vector;
+  asm("vpmovzxwd %1, %0" : "=v"(vector) : "vm"(halves));
+  return vector;
+#else
+  return __builtin_convertvector(halves, Vector<uint32_t>);
+#endif
+}
+IKEM_INLINE Halves narrowed_halves(Vector<uint32_t> vector) {
+#ifdef __AVX512F__
+  Halves halves;
+  asm("vpmovdw %1, %0" : "=v"(halves) : "v"(vector));
+  return halves;
+#else
+  return __builtin_convertvector(vector, Halves);
+#endif
+}
+
 // A vector of values from or to a tensor: whole, or its first `count` with zeros after them.
 template <class C, class S>
 IKEM_INLINE Vector<C> load_widened(const S* from) {
@@ -38,7 +58,7 @@ IKEM_INLINE Vector<C> load_widened(const S* from) {
   } else if constexpr (std::is_same_v<S, BFloat16>) {
     Halves halves;
     memcpy(&halves, from, sizeof(halves));
-    return reinterpret_cast<Vector<C>>(__builtin_convertvector(halves, Vector<uint32_t>) << 16);
+    return reinterpret_cast<Vector<C>>(widened_halves(halves) << 16);
   } else {
     C values[lanes<C>];
     for (int i = 0; i < lanes<C>; ++i) {
@@ -68,7 +88,7 @@ IKEM_INLINE void store_narrowed(S* to, Vector<C> vector) {
     const auto bits = reinterpret_cast<Vector<uint32_t>>(vector);
     const Vector<uint32_t> rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     const Vector<uint32_t> not_a_number = Vector<uint32_t>{} + 0x7fc0;
-    const Halves halves = __builtin_convertvector(vector == vector ? rounded : not_a_number, Halves);
+    const Halves halves = narrowed_halves(vector == vector ? rounded : not_a_number);
     memcpy(to, &halves, sizeof(halves));
   } else {
     C values[lanes<C>];

@@ -281,7 +281,7 @@ class Pass {
   const int64_t most_pairs_ = larger((problem_.tile_frames * wide_joints_ + 1) / 2 * (plain_row_ + wide_row_),
                                      (problem_.tile_frames + 1) / 2 * (narrow_frame_ + wide_frame_)) +
                               (problem_.tiled ? TILE_SIDE * (plain_row_ + wide_row_) : 0);
-  const Array<Pair> pairs_{problem_.paired ? most_pairs_ : 0};
+  const Array<Pair> pairs_{problem_.paired ? most_pairs_ : 0, Unwritten{}};
 
  private:
   static void repeat_rows(const C* rows, int64_t num_rows, int64_t times, C* to, int64_t row) {
@@ -309,7 +309,7 @@ class Pass {
         const int64_t depth = (from_channels + 1) / 2, row = round_up(depth, lanes<C>);
         pair_columns(from, from_row, positions, from_channels, pairs_, row);
         if (problem_.tiled) {
-          const Term<Pair> product{pairs_, weights.pairs, tile_count(depth)};
+          const TileTerm product{pairs_, weights.pairs, tile_count(depth)};
           for (int64_t i = 0; depth < product.depth && i < positions; ++i) {
             set_zero(pairs_ + i * row + depth, product.depth - depth);
           }
@@ -617,7 +617,7 @@ class Backward : Pass<S> {
     set_zero(plain + depth * plain_row, (whole - depth) * plain_row);
     set_zero(wide + depth * wide_row, (whole - depth) * wide_row);
     transpose_pairs(plain, plain_row, whole, this->plain_channels_, turned_, turned_row_);
-    const Term<Pair> product{turned_, wide, whole};
+    const TileTerm product{turned_, wide, whole};
     multiply_tiles(this->plain_channels_, this->wide_channels_, TILE_SIDE, {&product, 1}, turned_row_, wide_row,
                    {grad_weight_, row}, grad_weight_, row, ahead_);
   }
@@ -790,7 +790,7 @@ class Backward : Pass<S> {
       tiled_ ? larger(round_up(this->plain_channels_, TILE_SIDE) * turned_row_,
                       this->problem_.tile_frames* round_up(this->narrow_channels_ / 2, TILE_SIDE) * tile_sums_row_)
              : 0};
-  const Array<Term<Pair>> terms_{this->problem_.tile_frames};
+  const Array<TileTerm> terms_{this->problem_.tile_frames};
 };
 
 }  // namespace

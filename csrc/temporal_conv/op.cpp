@@ -110,15 +110,16 @@ void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
   problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 
-// As many clips as a core's own cache holds of what the gradient of the weights is summed of: for some together each
-// sum is read and written once.
+// Some clips together where the sums of the weights' gradient are larger than what a clip adds to them, so that they are
+// read and written less often; of these no more than a core's own cache holds.
 void choose_clips_of_tiles(Problem& problem) {
   constexpr int64_t TASK_BYTES = 1024 * 1024;
   constexpr int64_t MIN_TASKS = 16;
   const int64_t bytes = 2 * problem.joints *
                         (problem.out_frames * padded_channels(problem.out_channels) +
                          (problem.frames + 2 * problem.padding) * padded_channels(problem.in_channels));
-  problem.clips_at_once = std::clamp<int64_t>(TASK_BYTES / std::max<int64_t>(bytes, 1), 1,
+  const int64_t sums = gradient_size(problem) * static_cast<int64_t>(sizeof(float));
+  problem.clips_at_once = std::clamp<int64_t>(std::min(sums, TASK_BYTES) / std::max<int64_t>(bytes, 1), 1,
                                               std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 

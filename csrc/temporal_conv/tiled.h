@@ -15,12 +15,23 @@ namespace {
 // Pairs of channels that a product sums over. Rows of lines have room for them.
 inline int64_t channel_pairs(int64_t channels) { return tile_count((channels + 1) / 2); }
 
+// Pairs of joints in a frame, of which a product sums over all frames: whole tiles where these are no more then, for rows
+// of a tile are read fastest where they are cache lines.
+inline int64_t joint_pairs(int64_t joints, int64_t frames) {
+  const int64_t pairs = tile_count((joints + 1) / 2), whole = round_up(pairs, TILE_SIDE);
+  return frames * pairs / tile_depth(frames * pairs) < frames * whole / TILE_SIDE ? pairs : whole;
+}
+
+struct Run {
+  int64_t first, last;
+};
+
 // Where frames lie that are seen through taps: `phases` times `slots` places.
 class Places {
  public:
   // Taps see, from the output u on, the place step u + spacing k. Frame f stands at the place f + offset.
   Places(int64_t outputs, int64_t taps, int64_t step, int64_t spacing, int64_t offset)
-      : step_(step),
+      : outputs_(outputs), step_(step),
         spacing_(spacing),
         offset_(offset),
         last_(step * (outputs - 1) + spacing * (taps - 1)),
@@ -29,6 +40,13 @@ class Places {
 
   // Where the first output's frame is through a tap; those of the others follow.
   int64_t seen(int64_t tap) const { return sorted(spacing_ * tap); }
+  // The run of outputs for which there is a frame of so many there.
+  Run outputs_of(int64_t tap, int64_t frames) const {
+    const int64_t before = offset_ - spacing_ * tap;  // the first output's frame stands so far before the first
+    const int64_t first = before > 0 ? (before + step_ - 1) / step_ : 0;
+    const int64_t last = (frames - 1 + before + step_) / step_;
+    return {smaller(first, outputs_), larger(smaller(first, outputs_), smaller(last, outputs_))};
+  }
   // Where a frame is, or below 0 where no tap sees it.
   int64_t of_frame(int64_t frame) const {
     const int64_t place = frame + offset_;
@@ -38,7 +56,7 @@ class Places {
  private:
   int64_t sorted(int64_t place) const { return place % step_ * slots + place / step_; }
 
-  const int64_t step_, spacing_, offset_, last_;
+  const int64_t outputs_, step_, spacing_, offset_, last_;
 
  public:
   const int64_t slots, count;
@@ -47,8 +65,8 @@ class Places {
 // Pairs of bfloat16 made of the frames of clips, at their places.
 class PlacedFrames {
  public:
-  PlacedFrames(const Places& places, int64_t frames, int64_t joints, int64_t row)
-      : places_(places), frames_(frames), joints_(joints), row_(row) {}
+  PlacedFrames(const Places& places, int64_t frames, int64_t joints, int64_t row, int64_t joint_pairs)
+      : places_(places), frames_(frames), joints_(joints), row_(row), joint_pairs_(joint_pairs) {}
 
   int64_t channel_row() const { return row_ / 2; }
   int64_t channel_frame() const { return joints_ * channel_row(); }
@@ -66,7 +84,7 @@ class PlacedFrames {
     });
   }
 
-  int64_t joint_pairs() const { return tile_count((joints_ + 1) / 2); }
+  int64_t joint_pairs() const { return joint_pairs_; }
   int64_t joint_size() const { return round_up(places_.count * joint_pairs(), TILE_SIDE) * row_; }
   // Pairs of joints: (places, joint_pairs, row).
   template <class T>
@@ -94,7 +112,7 @@ class PlacedFrames {
   }
 
   const Places& places_;
-  const int64_t frames_, joints_, row_;
+  const int64_t frames_, joints_, row_, joint_pairs_;
 };
 
 // Calls f(lines) with the rows of a tensor of bfloat16 as they are, or with what `read` reads.
@@ -122,7 +140,9 @@ class TiledForward : ForwardClips<S> {
       : ForwardClips<S>(problem, x, norm, bias, y, moments) {
     const int64_t row = spectrum_row(problem.out_channels);
     for (int64_t k = 0; k < problem.taps; ++k) {
-      terms_[k] = {pairs_ + places_.seen(k) * frames_.channel_frame(), weights + k * depth_ * row, depth_};
+      const Run seeing = places_.outputs_of(k, problem.frames);
+      terms_[k] = {pairs_ + places_.seen(k) * frames_.channel_frame(), weights + k * depth_ * row, depth_,
+                   seeing.first * problem.joints, seeing.last * problem.joints};
     }
   }
 
@@ -148,10 +168,10 @@ class TiledForward : ForwardClips<S> {
   }
 
   const Places places_ = places_of_inputs(this->problem_);
-  const PlacedFrames frames_{places_, this->problem_.frames, this->problem_.joints, this->in_row_};
+  const PlacedFrames frames_{places_, this->problem_.frames, this->problem_.joints, this->in_row_, 0};
   const int64_t depth_ = channel_pairs(this->problem_.in_channels);
   const Array<Pair> pairs_{frames_.channel_size() + lanes<C>};  // they are written in whole vectors
-  const Array<Term<Pair>> terms_{this->problem_.taps};
+  const Array<TileTerm> terms_{this->problem_.taps};
 };
 
 template <class S>
@@ -206,8 +226,10 @@ class TiledBackward : BackwardClips<S> {
       for (int64_t k = 0; k < problem.taps; ++k) {
         const int64_t place = frame + problem.padding - problem.dilation * k;
         if (place % problem.stride == 0) {
-          terms_[count++] = {out_channels_ + (place / problem.stride + before_) * seen_frames_.channel_frame(),
-                             weights_ + k * depth * row, depth};
+          const int64_t output = place / problem.stride;
+          terms_[count++] = {out_channels_ + (output + before_) * seen_frames_.channel_frame(),
+                             weights_ + k * depth * row, depth, -output * problem.joints,
+                             (problem.out_frames - output) * problem.joints};
         }
       }
       multiply_tiles(run * problem.joints, problem.in_channels, tile_depth(depth), {terms_, count},
@@ -215,32 +237,51 @@ class TiledBackward : BackwardClips<S> {
     }
   }
 
+  // Of some channels all taps, one after another: what they see of these is the same but for its beginning, and stays in
+  // the innermost cache.
   void add_weight_gradient(int64_t clips) {
+    constexpr int64_t BLOCK = 2 * TILE_SIDE;
     const Problem& problem = this->problem_;
-    const int64_t depth = problem.out_frames * out_frames_.joint_pairs(), row = spectrum_row(problem.out_channels);
-    for (int64_t k = 0; k < problem.taps; ++k) {
-      for (int64_t i = 0; i < clips; ++i) {
-        terms_[i] = {in_turned_ + i * in_frames_.turned_size() + in_places_.seen(k) * in_frames_.joint_pairs(),
-                     out_joints_ + i * out_frames_.joint_size(), depth};
+    for (int64_t o = 0; o < problem.out_channels; o += BLOCK) {
+      for (int64_t c = 0; c < problem.in_channels; c += BLOCK) {
+        for (int64_t k = 0; k < problem.taps; ++k) {
+          add_weight_gradient(clips, k, c, smaller(BLOCK, problem.in_channels - c), o,
+                              smaller(BLOCK, problem.out_channels - o));
+        }
       }
-      C* const sums = this->grad_weight_ + k * problem.in_channels * row;
-      multiply_tiles(problem.in_channels, problem.out_channels, tile_depth(depth), {terms_, clips},
-                     in_frames_.turned_row(), this->out_row_, {sums, row}, sums, row);
     }
+  }
+
+  void add_weight_gradient(int64_t clips, int64_t tap, int64_t in_channel, int64_t in_channels, int64_t out_channel,
+                           int64_t out_channels) {
+    const Problem& problem = this->problem_;
+    const Run seeing = joint_pairs_ % TILE_SIDE == 0 ? in_places_.outputs_of(tap, problem.frames)
+                                                     : Run{0, problem.out_frames};
+    const int64_t depth = (seeing.last - seeing.first) * joint_pairs_, row = spectrum_row(problem.out_channels);
+    const Pair* const x = in_turned_ + in_channel * in_frames_.turned_row() +
+                          (in_places_.seen(tap) + seeing.first) * joint_pairs_;
+    const Pair* const grad_y = out_joints_ + seeing.first * joint_pairs_ * this->out_row_ + out_channel;
+    for (int64_t i = 0; i < clips; ++i) {
+      terms_[i] = {x + i * in_frames_.turned_size(), grad_y + i * out_frames_.joint_size(), depth};
+    }
+    C* const sums = this->grad_weight_ + (tap * problem.in_channels + in_channel) * row + out_channel;
+    multiply_tiles(in_channels, out_channels, tile_depth(problem.out_frames * joint_pairs_), {terms_, clips},
+                   in_frames_.turned_row(), this->out_row_, {sums, row}, sums, row);
   }
 
   const Pair* const weights_;
   const bool for_weight_ = this->gradients_.weight != nullptr, for_x_ = this->gradients_.x.data != nullptr;
-  const Array<Term<Pair>> terms_{larger(this->problem_.taps, this->problem_.clips_at_once)};
+  const Array<TileTerm> terms_{larger(this->problem_.taps, this->problem_.clips_at_once)};
 
   // For the gradient of the weights.
   const int64_t at_once_ = for_weight_ ? this->problem_.clips_at_once : 0;
   const Places in_places_ = places_of_inputs(this->problem_);
   const Places out_places_{this->problem_.out_frames, 1, 1, 0, 0};
-  const PlacedFrames in_frames_{in_places_, this->problem_.frames, this->problem_.joints, this->in_row_};
-  const PlacedFrames out_frames_{out_places_, this->problem_.out_frames, this->problem_.joints, this->out_row_};
+  const int64_t joint_pairs_ = joint_pairs(this->problem_.joints, this->problem_.out_frames);
+  const PlacedFrames in_frames_{in_places_, this->problem_.frames, this->problem_.joints, this->in_row_, joint_pairs_};
+  const PlacedFrames out_frames_{out_places_, this->problem_.out_frames, this->problem_.joints, this->out_row_, joint_pairs_};
   const Array<Pair> in_joints_{for_weight_ ? in_frames_.joint_size() : 0};
-  const Array<Pair> in_turned_{at_once_ * in_frames_.turned_size()};
+  const Array<Pair> in_turned_{at_once_ * in_frames_.turned_size(), Unwritten{}};
   const Array<Pair> out_joints_{at_once_ * out_frames_.joint_size()};
 
   // For that of x: outputs after some that there are none of, and before others.
@@ -249,7 +290,7 @@ class TiledBackward : BackwardClips<S> {
                           this->problem_.stride;
   const int64_t seen_last_ = (this->problem_.frames - 1 + this->problem_.padding) / this->problem_.stride;
   const Places seen_places_{before_ + seen_last_ + 1, 1, 1, 0, before_};
-  const PlacedFrames seen_frames_{seen_places_, this->problem_.out_frames, this->problem_.joints, this->out_row_};
+  const PlacedFrames seen_frames_{seen_places_, this->problem_.out_frames, this->problem_.joints, this->out_row_, 0};
   const Array<Pair> out_channels_{for_x_ ? seen_frames_.channel_size() + lanes<C> : 0};
 };
 

@@ -14,8 +14,8 @@ from torch.nn.functional import conv2d
 from .clock import seconds_per_call
 
 COPY, ARITHMETIC = "copy", "arithmetic"
-MATRIX, CONVOLUTION = "torch.mm", "convolution"
-#: Bits of the registers at each SIMD level.
+MATRIX, CONVOLUTION, TILES = "torch.mm", "convolution", "tile registers"
+#: Bits of the vectors at each SIMD level; what is beyond these levels are tiles.
 REGISTERS = {"plain": 128, "v2": 128, "v3": 256, "v4": 512}
 
 
@@ -93,7 +93,8 @@ def _registers(dtype: torch.dtype, quick: bool) -> dict[str, Load]:
         for level in torch.ops.ikem_ext.available_simd_levels().split():
             if operations := multiply_adds(level, multiplied, 1):
                 run = partial(multiply_adds, level, multiplied, rounds)
-                loads[registers_of(REGISTERS[level])] = Load(run, float(operations * rounds))
+                name = registers_of(REGISTERS[level]) if level in REGISTERS else TILES
+                loads[name] = Load(run, float(operations * rounds))
         if loads:
             break
     return loads
