@@ -335,9 +335,10 @@ def test_empty_batch_has_gradients_of_zero(per: str, clips: int, frames: int) ->
         assert not gradient.any()
 
 
-def test_infinity_stays_in_its_part_of_the_graph() -> None:
-    """The parts' channels lie side by side in vectors; none may reach the gradient of another part."""
-    x, weight, bias, adjacency = arguments(2, 3, 18, 5, 6, 7, 3, "shared")
+@pytest.mark.parametrize(("channels", "dtype"), [(18, torch.float64), (16, torch.bfloat16)])
+def test_infinity_stays_in_its_part_of_the_graph(channels: int, dtype: torch.dtype) -> None:
+    """The parts' channels lie side by side in vectors and tiles; none may reach the gradient of another part."""
+    x, weight, bias, adjacency = arguments(2, 3, channels, 5, 6, 7, 3, "shared", dtype)
     weight[1] = float("inf")
     adjacency.requires_grad_()
     (gradient,) = torch.autograd.grad(ikem_ext.graph_conv(x, weight, bias, adjacency).sum(), adjacency)

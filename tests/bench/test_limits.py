@@ -17,13 +17,24 @@ LEVELS = torch.ops.ikem_ext.available_simd_levels().split()
 RATES = {"registers of 128 bits": 64.0, "registers of 256 bits": 128.0}
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "amx"])
 def test_multiply_adds_are_as_many_as_lanes_and_accumulators(level: str) -> None:
     multiply_adds, threads = torch.ops.ikem_ext.multiply_adds, torch.get_num_threads()
     single, double = (multiply_adds(level, dtype, 1) for dtype in (torch.float32, torch.float64))
     assert single == 2 * double == threads * 2 * limits.REGISTERS[level] // 32 * (24 if level == "v4" else 12)
     assert multiply_adds(level, torch.bfloat16, 1) in (0, 2 * single)
     assert multiply_adds(level, torch.float32, 1000) == 1000 * single
+
+
+@pytest.mark.skipif("amx" not in LEVELS, reason="this processor has no tile registers")
+def test_tiles_multiply_bfloat16_alone() -> None:
+    multiply_adds, threads = torch.ops.ikem_ext.multiply_adds, torch.get_num_threads()
+    assert (
+        multiply_adds("amx", torch.bfloat16, 3) == threads * 3 * 4 * 2 * 16 * 16 * 32
+    )  # four tiles, 32 products a sum
+    assert multiply_adds("amx", torch.float32, 3) == 0
+    assert limits.TILES in limits.multiplying(CPU, torch.bfloat16, quick=True)
+    assert limits.TILES not in limits.multiplying(CPU, torch.float32, quick=True)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +53,7 @@ def test_multiply_adds_refuse(arguments: tuple[Any, ...], message: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_loads_do_the_work_that_they_count(dtype: torch.dtype) -> None:
     loads = limits.multiplying(CPU, dtype, quick=True)
-    assert {registers_of(limits.REGISTERS[LEVELS[-1]]), MATRIX} <= loads.keys()
+    assert {registers_of(max(limits.REGISTERS.get(level, 0) for level in LEVELS)), MATRIX} <= loads.keys()
     assert loads[MATRIX].work == 2 * 1024**3
     for load in loads.values():
         load.run()

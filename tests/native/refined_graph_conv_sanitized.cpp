@@ -47,6 +47,7 @@ struct Case {
                           true,
                           Order::transform_first,
                           false,
+                          false,
                           tile_frames,
                           tiles,
                           refined ? count : 0};

@@ -21,8 +21,8 @@ struct Shape {
   bool channels_last;
 };
 
-// Instead of the size of tiles: the sum over taps.
-constexpr int64_t DIRECT = 0;
+// Instead of the size of tiles: the sum over taps, or in tile registers.
+constexpr int64_t DIRECT = 0, TILED = -1;
 
 // The problem in tiles of a size, in the plainest way: no place of a window is left out.
 Problem problem_of(const Shape& shape, int64_t tile, bool paired) {
@@ -38,9 +38,11 @@ Problem problem_of(const Shape& shape, int64_t tile, bool paired) {
   problem.padding = shape.padding;
   problem.out_frames = (shape.frames + 2 * shape.padding - shape.dilation * (shape.taps - 1) - 1) / shape.stride + 1;
   problem.paired = paired;
-  if (tile == DIRECT) {
+  if (tile == DIRECT || tile == TILED) {
     problem.direct = true;
-    problem.classes = problem.phases = problem.clips_at_once = 1;
+    problem.tiled = tile == TILED;
+    problem.classes = problem.phases = 1;
+    problem.clips_at_once = problem.tiled ? 2 : 1;
     problem.phase_taps = shape.taps;
     return problem;
   }
@@ -208,10 +210,13 @@ int main() {
            Shape{1, 2, 33, 20, 1, 3, 2, 3, 3, false},
            Shape{2, 4, 4, 9, 2, 4, 3, 2, 0, true},
            Shape{2, 5, 1, 6, 2, 1, 2, 1, 1, false},
+           Shape{3, 35, 34, 5, 34, 3, 2, 1, 1, true},
+           Shape{2, 1, 20, 2, 3, 2, 1, 1, 5, true},
        }) {
-    for (const int64_t tile : {DIRECT, int64_t{1}, int64_t{4}, int64_t{7}}) {
+    for (const int64_t tile : {TILED, DIRECT, int64_t{1}, int64_t{4}, int64_t{7}}) {
       for (const bool normed : {false, true}) {
-        if (!check<double>(shape, tile, normed, 1e-9) || (pairs && !check<BFloat16>(shape, tile, normed, 0.02))) {
+        if ((tile != TILED && !check<double>(shape, tile, normed, 1e-9)) ||
+            (pairs && !check<BFloat16>(shape, tile, normed, 0.02))) {
           std::fprintf(stderr, "%lld to %lld channels, tiles of %lld\n", static_cast<long long>(shape.in),
                        static_cast<long long>(shape.out), static_cast<long long>(tile));
           return 1;
