@@ -11,8 +11,8 @@
 namespace ikem::IKEM_SIMD_LEVEL {
 namespace {
 
-// One of the products that a sum consists of. Rows of its left factor that are not of its run are zeros; where none of a
-// block's is of it, nothing is multiplied.
+// One of the products that a sum consists of. Rows of its left factor that are not of its run are zeros; where none of
+// a block's is of it, nothing is multiplied.
 struct TileTerm {
   const Pair *a, *b;
   int64_t depth;

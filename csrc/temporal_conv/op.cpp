@@ -110,8 +110,8 @@ void choose_clips_at_once(Problem& problem, size_t scalar_bytes) {
   problem.clips_at_once = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, divide_up(problem.clips, MIN_TASKS)));
 }
 
-// Some clips together where the sums of the weights' gradient are larger than what a clip adds to them, so that they are
-// read and written less often; of these no more than a core's own cache holds.
+// Some clips together where the sums of the weights' gradient are larger than what a clip adds to them, so that they
+// are read and written less often; of these no more than a core's own cache holds.
 void choose_clips_of_tiles(Problem& problem) {
   constexpr int64_t TASK_BYTES = 1024 * 1024;
   constexpr int64_t MIN_TASKS = 16;

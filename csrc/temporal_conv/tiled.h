@@ -15,8 +15,8 @@ namespace {
 // Pairs of channels that a product sums over. Rows of lines have room for them.
 inline int64_t channel_pairs(int64_t channels) { return tile_count((channels + 1) / 2); }
 
-// Pairs of joints in a frame, of which a product sums over all frames: whole tiles where these are no more then, for rows
-// of a tile are read fastest where they are cache lines.
+// Pairs of joints in a frame, of which a product sums over all frames: whole tiles where these are no more then, for
+// rows of a tile are read fastest where they are cache lines.
 inline int64_t joint_pairs(int64_t joints, int64_t frames) {
   const int64_t pairs = tile_count((joints + 1) / 2), whole = round_up(pairs, TILE_SIDE);
   return frames * pairs / tile_depth(frames * pairs) < frames * whole / TILE_SIDE ? pairs : whole;
@@ -31,11 +31,11 @@ class Places {
  public:
   // Taps see, from the output u on, the place step u + spacing k. Frame f stands at the place f + offset.
   Places(int64_t outputs, int64_t taps, int64_t step, int64_t spacing, int64_t offset)
-      : outputs_(outputs), step_(step),
+      : outputs_(outputs),
+        step_(step),
         spacing_(spacing),
         offset_(offset),
-        last_(step * (outputs - 1) + spacing * (taps - 1)),
-        slots(last_ / step + 1),
+        slots((step * (outputs - 1) + spacing * (taps - 1)) / step + 1),
         count(step * slots) {}
 
   // Where the first output's frame is through a tap; those of the others follow.
@@ -47,16 +47,13 @@ class Places {
     const int64_t last = (frames - 1 + before + step_) / step_;
     return {smaller(first, outputs_), larger(smaller(first, outputs_), smaller(last, outputs_))};
   }
-  // Where a frame is, or below 0 where no tap sees it.
-  int64_t of_frame(int64_t frame) const {
-    const int64_t place = frame + offset_;
-    return place >= 0 && place <= last_ ? sorted(place) : -1;
-  }
+  // The frame that stands at one of the places; it may be none of the clip's.
+  int64_t frame_at(int64_t place) const { return place % slots * step_ + place / slots - offset_; }
 
  private:
   int64_t sorted(int64_t place) const { return place % step_ * slots + place / step_; }
 
-  const int64_t outputs_, step_, spacing_, offset_, last_;
+  const int64_t outputs_, step_, spacing_, offset_;
 
  public:
   const int64_t slots, count;
@@ -102,10 +99,11 @@ class PlacedFrames {
   }
 
  private:
+  // By their places: what is written beyond the end of a frame is the next one's.
   template <class F>
   void for_each_frame(F f) const {
-    for (int64_t frame = 0; frame < frames_; ++frame) {
-      if (const int64_t place = places_.of_frame(frame); place >= 0) {
+    for (int64_t place = 0; place < places_.count; ++place) {
+      if (const int64_t frame = places_.frame_at(place); frame >= 0 && frame < frames_) {
         f(frame, place);
       }
     }
@@ -237,8 +235,8 @@ class TiledBackward : BackwardClips<S> {
     }
   }
 
-  // Of some channels all taps, one after another: what they see of these is the same but for its beginning, and stays in
-  // the innermost cache.
+  // Of some channels all taps, one after another: what they see of these is the same but for its beginning, and stays
+  // in the innermost cache.
   void add_weight_gradient(int64_t clips) {
     constexpr int64_t BLOCK = 2 * TILE_SIDE;
     const Problem& problem = this->problem_;
@@ -255,11 +253,11 @@ class TiledBackward : BackwardClips<S> {
   void add_weight_gradient(int64_t clips, int64_t tap, int64_t in_channel, int64_t in_channels, int64_t out_channel,
                            int64_t out_channels) {
     const Problem& problem = this->problem_;
-    const Run seeing = joint_pairs_ % TILE_SIDE == 0 ? in_places_.outputs_of(tap, problem.frames)
-                                                     : Run{0, problem.out_frames};
+    const Run seeing =
+        joint_pairs_ % TILE_SIDE == 0 ? in_places_.outputs_of(tap, problem.frames) : Run{0, problem.out_frames};
     const int64_t depth = (seeing.last - seeing.first) * joint_pairs_, row = spectrum_row(problem.out_channels);
-    const Pair* const x = in_turned_ + in_channel * in_frames_.turned_row() +
-                          (in_places_.seen(tap) + seeing.first) * joint_pairs_;
+    const Pair* const x =
+        in_turned_ + in_channel * in_frames_.turned_row() + (in_places_.seen(tap) + seeing.first) * joint_pairs_;
     const Pair* const grad_y = out_joints_ + seeing.first * joint_pairs_ * this->out_row_ + out_channel;
     for (int64_t i = 0; i < clips; ++i) {
       terms_[i] = {x + i * in_frames_.turned_size(), grad_y + i * out_frames_.joint_size(), depth};
@@ -279,7 +277,8 @@ class TiledBackward : BackwardClips<S> {
   const Places out_places_{this->problem_.out_frames, 1, 1, 0, 0};
   const int64_t joint_pairs_ = joint_pairs(this->problem_.joints, this->problem_.out_frames);
   const PlacedFrames in_frames_{in_places_, this->problem_.frames, this->problem_.joints, this->in_row_, joint_pairs_};
-  const PlacedFrames out_frames_{out_places_, this->problem_.out_frames, this->problem_.joints, this->out_row_, joint_pairs_};
+  const PlacedFrames out_frames_{out_places_, this->problem_.out_frames, this->problem_.joints, this->out_row_,
+                                 joint_pairs_};
   const Array<Pair> in_joints_{for_weight_ ? in_frames_.joint_size() : 0};
   const Array<Pair> in_turned_{at_once_ * in_frames_.turned_size(), Unwritten{}};
   const Array<Pair> out_joints_{at_once_ * out_frames_.joint_size()};

@@ -212,6 +212,7 @@ int main() {
            Shape{2, 5, 1, 6, 2, 1, 2, 1, 1, false},
            Shape{3, 35, 34, 5, 34, 3, 2, 1, 1, true},
            Shape{2, 1, 20, 2, 3, 2, 1, 1, 5, true},
+           Shape{2, 16, 5, 8, 3, 2, 2, 1, 0, false},
        }) {
     for (const int64_t tile : {TILED, DIRECT, int64_t{1}, int64_t{4}, int64_t{7}}) {
       for (const bool normed : {false, true}) {
