@@ -65,9 +65,12 @@ def main(dataset: Path, run: Path, *options: str, devices: int = 1, num_nodes: i
     module.__class__ = Faulty
     Faulty.fault = next((option for option in options if option in ("nan", "kill", "stop")), "")
     if {"local", "sync"}.isdisjoint(options):
+        generator = torch.Generator().manual_seed(0)
         for part in module.modules():
             if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
                 part.eval()
+                # What is zero by the maths, as a root's bone, would be on either side of a ReLU, by rounding alone.
+                nn.init.uniform_(part.bias, 0.1, 0.5, generator=generator)
     fit(module, data, config, "pretrain", keep={}, overwrite=False)
 
 
