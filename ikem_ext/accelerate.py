@@ -108,7 +108,12 @@ def accelerate(model: nn.Module, verify: bool = True, inference: bool = False) -
     report.unknown += unknown_graph_convolutions(model)
     if inference:
         folding = Folding(verify)
-        folding.fold(model)
+        try:
+            folding.fold(model)
+        except BaseException:  # nobody has the report yet, by which it could be taken back
+            folding.undo()
+            report.undo()
+            raise
         report.take(folding)
     return report
 

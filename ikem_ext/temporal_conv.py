@@ -75,11 +75,14 @@ def temporal_conv(
 
     with stride s, dilation d and p frames of zeros on either side. On the CPU it is computed in frequencies, frames
     being taken as a circle; each frequency is a product of matrices over the channels. This takes a quarter to a half
-    of the multiplications of nine taps, with an error of the same size, since the transforms are orthogonal. In
+    of the multiplications of nine taps, with an error of the same size, since the transforms are orthogonal: of the
+    same size over all frames of a circle, the largest of which decides. Where frames differ by orders of magnitude,
+    small ones have the error of the large ones, and one that is not finite makes all of its circle so; an output that
+    sees zeros alone is zero within that error. In
     bfloat16, on processors that multiply it, what is multiplied in frequencies is rounded to it, too: the error is up
-    to twice that of a sum over taps. A single tap, and few channels in bfloat16, are summed as
-    it is written. On CUDA it is one product of matrices over taps and channels, on tensor cores
-    where the dtype allows, for which a tile of ``x`` is read once for all taps.
+    to twice that of a sum over taps. A single tap, few channels in bfloat16, and all of bfloat16 where the processor
+    has tile registers, are summed as it is written. On CUDA it is one product of matrices over taps and channels, on
+    tensor cores where the dtype allows, for which a tile of ``x`` is read once for all taps.
 
     Batch norms on either side need no passes over memory of their own: with ``norm`` the convolution sees
 
@@ -234,7 +237,9 @@ def _fake_normed_backward(
 def _gradients(
     grad_y: Tensor, x: Tensor, weight: Tensor, settings: Sequence[int], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    gradients = torch.ops.ikem_ext.temporal_conv_backward(grad_y, x, weight, *settings, *wanted)
+    gradients = list(torch.ops.ikem_ext.temporal_conv_backward(grad_y, x, weight, *settings, *wanted))
+    if wanted[2] and x.shape[1] == 0:  # of no channels there is nothing to do but this
+        gradients[2] = grad_y.sum((0, 2, 3))
     return [gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True)]
 
 

@@ -15,7 +15,8 @@ A test module describes its operation once and gets the tests by inheritance::
 passed on as they are). Keep them small: compilation and checks of gradients run over all of it. An operation with
 native code also says, by ``native_calls``, what opcheck is to call, and by ``batch_axes`` what has how many clips or
 queries. Class attributes that may be overridden:
-``autocast_dtype`` (of the output under bfloat16 autocast), ``gradcheck_tolerance``, ``ulps``.
+``autocast_dtype`` (of the output under bfloat16 autocast), ``gradcheck_tolerance``, ``ulps``, and ``changeable``, the
+seed of inputs whose output may be changed in place (None where the derivative needs it, as that of `torch.logsumexp`).
 
 `assert_as_accurate` is the rule for single comparisons: measured against float64, an operation may err at most twice
 as much as its plain-PyTorch twin does in the same precision, plus ``ulps`` units in the last place of the largest
@@ -138,6 +139,7 @@ class OperationChecks(ABC):
     autocast_dtype: ClassVar[torch.dtype] = torch.float32
     gradcheck_tolerance: ClassVar[float] = 1e-6
     ulps: ClassVar[float] = 1
+    changeable: ClassVar[int | None] = 0
 
     @abstractmethod
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
@@ -190,6 +192,29 @@ class OperationChecks(ABC):
         ]
         torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_the_output_may_be_changed_in_place(self, device: str) -> None:
+        """As by a ReLU in place, with the channels last or not: autograd refuses that of views made in an operation."""
+
+        def results(operation: Callable[..., Tensor], arguments: Arguments) -> tuple[Tensor, ...]:
+            arguments = with_gradients(arguments, self.differentiable)
+            output = operation(**arguments).mul_(2)
+            wanted = [arguments[name] for name in self.differentiable if arguments[name] is not None]
+            return output, *torch.autograd.grad(output, wanted, cotangent(output))
+
+        if self.changeable is None:
+            return
+        arguments = self.inputs(torch.float64, device, self.changeable)
+        last = {
+            name: value.to(memory_format=torch.channels_last)
+            if isinstance(value, Tensor) and value.dim() == 4
+            else value
+            for name, value in arguments.items()
+        }
+        expected = results(self.reference, arguments)
+        torch.testing.assert_close(results(self.operation, arguments), expected)
+        torch.testing.assert_close(results(self.operation, last), expected)
 
     @pytest.mark.parametrize("device", DEVICES)
     def test_takes_a_gradient_that_is_one_number_expanded(self, device: str) -> None:

@@ -284,3 +284,34 @@ def test_a_model_for_inference_can_be_pickled() -> None:
     assert torch.equal(evaluated(loaded), evaluated(model))
     with pytest.raises(RuntimeError, match=REFUSED):
         loaded.train()
+
+
+@pytest.mark.parametrize("kind", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_weights_that_are_made_of_others_stay(kind: Callable[[nn.Module], nn.Module]) -> None:
+    unit = agcn.unit_tcn(4, 8)
+    kind(unit.conv)
+    model = nn.Sequential(pair(), unit).eval()
+    x = clips()
+    expected = evaluated(model, x)
+    report = ikem_ext.accelerate(model, inference=True)
+    assert report.folded == ["0.1"]
+    assert [(left.name, left.reason) for left in report.left] == [("1", "it holds a module that is parametrized")]
+    torch.testing.assert_close(evaluated(model, x), expected)
+    report.undo()
+    assert torch.equal(evaluated(model, x), expected)
+    if kind is nn.utils.parametrizations.weight_norm:  # PyTorch copies no other
+        torch.testing.assert_close(evaluated(ikem_ext.nn.folded(model), x), expected)
+
+
+def test_what_fails_halfway_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(agcn.unit_tcn):
+        def fold_norms(self) -> None:
+            raise RuntimeError("cannot")
+
+    model = nn.Sequential(AdaptiveUnit(CHANNELS, CHANNELS), pair(), Broken(4, 8)).eval()
+    before = dict(model.named_modules())
+    with pytest.raises(RuntimeError, match="cannot"):
+        ikem_ext.accelerate(model, inference=True)
+    assert dict(model.named_modules()) == before
+    model.train()

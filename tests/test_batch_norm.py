@@ -32,6 +32,7 @@ class TestBatchNorm(OperationChecks):
     differentiable = ("x", "weight", "bias", "residual")
     ulps = 4  # sums of other orders: of few numbers, either may be lucky
     batch_axes: ClassVar[dict[str, int]] = {"x": 0, "residual": 0}
+    changeable = 1  # without the ReLU, whose derivative is made of its output
     layout: ClassVar[torch.memory_format] = torch.contiguous_format
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:

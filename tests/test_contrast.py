@@ -235,6 +235,7 @@ class TestQueueLogsumexp(LossChecks):
     operation = staticmethod(ikem_ext.queue_logsumexp)
     reference = staticmethod(reference.queue_logsumexp)
     differentiable = ("q", "queue")
+    changeable = None
     batch_axes: ClassVar[dict[str, int]] = {"q": 1}
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> dict[str, Any]:

@@ -353,6 +353,50 @@ def test_zeros_before_and_behind_do_not_meet() -> None:
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_error_is_one_of_the_largest_frame_in_reach_of_a_circle(dtype: torch.dtype) -> None:
+    given = {name: value.to(dtype) for name, value in arguments(2, 16, 16, 50, 5, 9).items()}
+    given["x"][0, :, 0] *= 1e4
+    truth = pytorchs(*(value.double() for value in given.values()), padding=4)
+    error = (ikem_ext.temporal_conv(**given, padding=4) - truth).abs().amax((1, 2, 3))
+    largest = truth.abs().amax((1, 2, 3))
+    assert (error <= 2 * torch.finfo(dtype).eps * largest).all()  # each clip by its own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("frames", "options"),
+    [
+        (10, {"stride": 100_000}),
+        (10, {"stride": 3, "dilation": 2}),
+        (12, {"stride": 4, "dilation": 6}),
+        (9, {"stride": 5}),
+    ],
+)
+def test_frames_that_no_tap_sees_have_no_part(frames: int, options: dict[str, int], dtype: torch.dtype) -> None:
+    given = {name: value.to(dtype).requires_grad_() for name, value in arguments(2, 24, 16, frames, 5, 3).items()}
+    y = ikem_ext.temporal_conv(**given, **options, padding=2)
+    gradients = torch.autograd.grad(y.square().sum(), list(given.values()))
+    leaves = [value.detach().double().requires_grad_() for value in given.values()]
+    truth = pytorchs(*leaves, **options, padding=2)
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    for ours, expected in zip(
+        (y, *gradients), (truth, *torch.autograd.grad(truth.square().sum(), leaves)), strict=True
+    ):
+        torch.testing.assert_close(
+            ours.double(), expected, rtol=tolerance, atol=tolerance * expected.abs().max().item()
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_of_no_channels_the_bias_is_left(dtype: torch.dtype) -> None:
+    given = {name: value.to(dtype).requires_grad_() for name, value in arguments(2, 0, 3, 5, 4, 3).items()}
+    y = ikem_ext.temporal_conv(**given, padding=1)
+    torch.testing.assert_close(y, given["bias"].view(1, 3, 1, 1).expand_as(y))
+    (gradient,) = torch.autograd.grad(y.sum(), given["bias"])
+    assert torch.equal(gradient, torch.full_like(gradient, 2 * 5 * 4))
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_memory_layout_is_kept(layout: torch.memory_format, dtype: torch.dtype) -> None:

@@ -29,7 +29,7 @@ inline int64_t tile_count(int64_t pairs) { return pairs > TILE_SIDE ? round_up(p
 
 // The depth of tiles of which the products of this depth consist.
 inline int64_t tile_depth(int64_t depth) {
-  int64_t tile = smaller(depth, TILE_SIDE);
+  int64_t tile = larger(smaller(depth, TILE_SIDE), 1);  // of nothing, as of no channels, too
   while (depth % tile != 0) {
     --tile;
   }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #endif
 
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -14,21 +15,26 @@
 namespace ikem {
 namespace {
 
-#ifndef IKEM_PLAIN_ONLY
+#if defined(__linux__) && defined(__x86_64__) && !defined(IKEM_PLAIN_ONLY)
 
-// Whether the processor multiplies bfloat16 in tiles, and the system lets this process: it has to be asked, as it has
-// more to keep of each thread then.
+constexpr int SUPPORTED = 0x1021, REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM
+
+// Whether the processor multiplies bfloat16 in tiles, and the system lets processes do so that ask for it.
 bool has_tiles() {
-#if defined(__linux__) && defined(__x86_64__)
   constexpr unsigned BFLOAT16 = 1u << 22, TILES = 1u << 24;  // of leaf 7, EDX
-  constexpr int REQUEST = 0x1023, TILE_DATA = 18;            // ARCH_REQ_XCOMP_PERM and its component
   unsigned a = 0, b = 0, c = 0, d = 0;
+  uint64_t supported = 0;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & BFLOAT16) != 0 && (d & TILES) != 0 &&
-         syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
-#else
-  return false;
-#endif
+         syscall(SYS_arch_prctl, SUPPORTED, &supported) == 0 && (supported >> TILE_DATA & 1) != 0;
 }
+
+// Asks for it: the system has more to keep of each thread then, so that it is done where tiles are to be used alone.
+bool may_use_tiles() { return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0; }
+
+#else
+
+[[maybe_unused]] bool has_tiles() { return false; }
+bool may_use_tiles() { return false; }
 
 #endif
 
@@ -54,9 +60,13 @@ std::vector<SimdLevel> find_available_levels() {
 }
 
 SimdLevel choose_level() {
-  const std::vector<SimdLevel> levels = find_available_levels();
+  std::vector<SimdLevel> levels = find_available_levels();
   const char* wanted = std::getenv("IKEM_SIMD");
-  if (wanted == nullptr || *wanted == '\0') {
+  const bool any = wanted == nullptr || *wanted == '\0';
+  if (levels.back() == SimdLevel::amx && (any || std::string(wanted) == "amx") && !may_use_tiles()) {
+    levels.pop_back();
+  }
+  if (any) {
     return levels.back();
   }
   for (const SimdLevel level : levels) {

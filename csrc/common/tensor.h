@@ -55,9 +55,28 @@ inline Tensor empty_features(const Tensor& x, std::vector<int64_t> sizes) {
   if (!has_channels_last(x)) {
     return torch::stable::new_empty(x, sizes);
   }
-  std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
-  const Tensor last = torch::stable::new_empty(x, sizes);
-  return torch::stable::transpose(torch::stable::transpose(last, -1, -2), -2, -3);
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  const auto place = [&](size_t from_end) {
+    strides[sizes.size() - from_end] = stride;
+    stride *= std::max<int64_t>(sizes[sizes.size() - from_end], 1);
+  };
+  for (const size_t from_end : {size_t{3}, size_t{1}, size_t{2}}) {
+    place(from_end);
+  }
+  for (size_t from_end = 4; from_end <= sizes.size(); ++from_end) {
+    place(from_end);
+  }
+  // Not a transposed tensor: autograd would take that for a view made within an operation, which nobody may change in
+  // place.
+  int32_t dtype = 0;
+  int32_t device = 0;
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+                                                  dtype, device, x.get_device_index(), &made));
+  return Tensor(made);
 }
 
 }  // namespace ikem

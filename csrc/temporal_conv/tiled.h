@@ -1,8 +1,11 @@
 // The sum over taps as it is written, in bfloat16 by tile registers. Included by cpu.cpp alone.
 //
-// Frames lie between frames of zeros, those of the padding, sorted by their place modulo the stride: what a tap sees of
-// them then follows each other, for all outputs, and a clip is one sum of as many products as there are taps.
+// Frames lie between frames of zeros, those of the padding, sorted by their place modulo the stride, those left out
+// that no tap sees: what a tap sees of them then follows each other, for all outputs, and a clip is one sum of as many
+// products as there are taps.
 #pragma once
+
+#include <numeric>
 
 #include "common/bfloat16_tiles.h"
 #include "temporal_conv/clips.h"
@@ -26,7 +29,7 @@ struct Run {
   int64_t first, last;
 };
 
-// Where frames lie that are seen through taps: `phases` times `slots` places.
+// Where frames lie that are seen through taps: for each place modulo the step that a tap sees, `slots` places.
 class Places {
  public:
   // Taps see, from the output u on, the place step u + spacing k. Frame f stands at the place f + offset.
@@ -35,11 +38,12 @@ class Places {
         step_(step),
         spacing_(spacing),
         offset_(offset),
+        phases_(smaller(taps, step / std::gcd(step, spacing))),
         slots((step * (outputs - 1) + spacing * (taps - 1)) / step + 1),
-        count(step * slots) {}
+        count(phases_ * slots) {}
 
-  // Where the first output's frame is through a tap; those of the others follow.
-  int64_t seen(int64_t tap) const { return sorted(spacing_ * tap); }
+  // Where the first output's frame is through a tap; those of the others follow. Taps so many apart are alike.
+  int64_t seen(int64_t tap) const { return tap % phases_ * slots + spacing_ * tap / step_; }
   // The run of outputs for which there is a frame of so many there.
   Run outputs_of(int64_t tap, int64_t frames) const {
     const int64_t before = offset_ - spacing_ * tap;  // the first output's frame stands so far before the first
@@ -48,12 +52,10 @@ class Places {
     return {smaller(first, outputs_), larger(smaller(first, outputs_), smaller(last, outputs_))};
   }
   // The frame that stands at one of the places; it may be none of the clip's.
-  int64_t frame_at(int64_t place) const { return place % slots * step_ + place / slots - offset_; }
+  int64_t frame_at(int64_t place) const { return place % slots * step_ + spacing_ * (place / slots) % step_ - offset_; }
 
  private:
-  int64_t sorted(int64_t place) const { return place % step_ * slots + place / step_; }
-
-  const int64_t outputs_, step_, spacing_, offset_;
+  const int64_t outputs_, step_, spacing_, offset_, phases_;
 
  public:
   const int64_t slots, count;

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..nn.folding import FoldsNorms, fold
+from ..nn.folding import FoldsNorms, fold, is_parametrized
 from ..nn.pointwise_conv import PointwiseConv
 from ..nn.temporal_conv import TemporalConv
 from .interface import has_hooks
@@ -63,6 +62,9 @@ class Folding:
 
     def _fold_unit(self, parent: nn.Module, name: str, unit: nn.Module, whole_name: str) -> bool:
         """Puts a copy of a unit that folds norms itself in its place."""
+        if is_parametrized(unit):
+            self.left.append(Left(whole_name, "it holds a module that is parametrized"))
+            return False
         if unit not in self.now:
             copied = copy.deepcopy(unit)
             pairs = list(zip(unit.modules(), copied.modules(), strict=True))
@@ -131,7 +133,7 @@ def _objection(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
         return f"it is a {type(norm).__name__}, with its own forward"
     if type(conv).forward not in [each.forward for each in _CONVOLUTIONS]:
         return f"the convolution before it is a {type(conv).__name__}, with its own forward"
-    if parametrize.is_parametrized(conv) or parametrize.is_parametrized(norm):
+    if is_parametrized(conv) or is_parametrized(norm):
         return "it or the convolution before it is parametrized"
     return "" if norm.running_mean is not None else "it has no running statistics"
 

@@ -10,9 +10,22 @@ from typing import Protocol, TypeGuard, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["FoldsNorms", "Shift", "Slot", "fold", "fold_slots", "folded", "is_foldable", "scale_and_shift"]
+__all__ = [
+    "FoldsNorms",
+    "Shift",
+    "Slot",
+    "fold",
+    "fold_slots",
+    "folded",
+    "is_foldable",
+    "is_parametrized",
+    "scale_and_shift",
+]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,6 +71,15 @@ def is_foldable(norm: nn.Module) -> TypeGuard[_BatchNorm]:
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
+def is_parametrized(module: nn.Module) -> bool:
+    """Whether weights of it, or of what it holds, are made of others, as by ``weight_norm``, and cannot be set."""
+    return any(
+        parametrize.is_parametrized(part)
+        or any(isinstance(hook, (SpectralNorm, WeightNorm)) for hook in part._forward_pre_hooks.values())
+        for part in module.modules()
+    )
+
+
 def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     r"""Scale and shift, (C,) each, that a batch norm is in evaluation mode.
 
@@ -80,7 +102,8 @@ def folded(model: Model) -> Model:
     have a method ``fold_norms``, which folds what they are made of: the units of :mod:`ikem_ext.nn` and the blocks of
     ``ikem``'s encoders. A sum over joints by an adjacency lies
     between the convolution and the norm of some; such a convolution takes over the scale, and the shift stays
-    (:class:`Shift`). A norm without running statistics, and any other, stays as it is.
+    (:class:`Shift`). A norm without running statistics, one behind weights that are made of others (``weight_norm``,
+    ``torch.nn.utils.parametrize``), and any other, stays as it is.
 
     Args:
         model: stays as it is, to the bit. Its state dict does not fit the copy.
@@ -108,7 +131,8 @@ def fold(model: nn.Module) -> None:
     model.eval().requires_grad_(False)
     for module in list(model.modules()):
         if isinstance(module, FoldsNorms):
-            module.fold_norms()
+            if not is_parametrized(module):
+                module.fold_norms()
         elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             fold_slots([(module, name) for name in module._modules])
     model.eval()  # what is new, too
@@ -119,5 +143,7 @@ def fold_slots(layers: Iterable[Slot]) -> None:
     for (owner, name), (next_owner, next_name) in pairwise(layers):
         conv, norm = owner._modules[name], next_owner._modules[next_name]
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and is_foldable(norm):
+            if is_parametrized(conv) or is_parametrized(norm):
+                continue
             owner._modules[name] = fuse_conv_bn_eval(conv, norm)
             next_owner._modules[next_name] = nn.Identity()
