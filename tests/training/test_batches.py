@@ -160,6 +160,24 @@ def test_every_epoch_has_an_order_of_its_own_and_leaves_out_an_incomplete_batch(
     assert (epochs[0] != np.concatenate([plan.clips for plan in ShuffledBatches(np.arange(100, 123), 5, 2)])).any()
 
 
+def test_an_epoch_of_more_steps_has_every_clip_as_often_and_begins_as_without() -> None:
+    clips = np.arange(100, 123)
+    batches = ShuffledBatches(clips, batch_size=5, seed=1, steps=23)  # 115 clips, each of the 23 five times
+    plans = list(batches)
+    assert [plan.step for plan in plans] == list(range(23)) and {len(plan.clips) for plan in plans} == {5}
+    seen = np.concatenate([plan.clips for plan in plans]).reshape(5, 23)
+    assert (np.sort(seen) == clips).all()
+    assert (seen[0] != seen[1]).any()
+    plain = ShuffledBatches(clips, batch_size=5, seed=1)
+    assert all((a.clips == b.clips).all() for a, b in zip(plain, plans, strict=False))
+    batches.go_on_after(23 + 7)  # within the second epoch
+    rest = list(batches)
+    batches.set_epoch(1)
+    assert [plan.step for plan in rest] == list(range(30, 46))
+    for a, b in zip(rest, list(batches)[7:], strict=True):
+        assert (a.clips == b.clips).all()
+
+
 def test_a_batch_larger_than_the_training_part_is_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.batch_size: expected at most the 3 training clips, got 4"):
         ShuffledBatches(np.arange(3), batch_size=4, seed=1)

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import KNeighborsClassifier
 
 from ikem.config import PROBES, Config, EncoderConfig, ProbeConfig
 from ikem.data.dataset import PreparedDataset
@@ -235,7 +236,7 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
         "test_clips": 20,
     }
     assert {row["protocol"] for row in result["rows"]} == {"linear", "retrieval", "knn"}
-    assert len(result["rows"]) == 2 * (1 + 3 * (10 + 2 * 8) + (4 + 2 * 3))
+    assert len(result["rows"]) == 2 * ((1 + 2) + 3 * (10 + 2 * 8) + (4 + 2 * 3))
     for row in result["rows"]:
         assert (row["seed"], row["draw"]) == (1, None)
         assert row["control"] == (row["stage"] if row["stage"] in ("random", "raw") else None)
@@ -271,7 +272,9 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
     )
     assert rows["raw", "joint", "test"]["linear"]["top1"] == pytest.approx(ridge)
     assert set(rows["random", "joint", "test"]["neighbors"]) == {1, 20}
-    assert not rows["raw", "joint", "test"]["neighbors"]
+    nearest = KNeighborsClassifier(1, metric="cosine").fit(resampled[:20], dataset.labels[:20])
+    found = rows["raw", "joint", "test"]["neighbors"][1]["top1"]
+    assert found == pytest.approx(nearest.score(resampled[20:], dataset.labels[20:]))
 
 
 def test_evaluation_is_reproducible_and_its_options_work(finished_run: Config) -> None:

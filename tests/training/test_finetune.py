@@ -278,6 +278,20 @@ def test_draws_are_those_of_an_evaluation(dataset: PreparedDataset) -> None:
             assert np.array_equal(np.sort(of_finetuning), split.train[draw.clips])
 
 
+def test_few_labels_learn_for_as_many_steps(config: Callable[..., Config], capsys: pytest.CaptureFixture[str]) -> None:
+    def steps(name: str, **more: Any) -> list[int]:
+        run = config(name, finetune=options(**more))
+        finetune(run)
+        return [int(line["step"]) for line in table(run.run, f"finetune/{run.finetune.name}")]
+
+    assert steps("all") == steps("equal", labels=0.5, equal_steps=True) == [2, 4]
+    assert "are left out of an epoch" not in capsys.readouterr().out.partition("all/finetune")[2]
+    assert steps("few", labels=0.5) == [1, 2]
+    assert "batches are of 8: 2 of 10 labelled clips, others each time, are left out of an epoch" in (
+        capsys.readouterr().out
+    )
+
+
 def test_several_by_one_command(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

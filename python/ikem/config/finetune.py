@@ -36,6 +36,8 @@ class FinetuneConfig:
         draw: number of its draw, where ``labels`` is less than 1. The clips of a share are among those of a larger one.
         draw_by: shares are of each ``class`` (AimCLR's way), or of all clips, ``clip`` by clip (MAMP's way).
         every_class: a share holds at least one clip of each class.
+        equal_steps: an epoch has as many steps as with all labels, however few there are; as in published codes it has
+            what the labelled clips make, which of a few dozen are one or two: too few to learn from random weights.
         epochs: length of training.
         schedule: ``step`` multiplies the learning rate by ``decay`` at each milestone; ``cosine`` takes it to 0.
         milestones: epochs, for ``step``.
@@ -66,6 +68,7 @@ class FinetuneConfig:
     draw: int = 0
     draw_by: Literal["class", "clip"] = "class"
     every_class: bool = True
+    equal_steps: bool = False
     epochs: int | None = None
     schedule: Literal["step", "cosine"] | None = None
     milestones: tuple[int, ...] | None = None

@@ -75,17 +75,19 @@ class ShuffledBatches(Sampler[BatchPlan]):
         clips: indices of the clips to train on.
         batch_size: clips per step, over all processes together.
         seed: of the run.
+        steps: of an epoch; by default as many as the clips make. Where there are more, one order follows on another.
 
     Raises:
         ValueError: if there are fewer clips than one batch.
     """
 
-    def __init__(self, clips: NDArray[np.int64], batch_size: int, seed: int) -> None:
+    def __init__(self, clips: NDArray[np.int64], batch_size: int, seed: int, steps: int | None = None) -> None:
         if len(clips) < batch_size:
             raise ValueError(f"data.batch_size: expected at most the {len(clips)} training clips, got {batch_size}")
         self.clips = clips
         self.batch_size = batch_size
         self.seed = seed
+        self.steps = steps or len(clips) // batch_size
         self.epoch = self.first = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -97,10 +99,12 @@ class ShuffledBatches(Sampler[BatchPlan]):
         self.epoch, self.first = divmod(steps, len(self))
 
     def __len__(self) -> int:
-        return len(self.clips) // self.batch_size
+        return self.steps
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        order = np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).permutation(self.clips)
+        random = np.random.default_rng(derive_seed(self.seed, "order", self.epoch))
+        rounds = -(-self.steps * self.batch_size // len(self.clips))
+        order = np.concatenate([random.permutation(self.clips) for _ in range(rounds)])
         first, self.first = self.first, 0
         for index in range(first, len(self)):
             start = index * self.batch_size
@@ -186,6 +190,7 @@ class TrainingData(lightning.LightningDataModule):
         labels: of the dataset's clips, where the training is supervised.
         views: draws them; by default those of the `views` section.
         shuffle_keys: whether the last view is of a shuffled batch, where there are several processes.
+        steps: of an epoch; by default as many as the clips make.
 
     Raises:
         ValueError: if the batch does not fit the clips or the processes, or a mirror is asked for and the skeleton has
@@ -202,6 +207,7 @@ class TrainingData(lightning.LightningDataModule):
         labels: NDArray[np.int64] | None = None,
         views: Views | None = None,
         shuffle_keys: bool = False,
+        steps: int | None = None,
     ) -> None:
         super().__init__()
         _require_even_shares(batch_size, config.trainer)
@@ -215,7 +221,7 @@ class TrainingData(lightning.LightningDataModule):
         self.number = number
         self.labels = labels
         self.shuffle_keys = shuffle_keys
-        self.batches = ShuffledBatches(clips, batch_size, config.seed)
+        self.batches = ShuffledBatches(clips, batch_size, config.seed, steps)
         self.views = views or RandomViews(config.views, *dataset.joints.shape[2:])
         self.resident: tuple[Tensor, Tensor] | None = None
 
@@ -308,6 +314,7 @@ class LabelledData(TrainingData):
         clips: indices of those that are learned from; the labels of others are not read.
         batch_size: clips per step, over all processes together.
         views: draws them; by default those of the `views` section.
+        all_clips: how many clips an epoch's steps are counted by; by default those that are learned from.
     """
 
     def __init__(
@@ -317,10 +324,13 @@ class LabelledData(TrainingData):
         clips: NDArray[np.int64],
         batch_size: int,
         views: Views | None = None,
+        all_clips: int | None = None,
     ) -> None:
         processes = config.trainer.processes
         _require_even_shares(batch_size, config.trainer)
         most = max(len(clips) // processes, 1) * processes
         labels = np.full(len(dataset.labels), -1)
         labels[clips] = dataset.labels[clips]
-        super().__init__(config, dataset, clips, min(batch_size, most), number=1, labels=labels, views=views)
+        size = min(batch_size, most)
+        steps = all_clips and max(all_clips // batch_size, len(clips) // size)
+        super().__init__(config, dataset, clips, size, number=1, labels=labels, views=views, steps=steps)

@@ -169,16 +169,19 @@ class Evaluation:
         )
 
     def add_raw(self) -> None:
-        """Score the controls: linear classifiers on the prepared coordinates, resampled to 32 frames."""
+        """Score the controls: linear classifiers and nearest neighbors of the prepared coordinates, of 32 frames."""
         raw, raw_test = (raw_coordinates(self.dataset, clips) for clips in (self.split.train, self.split.test))
+        features, test = torch.from_numpy(raw), torch.from_numpy(raw_test)
+        streams = {"joint": (0,)}
         scores = ridge_scores(raw, self.train_labels, raw_test, self.num_classes)
         self._count_linear("raw", "joint", scores, control="raw")
+        self._count_neighbors("raw", streams, features[None], test[None], control="raw")
         for draw in self.draws:
             scores = ridge_scores(raw[draw.clips], self.train_labels[draw.clips], raw_test, self.num_classes)
             self._count_draw(draw, "linear", "raw", "joint", scores, control="raw")
-        self._count_subjects("raw", "joint", torch.from_numpy(raw), control="raw")
+            self._count_drawn_neighbors(draw, "raw", streams, features[None], test[None], control="raw")
+        self._count_subjects("raw", "joint", features, control="raw")
         if self.options.segments:
-            features, test = torch.from_numpy(raw), torch.from_numpy(raw_test)
             scores = logistic_probe(features, self.train_labels, test, self.num_classes, self.options.logistic_c)
             self.board.add("logistic", "raw", "joint", scores, control="raw")
 
@@ -312,15 +315,27 @@ class Evaluation:
     # ---------------------------------------------------------------------------------- nearest neighbors
 
     def _add_neighbors(self, encoded: Encoded) -> None:
+        means, test_means = encoded.scale(encoded.train.means), encoded.scale(encoded.test.means)
+        self._count_neighbors(encoded.stage, encoded.streams.trained, means, test_means, control=encoded.control)
+
+    def _count_neighbors(
+        self, stage: str, streams: Mapping[str, tuple[int, ...]], train: Tensor, test: Tensor, *, control: str | None
+    ) -> None:
+        """Score the nearest neighbors of features (G, n, D) and (G, m, D), by the modalities of each stream."""
         if not self.options.neighbors:
             return
-        means, test_means = encoded.scale(encoded.train.means), encoded.scale(encoded.test.means)
-        for stream, members in encoded.streams.trained.items():
-            nearest = nearest_labels(means, self.train_labels, test_means, members, max(self.options.neighbors))
+        for stream, members in streams.items():
+            nearest = nearest_labels(train, self.train_labels, test, members, max(self.options.neighbors))
             for k in self.options.neighbors:
                 protocol = "retrieval" if k == 1 else "knn"
-                chosen = vote(nearest[:, :k], self.num_classes)
-                self.board.add(protocol, encoded.stage, stream, classes=chosen, control=encoded.control, neighbors=k)
+                self.board.add(
+                    protocol,
+                    stage,
+                    stream,
+                    classes=vote(nearest[:, :k], self.num_classes),
+                    control=control,
+                    neighbors=k,
+                )
 
     # --------------------------------------------------------------------------- some training clips labelled
 
@@ -328,14 +343,27 @@ class Evaluation:
         """Score linear probe and retrieval that know the labels of drawn clips alone, on features that all share."""
         means, test_means = encoded.scale(encoded.train.means), encoded.scale(encoded.test.means)
         for draw in self.draws:
-            count = partial(self._count_draw, draw, control=encoded.control)
             probabilities = self._linear_probe(encoded, draw).probabilities.numpy()
             for stream, scores in zip(encoded.streams.all, probabilities, strict=True):
-                count("linear", encoded.stage, stream, scores)
-            bank, labels = means[:, draw.clips], self.train_labels[draw.clips]
-            for stream, members in encoded.streams.trained.items():
-                nearest = nearest_labels(bank, labels, test_means, members, 1)[:, 0]
-                count("retrieval", encoded.stage, stream, classes=nearest)
+                self._count_draw(draw, "linear", encoded.stage, stream, scores, control=encoded.control)
+            self._count_drawn_neighbors(
+                draw, encoded.stage, encoded.streams.trained, means, test_means, control=encoded.control
+            )
+
+    def _count_drawn_neighbors(
+        self,
+        draw: Draw,
+        stage: str,
+        streams: Mapping[str, tuple[int, ...]],
+        train: Tensor,
+        test: Tensor,
+        *,
+        control: str | None,
+    ) -> None:
+        bank, labels = train[:, draw.clips], self.train_labels[draw.clips]
+        for stream, members in streams.items():
+            nearest = nearest_labels(bank, labels, test, members, 1)[:, 0]
+            self._count_draw(draw, "retrieval", stage, stream, classes=nearest, control=control)
 
     def _count_draw(
         self, draw: Draw, classifier: str, stage: str, stream: str, scores: Scores | None = None, **more: Any

@@ -79,10 +79,23 @@ def _finetune(
         accuracy_every=config.trainer.accuracy_every,
         cuda_graphs=config.trainer.cuda_graphs,
     )
-    batch_size = learning.batch_size or config.data.batch_size
+    data = LabelledData(
+        config,
+        dataset,
+        clips,
+        learning.batch_size or config.data.batch_size,
+        None if learning.pretraining_views else Looks(learning),
+        len(split.train) if options.equal_steps else None,
+    )
+    size = data.batches.batch_size
+    if not options.equal_steps and len(clips) % size:
+        _say(
+            f"batches are of {size}: {len(clips) % size} of {len(clips)} labelled clips, others each time, are left "
+            "out of an epoch"
+        )
     last = fit(
         module,
-        LabelledData(config, dataset, clips, batch_size, None if learning.pretraining_views else Looks(learning)),
+        data,
         config,
         "finetune",
         name=options.name,
