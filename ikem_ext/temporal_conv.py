@@ -123,7 +123,8 @@ def temporal_conv(
         ValueError: the shapes do not fit together, an argument is out of range, or the inputs lie on different devices,
             or neither on the CPU nor on a CUDA device: elsewhere :func:`ikem_ext.reference.temporal_conv` does it in
             plain PyTorch.
-        TypeError: the dtypes differ or are not floating, or an input is sparse or nested.
+        TypeError: the dtypes differ or are not floating, an input is sparse or nested, or stride, padding or dilation is
+            no integer.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: the convolution of Yan et al., "Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action
@@ -189,6 +190,8 @@ def check_temporal_conv(
         if training and x.numel() == x.shape[1]:
             raise ValueError(f"x: expected more than one value per channel in training, got shape {tuple(x.shape)}")
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+        if not isinstance(value, (int, torch.SymInt)):
+            raise TypeError(f"{name}: expected an integer number of frames, got {value!r}")
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     span = dilation * (weight.shape[2] - 1) + 1

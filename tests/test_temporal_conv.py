@@ -416,6 +416,8 @@ def test_memory_layout_is_kept(layout: torch.memory_format, dtype: torch.dtype) 
         ({"bias": torch.randn(4)}, ValueError, r"bias: expected shape \(C_out,\) with C_out=5, got \(4,\)"),
         ({"weight": torch.randn(5, 3, 3).double()}, TypeError, "weight: expected torch.float32 as x has"),
         ({"stride": 0}, ValueError, "stride: expected at least 1, got 0"),
+        ({"stride": (2, 1)}, TypeError, r"stride: expected an integer number of frames, got \(2, 1\)"),
+        ({"padding": "same"}, TypeError, "padding: expected an integer number of frames, got 'same'"),
         ({"padding": -1}, ValueError, "padding: expected at least 0, got -1"),
         ({"norm": (torch.ones(3), torch.ones(3), 1e-5)}, ValueError, "norm: expected weight, bias, moments and eps"),
         (

@@ -145,7 +145,12 @@ def _cell(row: Row, compiled_anew: bool) -> str:
     if compiled_anew and row.variant.endswith((COMPILED, AUTOTUNED)):
         parts.append(f"first call {_digits(row.first_call_s)} s")
     if ours and row.limit_ms:
-        parts.append(f"{row.share_of_limit:.0%} of limit")
+        ahead = row.share_of_limit > 1
+        parts.append(
+            f"{row.share_of_limit:.2f}x ahead of the limit as counted"
+            if ahead
+            else f"{row.share_of_limit:.0%} of limit"
+        )
     return "<br>".join(parts)
 
 

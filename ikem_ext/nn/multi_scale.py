@@ -87,7 +87,7 @@ def max_over_frames(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
     n, channels, _, joints = x.shape
     rows = x.permute(0, 2, 3, 1).flatten(2).unsqueeze(2).permute(0, 3, 1, 2)
     y = max_pool2d(rows, *size)
-    return y.permute(0, 2, 3, 1).reshape(n, -1, joints, channels).permute(0, 3, 1, 2)
+    return y.permute(0, 2, 3, 1).reshape(n, y.shape[2], joints, channels).permute(0, 3, 1, 2)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
