@@ -77,6 +77,8 @@ def test_anything_can_be_overridden(capsys: pytest.CaptureFixture[str], tmp_path
         ("--pretrain.modalities", "[joint, joint]", "pretrain.modalities: expected each once"),
         ("--pretrain.modalities", "[joint]", "an exchange needs at least two"),
         ("--distill.temperature", "0", "distill.temperature: expected > 0"),
+        ("--distill.temperature", ".inf", "distill.temperature: expected a finite number, got inf"),
+        ("--evaluate.weight_decay", "-1", "evaluate.weight_decay: expected >= 0, got -1"),
         ("--encoder.dropout", "1.5", "encoder.dropout: expected in [0, 1), got 1.5"),
         ("--data.folder", "nowhere", "nowhere"),
         ("--config", "nothing", "config: expected a YAML file or one of demo, kinder-gator"),

@@ -206,6 +206,10 @@ def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
         ({"measure": [{"protocol": "early", "seen": 0.5}]}, "variants.whole: expected evaluate.early with .* 0.5"),
         ({"measure": [{"protocol": "logistic"}]}, "variants.whole: expected evaluate.segments > 0"),
         ({"measure": [{"protocol": "subject"}]}, "variants.whole: expected evaluate.subjects"),
+        (
+            {"measure": [{"protocol": "linear", "stream": "learned_fused2"}]},
+            "variants.whole: expected evaluate.fusion with learned for the measured learned_fused2",
+        ),
         ({"measure": [{"protocol": "linear"}, {"protocol": "linear"}]}, "measure: .* is there twice"),
     ],
 )

@@ -185,6 +185,8 @@ def test_a_mirror_needs_left_and_right(
     ("options", "message"),
     [
         ({"jitter": -0.1}, "views.jitter: expected >= 0, got -0.1"),
+        ({"jitter": float("inf")}, "views.jitter: expected a finite number, got inf"),
+        ({"scale": (1, float("inf"))}, r"views.scale: expected 0 < least <= most, got \[1, inf\]"),
         ({"scale": (1.2, 0.7)}, r"views.scale: expected 0 < least <= most, got \[1.2, 0.7\]"),
         ({"speed": (0, 1)}, r"views.speed: expected 0 < least <= most, got \[0, 1\]"),
         ({"mask_joints": 1}, r"views.mask_joints: expected in \[0, 1\), got 1"),

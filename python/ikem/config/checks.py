@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -17,8 +18,15 @@ def require_at_least(name: str, value: float, least: int) -> None:
 
 
 def require_positive(name: str, value: float) -> None:
-    """Refuse a number that is not greater than 0."""
+    """Refuse a number that is not greater than 0, or not finite."""
     require(value > 0, f"{name}: expected > 0, got {value}")
+    require(value < math.inf, f"{name}: expected a finite number, got {value}")
+
+
+def require_not_negative(name: str, value: float) -> None:
+    """Refuse a number that is less than 0, or not finite."""
+    require(value >= 0, f"{name}: expected >= 0, got {value}")
+    require(value < math.inf, f"{name}: expected a finite number, got {value}")
 
 
 def require_share(name: str, value: float) -> None:

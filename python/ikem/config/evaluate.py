@@ -8,6 +8,7 @@ from typing import Literal
 from ikem.config.checks import (
     require,
     require_at_least,
+    require_not_negative,
     require_one_of,
     require_positive,
     require_share,
@@ -92,7 +93,8 @@ class EvaluateConfig:
             require_at_least(f"evaluate.{name}", getattr(probe, name), 1)
         require_positive("evaluate.learning_rate", probe.learning_rate)
         require_share("evaluate.least_window", probe.least_window)
-        require(probe.rotate_degrees >= 0, f"evaluate.rotate_degrees: expected >= 0, got {probe.rotate_degrees}")
+        require_not_negative("evaluate.weight_decay", probe.weight_decay)
+        require_not_negative("evaluate.rotate_degrees", probe.rotate_degrees)
         require(
             all(k >= 1 for k in self.neighbors) and len(set(self.neighbors)) == len(self.neighbors),
             f"evaluate.neighbors: expected different numbers of at least 1, got {list(self.neighbors)}",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from ikem.config.checks import require, require_share
+from ikem.config.checks import require, require_not_negative, require_share
 
 
 @dataclass
@@ -53,11 +54,11 @@ class ViewsConfig:
 
     def __post_init__(self) -> None:
         for name in ("shear_amplitude", "crop_ratio", "turn_degrees", "tilt_degrees", "bone_jitter", "jitter"):
-            require(getattr(self, name) >= 0, f"views.{name}: expected >= 0, got {getattr(self, name)}")
+            require_not_negative(f"views.{name}", getattr(self, name))
         require_share("views.least_window", self.least_window)
         for name in ("speed", "scale"):
             least, most = getattr(self, name)
-            require(0 < least <= most, f"views.{name}: expected 0 < least <= most, got {[least, most]}")
+            require(0 < least <= most < math.inf, f"views.{name}: expected 0 < least <= most, got {[least, most]}")
             setattr(self, name, (least, most))
         for name in ("mirror", "speed", "scale", "jitter", "mask_joints", "mask_frames"):
             share = getattr(self, f"{name}_probability")

@@ -110,6 +110,13 @@ def require_measured(where: str, config: Config, shares: Sequence[float], measur
             "finetune": ("shares of the labels by finetune", shares, measure.get("labels")),
         }.get(measure["protocol"], ("", (), None))
         require(not name or asked in values, f"{where}: expected {name} with the measured {asked}, got {list(values)}")
+        for kind in ("learned", "aimclr"):
+            if measure["stream"].startswith(f"{kind}_"):
+                require(
+                    kind in options.fusion,
+                    f"{where}: expected evaluate.fusion with {kind} for the measured {measure['stream']}, got "
+                    f"{list(options.fusion)}",
+                )
         if measure["protocol"] == "logistic":
             require(options.segments > 0, f"{where}: expected evaluate.segments > 0 for the measured logistic, got 0")
         if measure["protocol"] == "subject":
