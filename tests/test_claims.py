@@ -58,8 +58,8 @@ def test_the_page_and_the_picture_are_made(folder: Path) -> None:
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1], "old" in lines) == ("before", "after", False)
     assert "| in points, mean over seeds, or folds of one, and 95 % interval | one | sbu |" in lines
-    assert "| random weights, six | 50.0 ± 0.0 | 60.0 (2 folds) |" in lines
-    assert "| pretraining - random weights, linear | +35.0 ± 63.5 | +20.0 ± 254.1 (2 folds) |" in lines
+    assert "| random weights, six | 50.0 ± 0.0 (2 seeds) | 60.0 (2 folds) |" in lines
+    assert "| pretraining - random weights, linear | +35.0 ± 63.5 (2 seeds) | +20.0 ± 254.1 (2 folds) |" in lines
     assert "| exchange - as many epochs of contrast | +0.0 ± 12.4 |  |" in lines
     assert (folder / "claims.png").stat().st_size > 10_000
 

@@ -57,15 +57,21 @@ class Claim(NamedTuple):
 NUMBERS = {
     "raw coordinates, ridge": Number("coordinates"),
     "random weights, six": Number("random-weights"),
+    "random weights, six by learned weights": Number("random-weights", stream="learned_fused6"),
     "contrast alone, three": Number("contrast-alone", stream="fused3"),
     "contrast alone, six": Number("contrast-alone"),
     "with exchange, three": Number("whole", stream="fused3"),
     "with exchange, six": Number("whole"),
     "with exchange, six by learned weights": Number("whole", stream="learned_fused6"),
     "student of three": Number("student"),
+    "student of three by learned weights": Number("student", stream="learned_fused3"),
+    "1-NN: raw coordinates": Number("coordinates", "retrieval"),
     "1-NN: random weights, six": Number("random-weights", "retrieval"),
+    "1-NN: with exchange, three": Number("whole", "retrieval", "fused3"),
     "1-NN: with exchange, six": Number("whole", "retrieval"),
     "1-NN: student of three": Number("student", "retrieval"),
+    "10 % of the labels: raw coordinates, ridge": Number("coordinates", "semi", labels=0.1),
+    "10 % of the labels, three, frozen": Number("whole", "semi", "fused3", 0.1),
     "10 % of the labels, three, from scratch": Number("from-scratch", "finetune", labels=0.1),
     "10 % of the labels, three, finetuned": Number("finetuned", "finetune", labels=0.1),
     "all labels, three, from scratch": Number("from-scratch", "finetune", labels=1.0),
@@ -74,8 +80,19 @@ NUMBERS = {
 
 CLAIMS = (
     Claim("pretraining - random weights, linear", Number("whole"), Number("random-weights")),
+    Claim(
+        "pretraining - random weights, weights learned",
+        Number("whole", stream="learned_fused6"),
+        Number("random-weights", stream="learned_fused6"),
+    ),
     Claim("pretraining - random weights, 1-NN", Number("whole", "retrieval"), Number("random-weights", "retrieval")),
     Claim("pretraining - raw coordinates, linear", Number("whole"), Number("coordinates")),
+    Claim("pretraining - raw coordinates, 1-NN", Number("whole", "retrieval"), Number("coordinates", "retrieval")),
+    Claim(
+        "pretraining of three - raw coordinates, 1-NN",
+        Number("whole", "retrieval", "fused3"),
+        Number("coordinates", "retrieval"),
+    ),
     Claim("exchange - as many epochs of contrast", Number("whole"), Number("contrast-alone")),
     Claim("six - three, features joined", Number("whole"), Number("whole", stream="fused3")),
     Claim(
@@ -90,6 +107,11 @@ CLAIMS = (
         "10 % of the labels: finetuned - from scratch",
         Number("finetuned", "finetune", labels=0.1),
         Number("from-scratch", "finetune", labels=0.1),
+    ),
+    Claim(
+        "10 % of the labels: finetuned - raw coordinates",
+        Number("finetuned", "finetune", labels=0.1),
+        Number("coordinates", "semi", labels=0.1),
     ),
     Claim(
         "all labels: finetuned - from scratch",
@@ -157,7 +179,7 @@ def difference(study: Mapping[str, Any], claim: Claim) -> dict[str, Any] | None:
 def numbers_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
     """Return accuracies in percent: a row for each number, a column for each data set."""
     cells = {
-        title: [_number(*repeated(values(study, number))) for study in studies.values()]
+        title: [_number(*repeated(values(study, number)), _seeds(study)) for study in studies.values()]
         for title, number in NUMBERS.items()
     }
     return _table("in %, mean and deviation over seeds", studies, cells)
@@ -165,8 +187,14 @@ def numbers_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
 
 def claims_table(studies: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the differences in points: a row for each claim, a column for each data set."""
-    cells = {claim.title: [_cell(difference(study, claim)) for study in studies.values()] for claim in CLAIMS}
+    cells = {
+        claim.title: [_cell(difference(study, claim), _seeds(study)) for study in studies.values()] for claim in CLAIMS
+    }
     return _table("in points, mean over seeds, or folds of one, and 95 % interval", studies, cells)
+
+
+def _seeds(study: Mapping[str, Any]) -> int:
+    return max(len(variant["values"]) for item in study["measures"] for variant in item["variants"].values())
 
 
 def _table(head: str, studies: Mapping[str, Any], cells: Mapping[str, Sequence[str]]) -> str:
@@ -175,17 +203,22 @@ def _table(head: str, studies: Mapping[str, Any], cells: Mapping[str, Sequence[s
     return "\n".join(lines)
 
 
-def _number(found: Sequence[float], of: str) -> str:
+def _number(found: Sequence[float], of: str, seeds: int) -> str:
     if not found:
         return ""
     if of == "fold":
         spread = f" ({len(found)} folds)"
     else:
         spread = f" ± {100 * statistics.stdev(found):.1f}" if len(found) > 1 else " (one seed)"
-    return f"{100 * statistics.mean(found):.1f}{spread}"
+    return f"{100 * statistics.mean(found):.1f}{spread}{_some(found, of, seeds)}"
 
 
-def _cell(found: Mapping[str, Any] | None) -> str:
+def _some(found: Sequence[float], of: str, seeds: int) -> str:
+    """Say of how many seeds something is, where that is more than one and not all."""
+    return f" ({len(found)} seeds)" if of == "seed" and 1 < len(found) < seeds else ""
+
+
+def _cell(found: Mapping[str, Any] | None, seeds: int) -> str:
     if found is None:
         return ""
     text = f"{100 * found['difference']:+.1f}"
@@ -195,7 +228,8 @@ def _cell(found: Mapping[str, Any] | None) -> str:
     text += f" ± {50 * (high - low):.1f}"
     if low > 0 or high < 0:
         text = f"**{text}**"
-    return f"{text} ({len(found['differences'])} folds)" if found["of"] == "fold" else text
+    differences = found["differences"]
+    return f"{text} ({len(differences)} folds)" if found["of"] == "fold" else text + _some(differences, "seed", seeds)
 
 
 def picture(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
