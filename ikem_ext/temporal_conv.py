@@ -123,8 +123,8 @@ def temporal_conv(
         ValueError: the shapes do not fit together, an argument is out of range, or the inputs lie on different devices,
             or neither on the CPU nor on a CUDA device: elsewhere :func:`ikem_ext.reference.temporal_conv` does it in
             plain PyTorch.
-        TypeError: the dtypes differ or are not floating, an input is sparse or nested, or stride, padding or dilation is
-            no integer.
+        TypeError: the dtypes differ or are not floating, an input is sparse or nested, or stride, padding or dilation
+            is no integer.
         RuntimeError: the inputs are on a CUDA device, and this build has no CUDA operations.
 
     Source: the convolution of Yan et al., "Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action

@@ -25,7 +25,7 @@ struct TileTerms {
 
 // How many pairs stand for so many, zeros behind them: as many as can be shared out to tiles that are half full or
 // more.
-inline int64_t tile_count(int64_t pairs) { return pairs > TILE_SIDE ? round_up(pairs, TILE_SIDE / 2) : pairs; }
+inline int64_t padded_pairs(int64_t pairs) { return pairs > TILE_SIDE ? round_up(pairs, TILE_SIDE / 2) : pairs; }
 
 // The depth of tiles of which the products of this depth consist.
 inline int64_t tile_depth(int64_t depth) {

@@ -293,7 +293,7 @@ class Pass {
   // Weights as a right factor, and their pairs.
   struct Weights {
     Weights(int64_t depth, int64_t row, bool paired)
-        : values(depth * row), pairs(paired ? tile_count((depth + 1) / 2) * row : 0) {}
+        : values(depth * row), pairs(paired ? padded_pairs((depth + 1) / 2) * row : 0) {}
 
     const Array<C> values;
     const Array<Pair> pairs;
@@ -309,7 +309,7 @@ class Pass {
         const int64_t depth = (from_channels + 1) / 2, row = round_up(depth, lanes<C>);
         pair_columns(from, from_row, positions, from_channels, pairs_, row);
         if (problem_.tiled) {
-          const TileTerm product{pairs_, weights.pairs, tile_count(depth)};
+          const TileTerm product{pairs_, weights.pairs, padded_pairs(depth)};
           for (int64_t i = 0; depth < product.depth && i < positions; ++i) {
             set_zero(pairs_ + i * row + depth, product.depth - depth);
           }

@@ -51,6 +51,16 @@ void write_lines(const Plane<S>& plane, int64_t row, C* buffer, F make) {
   write_rows<S, C>(buffer, row, plane);
 }
 
+// Calls f(lines) with the rows of a tensor as they are, or with what `read` reads.
+template <class S, class Read, class F>
+void with_rows(const Plane<const S>& plane, bool as_they_are, Read read, F f) {
+  if (as_they_are && plane.has_rows(padded_channels(plane.channels))) {
+    f(Lines<const S>{plane.data, plane.frame_stride});
+  } else {
+    f(read());
+  }
+}
+
 // The sizes of both sides, and the lines that a convolution sees.
 template <class S>
 class Clips {

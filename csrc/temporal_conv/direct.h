@@ -60,11 +60,10 @@ class FactorLines {
 template <class P, class S, class Read, class F>
 void with_lines(const Plane<const S>& plane, bool as_they_are, Read read, F f) {
   if constexpr (P::PAIRED) {
-    if (as_they_are && plane.has_rows(padded_channels(plane.channels)) && plane.frame_stride % 2 == 0) {
-      return f(Lines<const S>{plane.data, plane.frame_stride});
-    }
+    with_rows(plane, as_they_are && plane.frame_stride % 2 == 0, read, f);
+  } else {
+    f(read());
   }
-  f(read());
 }
 
 // Which frames see each other, and products of them.

@@ -35,8 +35,8 @@ struct Problem {
   int64_t window_first, window, points;             // the window's first u + i, and its length
   int64_t clips_at_once;
   bool paired;  // bfloat16 multiplied as such (see spectrum.h)
-  bool direct;  // the sum over taps as it is written: a single class and phase
-  bool tiled;   // direct, and paired in tile registers (see tiled.h); else a single clip at once
+  bool direct;  // the sum over taps as it is written: a single class and phase, and unless tiled a single clip at once
+  bool tiled;   // direct, and paired in tile registers (see tiled.h)
 
   IKEM_INLINE int64_t single_frequencies() const { return points % 2 == 0 ? 2 : 1; }
   IKEM_INLINE int64_t pairs() const { return (points - 1) / 2; }

@@ -315,7 +315,10 @@ template <class S>
 void run_tasks(const Arguments& arguments, const std::optional<Tensor>& bias, const NormTensors* norm, const Tensor& y,
                const PartialMoments<Compute<S>>& moments) {
   using C = Compute<S>;
-  const Problem& problem = arguments.problem;
+  Problem problem = arguments.problem;
+  if (problem.tiled) {
+    problem.clips_at_once = 1;  // some together are for the sums of the gradient
+  }
   const Tensor spectrum = spectrum_of<S>(arguments, /*backward=*/false);
   const std::vector<C> scale = scale_of<C>(norm);
   const int64_t tasks = divide_up(problem.clips, problem.clips_at_once);

@@ -16,12 +16,12 @@ namespace ikem::temporal_conv::IKEM_SIMD_LEVEL {
 namespace {
 
 // Pairs of channels that a product sums over. Rows of lines have room for them.
-inline int64_t channel_pairs(int64_t channels) { return tile_count((channels + 1) / 2); }
+inline int64_t channel_pairs(int64_t channels) { return padded_pairs((channels + 1) / 2); }
 
 // Pairs of joints in a frame, of which a product sums over all frames: whole tiles where these are no more then, for
 // rows of a tile are read fastest where they are cache lines.
 inline int64_t joint_pairs(int64_t joints, int64_t frames) {
-  const int64_t pairs = tile_count((joints + 1) / 2), whole = round_up(pairs, TILE_SIDE);
+  const int64_t pairs = padded_pairs((joints + 1) / 2), whole = round_up(pairs, TILE_SIDE);
   return frames * pairs / tile_depth(frames * pairs) < frames * whole / TILE_SIDE ? pairs : whole;
 }
 
@@ -114,16 +114,6 @@ class PlacedFrames {
   const Places& places_;
   const int64_t frames_, joints_, row_, joint_pairs_;
 };
-
-// Calls f(lines) with the rows of a tensor of bfloat16 as they are, or with what `read` reads.
-template <class S, class Read, class F>
-void with_rows(const Plane<const S>& plane, bool as_they_are, Read read, F f) {
-  if (as_they_are && plane.has_rows(padded_channels(plane.channels))) {
-    f(Lines<const S>{plane.data, plane.frame_stride});
-  } else {
-    f(read());
-  }
-}
 
 // How inputs are seen by outputs, in both passes.
 inline Places places_of_inputs(const Problem& problem) {
