@@ -74,6 +74,8 @@ NUMBERS = {
     "10 % of the labels, three, frozen": Number("whole", "semi", "fused3", 0.1),
     "10 % of the labels, three, from scratch": Number("from-scratch", "finetune", labels=0.1),
     "10 % of the labels, three, finetuned": Number("finetuned", "finetune", labels=0.1),
+    "the same, 50 short epochs, from scratch": Number("from-scratch-few-steps", "finetune", labels=0.1),
+    "the same, 50 short epochs, finetuned": Number("finetuned-few-steps", "finetune", labels=0.1),
     "all labels, three, from scratch": Number("from-scratch", "finetune", labels=1.0),
     "all labels, three, finetuned": Number("finetuned", "finetune", labels=1.0),
 }
