@@ -640,3 +640,22 @@ def test_temporal_units_do_not_make_a_graph_convolution_known() -> None:
     report = ikem_ext.accelerate(nn.Sequential(inside))
     assert [str(each) for each in report.replaced] == ["0.time: agcn.unit_tcn"]
     assert [each.name for each in report.unknown] == ["0"]
+
+
+def test_what_follows_a_unit_may_still_change_its_output_in_place() -> None:
+    """With the channels last, too, as models are trained on the CPU."""
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit = TimeUnit(CHANNELS, CHANNELS)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.relu(self.unit(x), inplace=True)
+
+    model = Around().double()
+    x = clips().double().to(memory_format=torch.channels_last)
+    expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    assert len(ikem_ext.accelerate(model).replaced) == 1
+    actual = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    torch.testing.assert_close(actual, expected)
