@@ -273,7 +273,7 @@ def test_what_an_evaluation_writes(finished_run: Config, dataset: PreparedDatase
     assert rows["raw", "joint", "test"]["linear"]["top1"] == pytest.approx(ridge)
     assert set(rows["random", "joint", "test"]["neighbors"]) == {1, 20}
     nearest = KNeighborsClassifier(1, metric="cosine").fit(resampled[:20], dataset.labels[:20])
-    found = rows["raw", "joint", "test"]["neighbors"][1]["top1"]
+    found = rows["raw", "joint", "test"]["neighbors"][1]
     assert found == pytest.approx(nearest.score(resampled[20:], dataset.labels[20:]))
 
 
