@@ -23,7 +23,10 @@ PRESETS = {
     "ntu120-xset": ("ntu", OTHER_DATA),
     "pku-mmd-1": ("ntu", OTHER_DATA | QUEUES),
     "pku-mmd-2": ("pku-mmd-1", OTHER_FOLDER | QUEUES),
-    "nw-ucla": ("small", OTHER_DATA | {"views.turn_degrees", "pretrain.epochs", "pretrain.exchange_epoch"}),
+    "nw-ucla": (
+        "small",
+        OTHER_DATA | {"views.turn_degrees", "pretrain.epochs", "pretrain.exchange_epoch", "distill.epochs"},
+    ),
     "kinder-gator": ("tiny", OTHER_DATA),
     "shrec17": ("small", OTHER_DATA),
     "shrec17-28": ("shrec17", OTHER_FOLDER),
