@@ -204,7 +204,7 @@ class OperationChecks(ABC):
             return output, *torch.autograd.grad(output, wanted, cotangent(output))
 
         if self.changeable is None:
-            return
+            pytest.skip("its derivative is made of its output")
         arguments = self.inputs(torch.float64, device, self.changeable)
         last = {
             name: value.to(memory_format=torch.channels_last)

@@ -56,16 +56,14 @@ inline Tensor empty_features(const Tensor& x, std::vector<int64_t> sizes) {
     return torch::stable::new_empty(x, sizes);
   }
   std::vector<int64_t> strides(sizes.size());
+  std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());  // in the order of memory
   int64_t stride = 1;
-  const auto place = [&](size_t from_end) {
-    strides[sizes.size() - from_end] = stride;
-    stride *= std::max<int64_t>(sizes[sizes.size() - from_end], 1);
-  };
-  for (const size_t from_end : {size_t{3}, size_t{1}, size_t{2}}) {
-    place(from_end);
+  for (size_t axis = sizes.size(); axis-- > 0;) {
+    strides[axis] = stride;
+    stride *= std::max<int64_t>(sizes[axis], 1);
   }
-  for (size_t from_end = 4; from_end <= sizes.size(); ++from_end) {
-    place(from_end);
+  for (std::vector<int64_t>* each : {&sizes, &strides}) {
+    std::rotate(each->end() - 3, each->end() - 1, each->end());
   }
   // Not a transposed tensor: autograd would take that for a view made within an operation, which nobody may change in
   // place.

@@ -332,5 +332,5 @@ class LabelledData(TrainingData):
         labels = np.full(len(dataset.labels), -1)
         labels[clips] = dataset.labels[clips]
         size = min(batch_size, most)
-        steps = all_clips and max(all_clips // batch_size, len(clips) // size)
+        steps = None if all_clips is None else max(all_clips // batch_size, len(clips) // size)
         super().__init__(config, dataset, clips, size, number=1, labels=labels, views=views, steps=steps)
