@@ -1,4 +1,4 @@
-"""What any encoder has to beat, beside its own random weights: a linear classifier of the coordinates themselves."""
+"""What any encoder has to beat, beside its own random weights: classifiers of the coordinates themselves."""
 
 from __future__ import annotations
 
